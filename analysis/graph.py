@@ -1,0 +1,105 @@
+"""What one forward pass executed: operators in order, and the data that ran between them. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Shape = tuple[int, ...]
+
+INPUT = "input"  # an input of the model
+OVERWRITE = "overwrite"  # a tensor after a write in place to one that shares its memory
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor argument: the operator that made it (None: no data reaches it) and the parameters it was made from.
+
+    A tensor made from both has its parameters at the operators on the way, not here.
+    """
+
+    shape: Shape
+    producer: int | None = None
+    slot: int = 0
+    params: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One executed operator. `module` is the path of the innermost module in whose forward it ran."""
+
+    index: int
+    name: str
+    module: str
+    arguments: Mapping[str, Any]
+    shapes: tuple[Shape, ...]
+    inputs: tuple[int, ...] = field(init=False)
+    params: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A producer stands as often as it is read: x * x has two paths.
+        operands = list(self.operands())
+        object.__setattr__(self, "inputs", tuple(o.producer for o in operands if o.producer is not None))
+        object.__setattr__(self, "params", tuple(p for o in operands for p in o.params))
+
+    @property
+    def shape(self) -> Shape:
+        return self.shapes[0] if self.shapes else ()
+
+    def operands(self) -> Iterator[Operand]:
+        """The tensor arguments in order, those inside of lists too."""
+        for value in self.arguments.values():
+            if isinstance(value, Operand):
+                yield value
+            elif isinstance(value, tuple):
+                yield from (v for v in value if isinstance(v, Operand))
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the model as it is defined: its own parameters, whether its forward ran,
+    and whether it holds a weight that multiplies data (a matrix or a kernel, not a norm's scale)."""
+
+    path: str
+    kind: str
+    params: tuple[str, ...]
+    is_executed: bool
+    is_weighted: bool
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Operators in the order of execution (which is topological), from the inputs to the outputs.
+
+    `params` gives the number of elements of every parameter, read or not; a shared one stands once.
+    """
+
+    ops: tuple[Op, ...]
+    outputs: tuple[int, ...]
+    params: Mapping[str, int]
+    modules: tuple[Module, ...]
+    input_shapes: tuple[Shape, ...]
+
+    def ancestors(self, index: int) -> list[int]:
+        """The operators that data reaches this one from, itself included, in order of execution."""
+        wanted = {index}
+        for op in reversed(self.ops[: index + 1]):
+            if op.index in wanted:
+                wanted.update(op.inputs)
+        return sorted(wanted)
+
+    def without(self, removed: Collection[int]) -> Graph:
+        """The graph with some operators gone, and with them every edge from them. Indices stay."""
+        gone = set(removed)
+        ops = tuple(_cut(op, gone) if gone.intersection(op.inputs) else op for op in self.ops)
+        return replace(self, ops=ops, outputs=tuple(o for o in self.outputs if o not in gone))
+
+
+def _cut(op: Op, gone: set[int]) -> Op:
+    def cut(value: Any) -> Any:
+        if isinstance(value, Operand) and value.producer in gone:
+            return Operand(value.shape)
+        return tuple(cut(v) for v in value) if isinstance(value, tuple) else value
+
+    return Op(op.index, op.name, op.module, {k: cut(v) for k, v in op.arguments.items()}, op.shapes)

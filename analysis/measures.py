@@ -1,0 +1,366 @@
+"""From a spec, a name or any model to its audit: one capture, every fold."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from analysis import branches, cost, depth, paths, receptive
+from analysis.capture import CaptureError, capture
+from analysis.graph import Graph
+from analysis.ops import layer_flags, rule_for, unknown_ops
+from analysis.quantities import QUANTITIES
+from resattn import catalog
+from resattn.network import build
+from resattn.spec import NetworkSpec, override
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class TargetError(ValueError):
+    """What was to be measured is no model; the message says what was found and what would do."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The numbers of one network. A quantity that an unknown operator touches is None, and `status` is partial."""
+
+    target: str
+    input_shape: tuple[int, ...]
+    spec_digest: str | None
+    status: str
+    unknown_ops: tuple[str, ...]
+    quantities: Mapping[str, int | float | None]
+    roles: tuple[Mapping[str, Any], ...]
+    roles_found_by: str
+    modules: tuple[Mapping[str, Any], ...]
+    path_lengths: Mapping[int, int]
+    longest_path_layers: tuple[str, ...]
+    dead_modules: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "path_lengths": {str(k): v for k, v in self.path_lengths.items()}}
+
+
+def audit(
+    target: str | NetworkSpec | nn.Module,
+    *,
+    input_shape: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "meta",
+) -> Audit:
+    """Every quantity of `analysis.quantities` for a named network, a spec, a model, or `module:callable`.
+
+    `input_shape`: channels, height, width; a spec brings its own. On "meta" nothing is computed.
+    Raises: TargetError, SpecError, CaptureError.
+    """
+    if isinstance(target, str) and ":" not in target:
+        target = override(catalog.named(target), dict(settings or {}))
+    elif settings:
+        raise TargetError(f"only a named network has fields to set, and {_called(target)} is none")
+    if isinstance(target, NetworkSpec):
+        return _audit_spec(target, tuple(input_shape or target.input_shape), device)
+    if input_shape is None:
+        raise TargetError(f"{_called(target)} needs an input shape: channels, height, width")
+    model = target if isinstance(target, nn.Module) else model_of(target, device)
+    return _audit_model(model, _called(target), tuple(input_shape), None, None, device)
+
+
+def _called(target: Any) -> str:
+    return target if isinstance(target, str) else getattr(target, "name", type(target).__name__)
+
+
+def _audit_spec(spec: NetworkSpec, input_shape: tuple[int, ...], device: str) -> Audit:
+    model = build(spec, device=device)
+    return _audit_model(model, spec.name, input_shape, spec.digest, spec.claimed_depth, device)
+
+
+def model_of(target: str, device: str = "meta") -> nn.Module:
+    """The model that `package.module:callable` or `path/to/file.py:callable` returns.
+
+    It is built on the meta device, where weights take no memory; where its constructor needs values, on the CPU.
+    Raises: TargetError.
+    """
+    where, _, name = target.rpartition(":")
+    make = _imported(where, name)
+    needed = [
+        p.name
+        for p in inspect.signature(make).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if needed:
+        raise TargetError(f"{target} needs arguments ({', '.join(needed)}); a callable without arguments is expected")
+    try:
+        with torch.device(device):
+            model = make()
+    except Exception as first:
+        if device != "meta":
+            raise TargetError(f"{target} raised {type(first).__name__}: {first}") from first
+        try:
+            model = make()
+        except Exception as error:
+            raise TargetError(f"{target} raised {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise TargetError(f"{target} returned a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _imported(where: str, name: str) -> Callable[[], Any]:
+    try:
+        if where.endswith(".py"):
+            path = Path(where)
+            if not path.is_file():
+                raise TargetError(f"no file {where}")
+            module_spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert module_spec is not None
+            assert module_spec.loader is not None
+            module = importlib.util.module_from_spec(module_spec)
+            module_spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(where)
+    except TargetError:
+        raise
+    except Exception as error:
+        raise TargetError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        known = [
+            n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__
+        ]
+        raise TargetError(f"{where} has no callable {name!r} (it has: {', '.join(known) or 'none'})")
+    return found
+
+
+def _audit_model(
+    model: nn.Module, name: str, input_shape: tuple[int, ...], digest: str | None, claimed: int | None, device: str
+) -> Audit:
+    batch = (1, *input_shape)
+    graph = capture(model, batch, device=device)
+    unknown = unknown_ops(graph)
+    is_layer = layer_flags(graph)
+    role = branches.roles(graph, is_layer)
+    trunk = graph.without(role.ops(branches.MASK))
+    notes: list[str] = []
+    quantities: dict[str, int | float | None] = {} if claimed is None else {"claimed_depth": claimed}
+    quantities |= _layers(graph, is_layer, role)
+    longest = depth.longest_path(graph, is_layer)
+    quantities |= _paths(graph, trunk, is_layer, longest)
+    lengths = paths.path_lengths(graph, is_layer)
+    quantities["n_paths"] = sum(lengths.values())
+    mean = paths.mean_length(lengths)
+    quantities["mean_path_length"] = None if mean is None else float(mean)
+    by_role = _by_role(graph, is_layer, role)
+    quantities |= _cost(graph, by_role)
+    quantities |= _receptive(model, graph, role, batch, device, notes)
+    dead = _dead(graph)
+    quantities |= {
+        "dead_layers": len(dead),
+        "dead_params": cost.n_params(graph, set(graph.params) - cost.read_params(graph)),
+    }
+    quantities |= _unknown(unknown)
+    if any(op.params for op in unknown):
+        lengths = {}
+    is_partial = any(value is None for value in quantities.values())
+    return Audit(
+        target=name,
+        input_shape=batch,
+        spec_digest=digest,
+        status="partial" if unknown or is_partial else "complete",
+        unknown_ops=tuple(dict.fromkeys(f"{op.name} in {op.module or 'the model'}" for op in unknown)),
+        quantities={q: quantities[q] for q in QUANTITIES if q in quantities},
+        roles=tuple(by_role),
+        roles_found_by=role.how,
+        modules=tuple(_attention_modules(graph, is_layer, role)),
+        path_lengths=lengths,
+        longest_path_layers=tuple(graph.ops[i].module for i in longest.ops if is_layer[i]) if longest else (),
+        dead_modules=tuple(dead),
+        notes=tuple(notes),
+    )
+
+
+def _layers(graph: Graph, is_layer: Sequence[bool], role: branches.Roles) -> dict[str, int | float | None]:
+    convolutions = convolution_indices(graph)
+    return {
+        "weighted_layers": sum(is_layer),
+        "conv_layers": len(convolutions),
+        **{f"conv_layers_{r}": sum(role.of[i] == r for i in convolutions) for r in branches.ROLES},
+    }
+
+
+def convolution_indices(graph: Graph) -> list[int]:
+    return [op.index for op in graph.ops if (rule := rule_for(op)) and rule.kind == "convolution"]
+
+
+def _paths(
+    graph: Graph, trunk: Graph, is_layer: Sequence[bool], longest: depth.Path | None
+) -> dict[str, int | float | None]:
+    shortest = depth.shortest_path(graph, is_layer)
+    within_trunk = depth.longest_path(trunk, is_layer)
+    return {
+        "trunk_depth": within_trunk.n_layers if within_trunk else None,
+        "longest_path": longest.n_layers if longest else None,
+        "shortest_path": shortest.n_layers if shortest else None,
+    }
+
+
+def _by_role(graph: Graph, is_layer: Sequence[bool], role: branches.Roles) -> list[dict[str, Any]]:
+    macs, convolutions = cost.op_macs(graph), set(convolution_indices(graph))
+    rows = []
+    for name in branches.ROLES:
+        ops = role.ops(name)
+        rows.append(
+            {
+                "role": name,
+                "weighted_layers": sum(is_layer[i] for i in ops),
+                "conv_layers": sum(i in convolutions for i in ops),
+                "params": cost.n_params(graph, cost.read_params(graph, ops)),
+                "macs": sum(macs[i] for i in ops),
+            }
+        )
+    return rows
+
+
+def _cost(graph: Graph, by_role: Sequence[Mapping[str, Any]]) -> dict[str, int | float | None]:
+    mask = next(row for row in by_role if row["role"] == branches.MASK)
+    macs = sum(row["macs"] for row in by_role)
+    return {
+        "params": cost.n_params(graph, cost.read_params(graph)),
+        "params_mask": mask["params"],
+        "macs": macs,
+        "macs_mask": mask["macs"],
+        "flops": 2 * macs,
+    }
+
+
+def _receptive(
+    model: nn.Module, graph: Graph, role: branches.Roles, batch: tuple[int, ...], device: str, notes: list[str]
+) -> dict[str, int | float | None]:
+    target = receptive.feature_map(graph)
+    fields: list[receptive.ReceptiveField | None] = [None, None]
+    try:
+        if target is None:
+            raise receptive.NoReceptiveFieldError("no operator keeps a map of positions")
+        large = unclipped(model, graph, target, batch, device)
+        masks = role.ops(branches.MASK)
+        fields = [receptive.receptive_field(g, target) for g in (large, large.without(masks))]
+        if fields[0] is None:
+            raise receptive.NoReceptiveFieldError("every position is clipped, and the model takes no larger input")
+    except receptive.NoReceptiveFieldError as error:
+        notes.append(f"receptive field: {error}")
+    field_, trunk = fields
+    found: dict[str, int | float | None] = {"receptive_field_px": None, "receptive_field_trunk_px": None}
+    if field_ is not None:
+        found["receptive_field_px"] = max(batch[2:]) if field_.is_whole else field_.side_px
+        if field_.is_whole:
+            notes.append("receptive field: the whole input")
+        elif field_.height_px != field_.width_px:
+            found |= {"receptive_field_h_px": field_.height_px, "receptive_field_w_px": field_.width_px}
+    if trunk is not None:
+        found["receptive_field_trunk_px"] = max(batch[2:]) if trunk.is_whole else trunk.side_px
+    return found
+
+
+# A receptive field is looked for on an input this many times its rough bound: enough positions stay free of the
+# border to meet every phase of an up-sampling that drifts against its map (align-corners).
+ROOM = 3
+
+
+def unclipped(model: nn.Module, graph: Graph, target: int, batch: tuple[int, ...], device: str) -> Graph:
+    """The model captured again, on an input large enough that the target's central units see no border.
+
+    A model that takes its own input size alone is captured up to where it refuses; if that is ahead of the target,
+    the graph as it was comes back.
+    """
+    need = ROOM * receptive.estimated_side(graph, target)
+    times = max(-(-need // min(batch[2:])), 1)
+    try:
+        large = capture(model, (*batch[:2], *(times * n for n in batch[2:])), device=device)
+    except CaptureError as error:
+        if error.graph is None or len(error.graph.ops) <= target:
+            return graph
+        large = error.graph
+    same = large.ops[target].name == graph.ops[target].name and large.ops[target].module == graph.ops[target].module
+    return large if same else graph
+
+
+def _dead(graph: Graph) -> list[str]:
+    read = cost.read_params(graph)
+    return [
+        m.path
+        for m in graph.modules
+        if not m.is_executed and m.params and m.is_weighted and not read.intersection(m.params)
+    ]
+
+
+def _unknown(unknown: Sequence[Any]) -> dict[str, None]:
+    """What an operator without a rule could change: every cost, and with parameters every count of layers."""
+    touched: list[str] = []
+    if unknown:
+        touched += ["macs", "macs_mask", "flops"]
+    if any(op.params for op in unknown):
+        touched += [
+            "weighted_layers", "conv_layers", "conv_layers_trunk", "conv_layers_mask", "conv_layers_shortcut",
+            "trunk_depth", "longest_path", "shortest_path", "mean_path_length",
+        ]  # fmt: skip
+    return dict.fromkeys(touched)
+
+
+def _attention_modules(graph: Graph, is_layer: Sequence[bool], role: branches.Roles) -> list[dict[str, Any]]:
+    """Each module that has a mask: its own longest path, and what its trunk and its mask hold."""
+    owners = dict.fromkeys(
+        op.module.split(".mask", 1)[0]
+        for op in graph.ops
+        if role.of[op.index] == branches.MASK and ".mask" in op.module
+    )
+    rows = []
+    for owner in owners:
+        inside = [op.index for op in graph.ops if op.module.startswith(owner + ".")]
+        masks = [i for i in inside if role.of[i] == branches.MASK]
+        trunk = graph.without(masks)
+        rows.append(
+            {
+                "module": owner,
+                "longest_path": depth.longest_within(graph, is_layer, owner),
+                "trunk_path": depth.longest_within(trunk, is_layer, owner),
+                "branch_path": depth.longest_within(graph, is_layer, f"{owner}.trunk"),
+                "mask_path": depth.longest_within(graph, is_layer, f"{owner}.mask"),
+                "mask_layers": sum(is_layer[i] for i in masks),
+                "trunk_layers": sum(is_layer[i] for i in inside) - sum(is_layer[i] for i in masks),
+            }
+        )
+    return rows
+
+
+def measure_table(targets: Iterable[str | NetworkSpec], quantities: Iterable[str]) -> pd.DataFrame:
+    """A tidy table: target, quantity, value, unit; one row for every target and quantity."""
+    import pandas as pd
+
+    wanted = list(quantities)
+    rows = [
+        {"target": result.target, "quantity": q, "value": result.quantities.get(q), "unit": QUANTITIES[q].unit}
+        for result in map(cached_audit, targets)
+        for q in wanted
+    ]
+    return pd.DataFrame(rows, columns=["target", "quantity", "value", "unit"]).astype({"value": object})
+
+
+def cached_audit(target: str | NetworkSpec) -> Audit:
+    """The audit of a network on its own input; a structure is captured once in a process."""
+    spec = catalog.named(target) if isinstance(target, str) else target
+    return _cached(spec)
+
+
+@functools.lru_cache(maxsize=512)
+def _cached(spec: NetworkSpec) -> Audit:
+    return audit(spec)

@@ -1,0 +1,143 @@
+"""The stretch of the input that a unit sees, exactly: through padding, ceil mode, up-sampling and gates."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.graph import INPUT, Graph, Op
+from analysis.intervals import Extent, NoIntervalError
+from analysis.ops import rule_for
+
+
+class NoReceptiveFieldError(ValueError):
+    """No exact receptive field can be given; the message says at which operator and why."""
+
+
+def extents(graph: Graph, axis: int, targets: Collection[int], source: int = 0) -> dict[int, Extent]:
+    """For each target operator, the input interval along one image axis (0: height) that each position sees.
+
+    Raises: NoReceptiveFieldError where an operator on the way has no rule or keeps no interval.
+    """
+    wanted: set[int] = set(targets)
+    for op in reversed(graph.ops):
+        if op.index in wanted:
+            wanted.update(op.inputs)
+    unread = Counter(i for op in graph.ops if op.index in wanted for i in op.inputs)
+    live: dict[int, Extent] = {}
+    found: dict[int, Extent] = {}
+    for op in graph.ops:
+        if op.index not in wanted:
+            continue
+        extent = _extent(graph, op, axis, source, live)
+        for i in op.inputs:
+            unread[i] -= 1
+            if not unread[i]:
+                live.pop(i, None)
+        if extent is not None:
+            live[op.index] = extent
+            if op.index in targets:
+                found[op.index] = extent
+    return found
+
+
+def _extent(graph: Graph, op: Op, axis: int, source: int, live: Mapping[int, Extent]) -> Extent | None:
+    if op.name == INPUT:
+        return (
+            Extent.of_input(op.shape[2 + axis], 2 + axis) if op.index == source and len(op.shape) > 2 + axis else None
+        )
+    reads = [(o, live[o.producer]) for o in op.operands() if o.producer in live]
+    if not reads:
+        return None
+    rule = rule_for(op)
+    where = f"{op.name} in {op.module or 'the model'}"
+    if rule is None:
+        raise NoReceptiveFieldError(f"no rule for {where}")
+    try:
+        extent = rule.spread(op, reads)
+    except NoIntervalError as error:
+        raise NoReceptiveFieldError(f"{where}: {error}") from None
+    if extent.dim is not None and len(extent) != op.shape[extent.dim]:
+        raise NoReceptiveFieldError(f"{where}: {len(extent)} intervals for {op.shape[extent.dim]} positions")
+    return extent
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """Side of the input that a unit sees, in pixels: the largest over positions where no window meets a border."""
+
+    height_px: int
+    width_px: int
+    is_whole: bool
+
+    @property
+    def side_px(self) -> int:
+        return max(self.height_px, self.width_px)
+
+
+def receptive_field(graph: Graph, target: int) -> ReceptiveField | None:
+    """The receptive field of an operator's units; None where every position is clipped (a larger input is needed).
+
+    Source: araujo2019 for the definition; the intervals replace its formula, which knows no up-sampling.
+    Raises: NoReceptiveFieldError.
+    """
+    sides, seen_whole = [], False
+    for axis in (0, 1):
+        extent = extents(graph, axis, [target]).get(target)
+        if extent is None:
+            raise NoReceptiveFieldError("the input is no image, or the operator does not depend on it")
+        if extent.is_bound:
+            raise NoReceptiveFieldError(f"{graph.ops[target].module}: positions that mix the axis with itself")
+        seen_whole |= extent.is_whole
+        free = extent.sides[~extent.clipped]
+        if extent.is_whole:
+            sides.append(graph.ops[0].shape[2 + axis])
+        elif free.size == 0:
+            return None
+        else:
+            sides.append(int(free.max()))
+    return ReceptiveField(sides[0], sides[1], seen_whole)
+
+
+def feature_map(graph: Graph) -> int | None:
+    """The last operator before global pooling: the last one an output needs whose result still has positions."""
+    needed = {i for output in graph.outputs for i in graph.ancestors(output)}
+    for op in reversed(graph.ops):
+        rule = rule_for(op)
+        if (
+            op.index in needed
+            and op.name != INPUT
+            and (rule is None or rule.kind != "view")
+            and _has_positions(graph, op)
+        ):
+            return op.index
+    return None
+
+
+def _has_positions(graph: Graph, op: Op) -> bool:
+    n = len(graph.input_shapes[0])
+    return n >= 3 and len(op.shape) == n and int(np.prod(op.shape[2:])) > 1
+
+
+def estimated_side(graph: Graph, target: int) -> int:
+    """A rough upper bound of the receptive field: enough to choose an input on which nothing is clipped.
+
+    Source: araujo2019, equation 2, with the jump of each map read off the sizes of the tensors.
+    """
+    sizes = {op.index: (op.shape[-1] if len(op.shape) >= 3 else 1) for op in graph.ops}
+    side: dict[int, float] = {}
+    for index in graph.ancestors(target):
+        op = graph.ops[index]
+        before = max((side[i] for i in op.inputs if i in side), default=1.0)
+        jump = max((sizes[0] / max(sizes[i], 1) for i in op.inputs), default=1.0)
+        weight = op.arguments.get("weight")
+        kernel = op.arguments.get("kernel_size") or (weight.shape[2:] if weight is not None else ())
+        dilation = op.arguments.get("dilation") or (1,)
+        reach = max(kernel, default=1) - 1 if isinstance(kernel, tuple) else 0
+        dilated = reach * (max(dilation) if isinstance(dilation, tuple) else 1)
+        rule = rule_for(op)
+        side[index] = before + (dilated + (rule is not None and rule.kind == "resize")) * jump
+    return int(side[target])
