@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -72,7 +73,7 @@ def capture(
             raise NeedsValuesError(f"{error} (in {where})") from error
         said = f"{type(error).__name__}: {error}".strip().splitlines()
         raise CaptureError(f"{said[0]} (in {where}, input {_shapes(shapes)})", recorder.graph([], shapes)) from error
-    outputs = [o.producer for o in map(recorder.operand, _tensors(result)) if o.producer is not None]
+    outputs = [o.producer for o in map(recorder.operand, _leaves(result)) if o.producer is not None]
     return recorder.graph(outputs, shapes)
 
 
@@ -168,7 +169,9 @@ class _Recorder(TorchDispatchMode):
         has_data = any(o.producer is not None for o in found)
         if self.is_meta:
             if has_data and signature.name == "aten._local_scalar_dense":
-                raise NeedsValuesError("the forward needs the value of a tensor, which the meta device does not have")
+                raise NeedsValuesError(
+                    "the forward needs the value of a tensor, which the meta device does not have: capture on the device 'cpu'"
+                )
             result = self._run_on_meta(func, args, kwargs)
         else:
             result = func(*args, **kwargs)
@@ -389,10 +392,22 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
+def _leaves(result: Any) -> list[Tensor]:
+    """The tensors in what a model returns, containers of its own included."""
+    if dataclasses.is_dataclass(result) and not isinstance(result, dict):
+        result = [getattr(result, f.name) for f in dataclasses.fields(result)]
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
 def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in arguments or results, in order."""
     if isinstance(value, Tensor):
         return [value]
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [tensor for v in value if isinstance(v, Tensor | list | tuple | dict) for tensor in _tensors(v)]
 
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis.graph import INPUT, Graph
+from analysis.graph import INPUT, Graph, Op
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,9 @@ def _extreme(graph: Graph, is_layer: Sequence[bool], choose: Callable[..., int])
     return Path(tuple(reversed(walk)), n_layers)
 
 
-def longest_within(graph: Graph, is_layer: Sequence[bool], prefix: str) -> int:
-    """Most weighted layers in a row inside one module: paths that begin and end there."""
+def longest_within(ops: Iterable[Op], is_layer: Sequence[bool]) -> int:
+    """Most weighted layers in a row on paths that stay among these operators, given in order of execution."""
     layers: dict[int, int] = {}
-    for op in graph.ops:
-        if op.module == prefix or op.module.startswith(prefix + "."):
-            layers[op.index] = is_layer[op.index] + max((layers.get(i, 0) for i in op.inputs), default=0)
+    for op in ops:
+        layers[op.index] = is_layer[op.index] + max((layers.get(i, 0) for i in op.inputs), default=0)
     return max(layers.values(), default=0)

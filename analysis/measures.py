@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from torch import nn
 
 from analysis import branches, cost, depth, paths, receptive
 from analysis.capture import CaptureError, capture
-from analysis.graph import Graph
+from analysis.graph import Graph, Op
 from analysis.ops import layer_flags, rule_for, unknown_ops
 from analysis.quantities import QUANTITIES
 from resattn import catalog
@@ -151,7 +152,9 @@ def _audit_model(
     is_layer = layer_flags(graph)
     role = branches.roles(graph, is_layer)
     trunk = graph.without(role.ops(branches.MASK))
-    notes: list[str] = []
+    notes = _stability(graph, capture(model, batch, device=device))
+    if device != "meta":
+        notes.append("for this input: the model ran on values")
     quantities: dict[str, int | float | None] = {} if claimed is None else {"claimed_depth": claimed}
     quantities |= _layers(graph, is_layer, role)
     longest = depth.longest_path(graph, is_layer)
@@ -168,7 +171,9 @@ def _audit_model(
         "dead_layers": len(dead),
         "dead_params": cost.n_params(graph, set(graph.params) - cost.read_params(graph)),
     }
-    quantities |= _unknown(unknown)
+    touched = _unknown(unknown)
+    quantities |= touched
+    by_role = [row | {k: None for k in row if k in touched} for row in by_role]
     if any(op.params for op in unknown):
         lengths = {}
     is_partial = any(value is None for value in quantities.values())
@@ -187,6 +192,15 @@ def _audit_model(
         dead_modules=tuple(dead),
         notes=tuple(notes),
     )
+
+
+def _stability(first: Graph, second: Graph) -> list[str]:
+    """What to say where the same call executes something else the second time."""
+    for a, b in zip_longest(first.ops, second.ops):
+        if a is None or b is None or (a.name, a.module, a.shapes) != (b.name, b.module, b.shapes):
+            where = (a or b).module or "the model"
+            return [f"the model changes between calls: two captures differ at {where}; the numbers are the first's"]
+    return []
 
 
 def _layers(graph: Graph, is_layer: Sequence[bool], role: branches.Roles) -> dict[str, int | float | None]:
@@ -303,7 +317,7 @@ def _dead(graph: Graph) -> list[str]:
     ]
 
 
-def _unknown(unknown: Sequence[Any]) -> dict[str, None]:
+def _unknown(unknown: Sequence[Op]) -> dict[str, None]:
     """What an operator without a rule could change: every cost, and with parameters every count of layers."""
     touched: list[str] = []
     if unknown:
@@ -317,29 +331,33 @@ def _unknown(unknown: Sequence[Any]) -> dict[str, None]:
 
 
 def _attention_modules(graph: Graph, is_layer: Sequence[bool], role: branches.Roles) -> list[dict[str, Any]]:
-    """Each module that has a mask: its own longest path, and what its trunk and its mask hold."""
-    owners = dict.fromkeys(
-        op.module.split(".mask", 1)[0]
+    """Each module that holds a mask: its longest paths, whole, without the mask, and in either branch alone."""
+    inside: dict[str, list[Op]] = {
+        op.module.split(".mask", 1)[0]: []
         for op in graph.ops
         if role.of[op.index] == branches.MASK and ".mask" in op.module
-    )
-    rows = []
-    for owner in owners:
-        inside = [op.index for op in graph.ops if op.module.startswith(owner + ".")]
-        masks = [i for i in inside if role.of[i] == branches.MASK]
-        trunk = graph.without(masks)
-        rows.append(
-            {
-                "module": owner,
-                "longest_path": depth.longest_within(graph, is_layer, owner),
-                "trunk_path": depth.longest_within(trunk, is_layer, owner),
-                "branch_path": depth.longest_within(graph, is_layer, f"{owner}.trunk"),
-                "mask_path": depth.longest_within(graph, is_layer, f"{owner}.mask"),
-                "mask_layers": sum(is_layer[i] for i in masks),
-                "trunk_layers": sum(is_layer[i] for i in inside) - sum(is_layer[i] for i in masks),
-            }
-        )
-    return rows
+    }
+    for op in graph.ops:
+        parts = op.module.split(".")
+        for owner in (".".join(parts[:n]) for n in range(1, len(parts) + 1)):
+            if owner in inside:
+                inside[owner].append(op)
+    return [_attention_module(owner, ops, is_layer, role) for owner, ops in inside.items()]
+
+
+def _attention_module(owner: str, ops: Sequence[Op], is_layer: Sequence[bool], role: branches.Roles) -> dict[str, Any]:
+    mask = [op for op in ops if role.of[op.index] == branches.MASK]
+    rest = [op for op in ops if role.of[op.index] != branches.MASK]
+    branch = [op for op in rest if op.module.startswith(f"{owner}.trunk.")]
+    return {
+        "module": owner,
+        "longest_path": depth.longest_within(ops, is_layer),
+        "trunk_path": depth.longest_within(rest, is_layer),
+        "branch_path": depth.longest_within(branch, is_layer),
+        "mask_path": depth.longest_within(mask, is_layer),
+        "mask_layers": sum(is_layer[op.index] for op in mask),
+        "trunk_layers": sum(is_layer[op.index] for op in rest),
+    }
 
 
 def measure_table(targets: Iterable[str | NetworkSpec], quantities: Iterable[str]) -> pd.DataFrame:
