@@ -206,7 +206,7 @@ def _list(args: argparse.Namespace) -> None:
     rows = [
         {
             "name": s.name,
-            "family": "attention" if s.has_masks else "resnet",
+            "family": "port" if s.name.startswith("port:") else "attention" if s.has_masks else "resnet",
             "input_shape": list(s.input_shape),
             "claimed_depth": s.claimed_depth,
             "spec_digest": s.digest,

@@ -68,7 +68,7 @@ def crosscheck(
 def _model(
     target: str | NetworkSpec | nn.Module, input_shape: Sequence[int] | None, settings: Mapping[str, Any] | None
 ) -> tuple[nn.Module, str, tuple[int, ...]]:
-    if isinstance(target, str) and ":" not in target:
+    if isinstance(target, str) and catalog.is_name(target):
         target = override(catalog.named(target), dict(settings or {}))
     if isinstance(target, NetworkSpec):
         return build(target).eval(), target.name, (1, *(input_shape or target.input_shape))

@@ -40,8 +40,10 @@ class AttentionModule(nn.Module):
         self.trunk = sequence("unit", (unit(spec, stage.channels, stage.inner) for _ in range(spec.t)))
         self.mask = Mask(spec, stage)
         self.merge = MERGES[spec.merge]()
-        self.post = sequence("unit", (unit(spec, stage.channels, stage.inner) for _ in range(spec.p)))
+        after = spec.p if spec.after_merge == "p" else 1
+        self.post = sequence("unit", (unit(spec, stage.channels, stage.inner) for _ in range(after)))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pre(x)
-        return self.post(self.merge(self.trunk(x), self.mask(x)))
+        trunk = self.trunk(x)
+        return self.post(self.merge(trunk, self.mask(x, trunk)))

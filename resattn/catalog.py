@@ -56,11 +56,26 @@ def _cifar_resnet(depth: int, *, unit: str) -> NetworkSpec:
     )  # fmt: skip
 
 
+def _wrn(depth: int, widen: int) -> NetworkSpec:
+    # zagoruyko2016, table 1: 6n + 4 layers, which counts the three projections and leaves the linear layer out.
+    basic = _cifar_resnet(depth - 2, unit="basic")
+    return replace(
+        basic, name=f"wrn-{depth}-{widen}", claimed_depth=depth, widen=widen, order="pre", shortcut="projection"
+    )  # fmt: skip
+
+
+ATTENTION_92 = replace(ATTENTION_56, name="attention92", claimed_depth=92, modules=(1, 2, 3, 0))
+
 NETWORKS: dict[str, NetworkSpec] = {
     spec.name: spec
     for spec in (
         ATTENTION_56,
-        replace(ATTENTION_56, name="attention92", claimed_depth=92, modules=(1, 2, 3, 0)),
+        ATTENTION_92,
+        # Released prototxts: ResNeXt units in post-activation form.
+        replace(ATTENTION_56, name="attentionnext56", unit="resnext", order="post"),
+        replace(ATTENTION_92, name="attentionnext92", unit="resnext", order="post"),
+        # Our reading: the paper publishes a result (table 7) and no structure.
+        replace(ATTENTION_56, name="attentioninception56", unit="inception"),
         CIFAR_ATTENTION_56,
         _cifar_attention(92, 2),
         _cifar_attention(128, 3),
@@ -71,9 +86,55 @@ NETWORKS: dict[str, NetworkSpec] = {
         _resnet(101, 3, 4, 23, 3),
         _resnet(152, 3, 8, 36, 3),
         _resnet(200, 3, 24, 36, 3, order="pre"),
+        replace(_resnet(101, 3, 4, 23, 3), name="resnext101", unit="resnext"),  # 32x4d: xie2017, table 1
         *(_cifar_resnet(n, unit="bottleneck") for n in (56, 74, 92, 110, 128, 164, 236, 452, 1001)),
         *(_cifar_resnet(n, unit="basic") for n in (20, 32, 44, 56, 80, 110, 1202)),
+        _wrn(16, 8),
+        _wrn(28, 10),
     )
+}
+
+
+def _modules_around(depth: int, m: int, **changes: object) -> NetworkSpec:
+    return replace(
+        ATTENTION_56, name=f"attention{depth}", claimed_depth=depth, modules=(m - 1, m, m + 1, 0), **changes
+    )  # fmt: skip
+
+
+# What each port departs in, from its description in public threads; `port:NAME:NETWORK` is the network so read.
+# tengshaofeng: the release's two-input Interp misread as a sum; a projection defined in every unit; padded pooling;
+# half-pixel corners (torch's default); on CIFAR four stages from 32 channels, the last at stride 1.
+_MISREAD = {"interp": "sum", "pool_padding": "padded"}
+_TENGSHAOFENG = {**_MISREAD, "corners": "half-pixel", "projection": "always"}
+_WIDE_CIFAR = {
+    "input_shape": (3, 32, 32), "classes": 10, "stem": "cifar", "width": 32, "strides": (1, 2, 2, 1),
+    "poolings": (2, 1, 0, 0),
+}  # fmt: skip
+_BEYOND_92 = tuple(_modules_around(depth, m) for depth, m in ((128, 3), (164, 4), (200, 5), (236, 6)))
+_ONE_POST_UNIT = (
+    ATTENTION_56, ATTENTION_92, *_BEYOND_92, _modules_around(452, 6, p=2, t=4, r=3),
+)  # fmt: skip
+
+PORTS: dict[str, NetworkSpec] = {
+    f"port:{port}:{spec.name}": replace(spec, name=f"port:{port}:{spec.name}")
+    for port, specs in {
+        "tengshaofeng": [
+            *(replace(s, **_TENGSHAOFENG) for s in (ATTENTION_56, ATTENTION_92)),
+            *(
+                replace(s, **{**_TENGSHAOFENG, **_WIDE_CIFAR}, name=f"cifar-{s.name}")
+                for s in (ATTENTION_56, ATTENTION_92)
+            ),
+        ],
+        # The same network with the projection where it is needed.
+        "pistony": [
+            *(replace(s, **_MISREAD, corners="half-pixel") for s in (ATTENTION_56, ATTENTION_92)),
+            replace(ATTENTION_92, **{**_MISREAD, "corners": "half-pixel", **_WIDE_CIFAR}, name="cifar-attention92"),
+        ],
+        # m-1, m, m+1 modules beyond 92, and one unit after every merge, whatever p.
+        "gluoncv": [replace(s, **_MISREAD, after_merge="one") for s in _ONE_POST_UNIT],
+        "imgclsmob": [replace(s, **_MISREAD, after_merge="one") for s in _ONE_POST_UNIT],
+    }.items()
+    for spec in specs
 }
 
 _CIFAR_RESNET = re.compile(r"cifar-resnet(\d+)(-basic)?")
@@ -81,7 +142,12 @@ _CIFAR_RESNET = re.compile(r"cifar-resnet(\d+)(-basic)?")
 
 def names() -> tuple[str, ...]:
     """The networks that `resattn list` shows; every other `cifar-resnetN` and `cifar-resnetN-basic` has a name too."""
-    return tuple(NETWORKS)
+    return (*NETWORKS, *PORTS)
+
+
+def is_name(target: str) -> bool:
+    """Whether a target is meant as a network's name, not as `module:callable`."""
+    return ":" not in target or target.startswith("port:")
 
 
 def named(name: str) -> NetworkSpec:
@@ -89,12 +155,13 @@ def named(name: str) -> NetworkSpec:
 
     Raises: UnknownNetworkError with the nearest names.
     """
-    if name in NETWORKS:
-        return NETWORKS[name]
+    known = NETWORKS | PORTS
+    if name in known:
+        return known[name]
     if match := _CIFAR_RESNET.fullmatch(name):
         unit = "basic" if match[2] else "bottleneck"
         return _cifar_resnet(_layers(int(match[1]), unit, name), unit=unit)
-    near = get_close_matches(name, NETWORKS, n=3, cutoff=0.5)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
     raise UnknownNetworkError(
         f"unknown network {name!r} ({'nearest: ' + ', '.join(near) if near else '`resattn list` shows all'})"
     )

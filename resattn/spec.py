@@ -15,7 +15,8 @@ class SpecError(ValueError):
     """A network that cannot be, or a field that does not exist; the message says which and what would do."""
 
 
-EXPANSION = {"basic": 1, "bottleneck": 4}
+# Output channels of a unit over its inner width.
+EXPANSION = {"basic": 1, "bottleneck": 4, "resnext": 4, "inception": 4}
 
 # The kernel and stride of every pooling in the networks of the paper: the stem's and the mask's.
 POOL_KERNEL, POOL_STRIDE = 3, 2
@@ -52,7 +53,7 @@ class StageSpec:
 class NetworkSpec:
     """A residual network, with attention modules or without, as a flat record.
 
-    A tuple has one entry per stage. Stage k has inner width `round(width * 2**k)` and, after a bottleneck,
+    A tuple has one entry per stage. Stage k has inner width `round(width * widen * 2**k)` and, after a bottleneck,
     four times as many output channels. `dataclasses.replace` makes a variant; `resattn.network.build` makes
     the module. A field under "readings" stands where the paper is silent or two sources disagree.
 
@@ -66,7 +67,8 @@ class NetworkSpec:
     classes: int = _value(doc="number of classes")
     stem: str = _choice("imagenet", "cifar", doc="7x7 stride 2 and a pooling, or 3x3 stride 1")
     width: float = _value(doc="channels of the stem and inner width of the first stage")
-    unit: str = _choice("bottleneck", "basic", doc="the residual unit")
+    widen: int = _value(1, doc="factor on every width but the stem's (zagoruyko2016, k)")
+    unit: str = _choice("bottleneck", "basic", "resnext", "inception", doc="the residual unit")
     order: str = _choice("pre", "post", doc="normalisation and ReLU before or after each convolution")
     units: tuple[int, ...] = _value(doc="residual units of each stage ahead of its attention modules")
     tail: tuple[int, ...] = _value(doc="residual units of each stage after its attention modules")
@@ -75,6 +77,7 @@ class NetworkSpec:
     t: int = _value(2, doc="units in the trunk branch")
     r: int = _value(1, doc="units between two poolings of the mask branch")
     poolings: tuple[int, ...] = _value(doc="max poolings in the masks of each stage")
+    strides: tuple[int, ...] = _value((), doc="of the first unit of each stage; left out: 1, then 2 each")
     merge: str = _choice("residual", "naive", doc="(1 + M) * T, or M * T (wang2017, equations 3 and 1)")
     gate: str = _choice("mixed", "channel", "spatial", doc="f1, f2, f3 (wang2017, equations 4 to 6)")
     mask: str = _choice("hourglass", "local", doc="down- and up-sampling, or units at one size (table 4)")
@@ -89,7 +92,20 @@ class NetworkSpec:
         "3x3", "1x1", doc="stride of a bottleneck: on its 3x3 (the release, torchvision) or first 1x1 (he2016)"
     )
     shortcut: str = _choice(
-        "projection", "zero-pad", doc="where shapes change: a 1x1 convolution, or option A of he2016, section 3.3"
+        "projection", "zero-pad", "convolution",
+        doc="where shapes change a 1x1 convolution, or option A of he2016, section 3.3; or a convolution everywhere",
+    )  # fmt: skip
+    projection: str = _choice(
+        "needed", "always", doc="define the projection where shapes change, or in every unit though it never runs there"
+    )
+    after_merge: str = _choice("p", "one", doc="units after the merge: p (table 6: 452 needs it), or one (gluon-cv)")
+    upsampling: str = _choice("bilinear", "nearest", doc="in the mask (the paper: bilinear; several ports: nearest)")
+    interp: str = _choice(
+        "size", "sum", doc="the release's two-input Interp: its second input gives the size, or (misread) is added"
+    )
+    head: str = _choice("activated", "linear", doc="the mask's 1x1 pair: each behind batch norm and ReLU, or bare")
+    descent: str = _choice(
+        "nested", "half", doc="each pooling reads the level above, or (pytorch-cifar100) the module's input"
     )
 
     def __post_init__(self) -> None:
@@ -107,24 +123,32 @@ class NetworkSpec:
 
     def _check_numbers(self) -> None:
         n_stages = len(self.units)
-        for name in ("units", "tail", "modules", "poolings"):
+        for name in ("units", "tail", "modules", "poolings", "strides"):
             values = getattr(self, name)
+            if name == "strides" and not values:
+                continue
             if len(values) != n_stages:
                 raise SpecError(f"{name} of {self.name} has {len(values)} entries for {n_stages} stages: {values}")
             if any(type(v) is not int or v < 0 for v in values):
                 raise SpecError(f"{name} of {self.name} must be whole numbers of at least 0, found {values}")
         if len(self.input_shape) != 3 or any(type(v) is not int or v < 1 for v in self.input_shape):
             raise SpecError(f"input_shape of {self.name} must be channels, height, width, found {self.input_shape}")
-        for name, least in (("classes", 1), ("p", 0), ("t", 1), ("r", 1)):
+        for name, least in (("classes", 1), ("widen", 1), ("p", 0), ("t", 1), ("r", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise SpecError(f"{name} of {self.name} must be a whole number of at least {least}, found {value!r}")
         if not isinstance(self.width, int | float) or not math.isfinite(self.width) or self.width < 1:
             raise SpecError(f"width of {self.name} must be a number of at least 1, found {self.width!r}")
+        if 0 in self.strides:
+            raise SpecError(f"strides of {self.name} must be at least 1, found {self.strides}")
         if self.shortcut == "zero-pad" and self.unit != "basic":
             raise SpecError(f"shortcut 'zero-pad' of {self.name} is defined for basic units only (he2016, CIFAR-10)")
-        if self.stride_on == "1x1" and self.unit == "basic":
-            raise SpecError(f"stride_on '1x1' of {self.name}: a basic unit has no 1x1 convolution")
+        if self.stride_on == "1x1" and self.unit in ("basic", "inception"):
+            raise SpecError(
+                f"stride_on '1x1' of {self.name}: the {self.unit} unit does not begin with one 1x1 convolution"
+            )
+        if self.unit == "inception" and self.order != "pre":
+            raise SpecError(f"order 'post' of {self.name}: the inception unit is defined with pre-activation only")
         for stage in self.stages:
             if stage.units + stage.tail + stage.modules == 0:
                 raise SpecError(f"{stage.name} of {self.name} is empty: give it units, modules or a tail")
@@ -170,12 +194,12 @@ class NetworkSpec:
         size = min(self.input_shape[1:])
         if self.stem == "imagenet":
             size = pooled_size(-(-size // 2))
-        for k, (units, modules, tail, poolings) in enumerate(
-            zip(self.units, self.modules, self.tail, self.poolings, strict=True)
+        strides = self.strides or (1,) + (2,) * (len(self.units) - 1)
+        for k, (units, modules, tail, poolings, stride) in enumerate(
+            zip(self.units, self.modules, self.tail, self.poolings, strides, strict=True)
         ):
-            stride = 1 if k == 0 else 2
             size = -(-size // stride)
-            inner = round(self.width * 2**k)
+            inner = round(self.width * self.widen * 2**k)
             yield StageSpec(
                 number=k + 1, size=size, channels=inner * self.expansion, inner=inner, stride=stride,
                 units=units, modules=modules, tail=tail, poolings=poolings,
@@ -183,8 +207,12 @@ class NetworkSpec:
 
     @property
     def digest(self) -> str:
-        """16 hex digits that name the structure: two specs that build the same network share it."""
-        structure = {k: v for k, v in self.to_json().items() if k not in ("name", "claimed_depth")}
+        """16 hex digits that name the structure: two specs that build the same network share it.
+
+        Defaults are left out, so that a field added later leaves the digests of older networks as they are.
+        """
+        named = ("name", "claimed_depth")
+        structure = {k: v for k, v in self.to_json().items() if k not in named and v != _default(k)}
         text = json.dumps(structure, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -202,7 +230,9 @@ class NetworkSpec:
 
 
 # What only a network with attention modules can have.
-MASK_FIELDS = ("p", "t", "r", "merge", "gate", "mask", "corners")
+MASK_FIELDS = (
+    "p", "t", "r", "merge", "gate", "mask", "corners", "after_merge", "upsampling", "interp", "head", "descent"
+)  # fmt: skip
 
 
 def pooled_size(size: int) -> int:
