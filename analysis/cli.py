@@ -310,12 +310,12 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _notebook(args: argparse.Namespace) -> None:
-    from analysis.notebook import run_notebook
-
     parameters = dict(word.partition("=")[::2] for word in args.parameters)
     bad = [word for word in args.parameters if "=" not in word]
     if bad:
         raise UsageError(f"-p takes name=value, found {bad[0]!r}")
+    from analysis.notebook import run_notebook
+
     print(run_notebook(args.file, parameters, args.out, timeout_s=args.timeout or None))
 
 

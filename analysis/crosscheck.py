@@ -110,7 +110,7 @@ def _fvcore(name: str, model: nn.Module, graph: Graph, shape: tuple[int, ...]) -
     return Check(
         target=name, tool="fvcore", version=version("fvcore"), quantity="macs",
         definition="multiply-adds, called flops; batch norm and up-sampling included",
-        reported=reported, ours=_ours(graph), causes=+causes,
+        reported=reported, ours=_ours(graph), causes=dict(+causes),
         uncounted=tuple(sorted(op.removeprefix("aten::") for op in analysis.unsupported_ops())),
     )  # fmt: skip
 
@@ -128,7 +128,7 @@ def _torchinfo(name: str, model: nn.Module, graph: Graph, shape: tuple[int, ...]
     return Check(
         target=name, tool="torchinfo", version=version("torchinfo"), quantity="macs",
         definition="multiply-adds of modules with parameters, from the size of the weight",
-        reported=int(result.total_mult_adds), ours=_ours(graph), causes=+causes,
+        reported=int(result.total_mult_adds), ours=_ours(graph), causes=dict(+causes),
     )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def _torchinfo_params(name: str, model: nn.Module, graph: Graph) -> Check:
     return Check(
         target=name, tool="torchinfo", version=version("torchinfo"), quantity="params",
         definition="parameters of all modules, executed or not",
-        reported=int(result.total_params), ours=cost.n_params(graph, read), causes=+causes,
+        reported=int(result.total_params), ours=cost.n_params(graph, read), causes=dict(+causes),
     )  # fmt: skip
 
 

@@ -118,6 +118,8 @@ class NetworkSpec:
                 raise SpecError(f"{found} (one of: {', '.join(choices)})")
         if isinstance(self.width, float) and self.width.is_integer():
             object.__setattr__(self, "width", int(self.width))
+        if self.strides == _usual_strides(len(self.units)):
+            object.__setattr__(self, "strides", ())
         self._check_numbers()
         self._check_masks()
 
@@ -194,7 +196,7 @@ class NetworkSpec:
         size = min(self.input_shape[1:])
         if self.stem == "imagenet":
             size = pooled_size(-(-size // 2))
-        strides = self.strides or (1,) + (2,) * (len(self.units) - 1)
+        strides = self.strides or _usual_strides(len(self.units))
         for k, (units, modules, tail, poolings, stride) in enumerate(
             zip(self.units, self.modules, self.tail, self.poolings, strides, strict=True)
         ):
@@ -207,12 +209,12 @@ class NetworkSpec:
 
     @property
     def digest(self) -> str:
-        """16 hex digits that name the structure: two specs that build the same network share it.
+        """16 hex digits that name the structure: the record without its name.
 
         Defaults are left out, so that a field added later leaves the digests of older networks as they are.
         """
         named = ("name", "claimed_depth")
-        structure = {k: v for k, v in self.to_json().items() if k not in named and v != _default(k)}
+        structure = {k: v for k, v in self.to_json().items() if k not in named and getattr(self, k) != _default(k)}
         text = json.dumps(structure, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -233,6 +235,10 @@ class NetworkSpec:
 MASK_FIELDS = (
     "p", "t", "r", "merge", "gate", "mask", "corners", "after_merge", "upsampling", "interp", "head", "descent"
 )  # fmt: skip
+
+
+def _usual_strides(n_stages: int) -> tuple[int, ...]:
+    return (1, *(2,) * (n_stages - 1))
 
 
 def pooled_size(size: int) -> int:

@@ -1,0 +1,211 @@
+"""The command line: what it prints where, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from analysis.cli import main
+from resattn.catalog import UnknownNetworkError
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def resattn(*words: str) -> Done:
+    """The command in this process: importing torch anew for each would take most of the time."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main(words)
+        except SystemExit as exit_:
+            code = exit_.code
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def test_list_names_every_network_and_does_not_wait_for_torch() -> None:
+    code = "import sys; from analysis.cli import main; main(['list', '--json']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0
+    rows = json.loads(done.stdout)
+    assert {"name", "family", "input_shape", "claimed_depth", "spec_digest"} == set(rows[0])
+    assert {"attention56", "attention92", "resnet152", "cifar-attention452"} <= {r["name"] for r in rows}
+
+
+def test_show_prints_a_spec_that_reads_back() -> None:
+    from resattn import catalog
+    from resattn.spec import NetworkSpec, override
+
+    done = resattn("show", "attention56", "--set", "merge=naive", "gate=spatial")
+    spec = NetworkSpec.from_json(json.loads(done.stdout))
+    assert spec == override(catalog.named("attention56"), {"merge": "naive", "gate": "spatial"})
+
+
+def test_audit_json_follows_its_published_schema() -> None:
+    done = resattn("audit", "attention56", "cifar-resnet20-basic", "torch.nn:Flatten", "--input", "3,32,32", "--json")
+    schema = json.loads((ROOT / "analysis" / "audit.schema.json").read_text())
+    audits = json.loads(done.stdout)
+    jsonschema.validate(audits, schema)
+    assert [a["target"] for a in audits] == ["attention56", "cifar-resnet20-basic", "torch.nn:Flatten"]
+    assert done.returncode == 0
+
+
+def test_audit_prints_definitions_beside_numbers_and_talks_on_stderr() -> None:
+    done = resattn("audit", "cifar-attention56")
+    assert "most weighted layers on any path from input to output" in done.stdout
+    assert "masks found by module names" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("audit", "atention56"), "unknown network 'atention56' (nearest: attention56"),
+        (("audit", "cifar-resnet57"), "bottleneck networks have 9n+2 layers (nearest: 56, 65)"),
+        (("audit", "attention56", "--set", "gaet=mixed"), "unknown field 'gaet' of attention56 (nearest: gate"),
+        (("audit", "attention56", "--set", "gate=chanel"), "'chanel' in attention56 (one of: mixed, channel, spatial)"),
+        (("audit", "attention56", "--set", "gate"), "--set takes field=value, found 'gate'"),
+        (("audit", "attention56", "--set", "p=many"), "p of attention56 takes numbers, found 'many'"),
+        (("audit", "attention56", "--input", "3,x"), "--input takes C,H,W, found '3,x'"),
+        (
+            ("audit", "cifar-attention56", "--set", "poolings=4"),
+            "stage3 of cifar-attention56: 4 poolings in the mask of a 8x8 map, which allows at most 3",
+        ),
+        (("audit", "resnet50", "--set", "gate=spatial"), "the network has no attention module"),
+        (("frobnicate",), "invalid choice"),
+        (("notebook", "x.ipynb", "-p", "depth", "--out", "y"), "-p takes name=value, found 'depth'"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_one_line_that_helps(words: tuple[str, ...], message: str) -> None:
+    done = resattn(*words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not done.stdout
+    assert "Traceback" not in done.stderr
+
+
+MODELS = """
+import torch
+from torch import nn
+
+def plain(): return nn.Conv2d(3, 4, 3)
+def number(): return 3
+def raises(): raise RuntimeError("no weights here")
+def needs(width): return nn.Conv2d(3, width, 3)
+
+class Branch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+    def forward(self, x):
+        return self.conv(x) if x.sum() > 0 else self.conv(x).relu()
+
+class Flip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.calls = nn.Conv2d(3, 4, 3), 0
+    def forward(self, x):
+        self.calls += 1
+        return self.conv(x) if self.calls % 2 else self.conv(x).relu()
+"""
+
+
+@pytest.fixture
+def audit_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    (tmp_path / "mymodels.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    return lambda target, *words, shape="3,16,16": resattn("audit", target, "--input", shape, *words)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("mymodels.py:number", "returned a int, not a torch.nn.Module"),
+        ("mymodels.py:raises", "raised RuntimeError: no weights here"),
+        ("mymodels.py:needs", "needs arguments (width)"),
+        ("mymodels.py:nothing", "has no callable 'nothing' (it has: plain, number"),
+        ("nofile.py:plain", "no file nofile.py"),
+        ("no.such.module:plain", "cannot be imported: ModuleNotFoundError"),
+        ("mymodels.py:Branch", "capture on the device 'cpu'"),
+    ],
+)
+def test_a_callable_that_gives_no_model_ends_with_1_and_one_line(
+    audit_mine: Callable[..., Done], target: str, message: str
+) -> None:
+    done = audit_mine(target)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_model_that_needs_values_runs_on_them_and_says_for_which_input(audit_mine: Callable[..., Done]) -> None:
+    done = audit_mine("mymodels.py:Branch", "--device", "cpu")
+    assert done.returncode == 0
+    assert "for this input" in done.stderr
+
+
+def test_a_model_that_changes_between_calls_is_reported(audit_mine: Callable[..., Done]) -> None:
+    assert "the model changes between calls" in audit_mine("mymodels.py:Flip").stderr
+
+
+def test_an_input_that_the_model_refuses_names_where(audit_mine: Callable[..., Done]) -> None:
+    done = audit_mine("mymodels.py:Flip", shape="5,16,16")
+    assert done.returncode == 1
+    assert "(in conv, input 1x5x16x16)" in done.stderr
+
+
+def test_match_prints_the_equal_resnet() -> None:
+    done = resattn("match", "cifar-attention56", "--by", "longest_path", "--json")
+    assert json.loads(done.stdout)["resnet"] == "cifar-resnet74"
+
+
+def test_crosscheck_ends_with_0_where_all_is_explained() -> None:
+    done = resattn("crosscheck", "cifar-attention56", "--json")
+    assert done.returncode == 0
+    assert {c["unexplained"] for c in json.loads(done.stdout)} == {0}
+
+
+def test_diff_shows_what_a_naive_merge_changes(tmp_path: Path) -> None:
+    for name, words in (("a", ()), ("b", ("--set", "merge=naive"))):
+        (tmp_path / f"{name}.json").write_text(resattn("audit", "cifar-attention56", "--json", *words).stdout)
+    done = resattn("diff", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--json")
+    changed = {c["quantity"] for c in json.loads(done.stdout)}
+    # The twins share parameters and cost; a path through T alone is gone.
+    assert {"n_paths", "mean_path_length"} <= changed
+    assert not {"params", "macs", "longest_path", "trunk_depth"} & changed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is no JSON"), ("{}", "holds no audits"), (None, "cannot be read")]
+)
+def test_diff_refuses_what_is_no_audit(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "a.json"
+    if text is not None:
+        path.write_text(text)
+    done = resattn("diff", str(path), str(path))
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+def test_a_traceback_comes_on_demand() -> None:
+    with pytest.raises(UnknownNetworkError):
+        resattn("--traceback", "audit", "atention56")
+
+
+def test_the_command_ends_with_its_code_as_a_process_does() -> None:
+    command = [sys.executable, "-m", "analysis.cli", "show", "atention56"]
+    assert subprocess.run(command, capture_output=True, cwd=ROOT, check=False).returncode == 2
