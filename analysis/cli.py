@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("claims", _claims, "Every published number with its verdict.")
     _json_option(sub)
 
+    sub = command("census", _census, "Named depth beside counted depth for classic networks.")
+    _json_option(sub)
+
     sub = command("match", _match, "The ResNet that equals a network.")
     sub.add_argument("name")
     sub.add_argument(
@@ -271,6 +274,12 @@ def _claims(args: argparse.Namespace) -> None:
     from analysis.claims import report_claims
 
     report_claims(as_json=args.json)
+
+
+def _census(args: argparse.Namespace) -> None:
+    from analysis.census import report_census
+
+    report_census(as_json=args.json)
 
 
 def _match(args: argparse.Namespace) -> None:

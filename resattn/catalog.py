@@ -57,7 +57,7 @@ def _cifar_resnet(depth: int, *, unit: str) -> NetworkSpec:
 
 
 def _wrn(depth: int, widen: int) -> NetworkSpec:
-    # zagoruyko2016, table 1: 6n + 4 layers, which counts the three projections and leaves the linear layer out.
+    # wrn2016, table 1: 6n + 4 layers, which counts the three projections and leaves the linear layer out.
     basic = _cifar_resnet(depth - 2, unit="basic")
     return replace(
         basic, name=f"wrn-{depth}-{widen}", claimed_depth=depth, widen=widen, order="pre", shortcut="projection"

@@ -67,7 +67,7 @@ class NetworkSpec:
     classes: int = _value(doc="number of classes")
     stem: str = _choice("imagenet", "cifar", doc="7x7 stride 2 and a pooling, or 3x3 stride 1")
     width: float = _value(doc="channels of the stem and inner width of the first stage")
-    widen: int = _value(1, doc="factor on every width but the stem's (zagoruyko2016, k)")
+    widen: int = _value(1, doc="factor on every width but the stem's (wrn2016, k)")
     unit: str = _choice("bottleneck", "basic", "resnext", "inception", doc="the residual unit")
     order: str = _choice("pre", "post", doc="normalisation and ReLU before or after each convolution")
     units: tuple[int, ...] = _value(doc="residual units of each stage ahead of its attention modules")

@@ -1,0 +1,166 @@
+import csv
+from fractions import Fraction
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.claims.claims import ClaimError, Subject, bib_keys, load, parse_printed, parse_subject
+from analysis.claims.measured import PART, WHOLE, measure, runs_of_table
+from analysis.claims.verdicts import Finding, judge, subjects
+from analysis.claims.vocabulary import COUNTED_BESIDES, DEFINITIONS, FOREIGN, READINGS, UNITS
+from analysis.measures import cached_audit
+from analysis.quantities import QUANTITIES
+from resattn.catalog import UnknownNetworkError, named
+from resattn.spec import override
+
+with (Path(__file__).parents[1] / "golden" / "published.csv").open(encoding="utf-8") as file:
+    PUBLISHED = list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row['subject']} {row['quantity']}")
+def test_counts_agree_with_what_others_published(row):
+    assert row["source"] in bib_keys()
+    printed, scale = parse_printed(row["value"]), Fraction(1000) ** UNITS[row["unit"]].power
+    measured = Fraction(measure(parse_subject(row["subject"]), row["quantity"])) / scale
+    # A whole number without a unit is exact; other numbers hold to their printed digits.
+    assert abs(measured - printed.number) <= (printed.step / 2 if row["unit"] else 0)
+
+
+def test_every_measured_quantity_has_a_published_number():
+    golden = {row["quantity"] for row in PUBLISHED}
+    assert set(COUNTED_BESIDES) - golden == {"macs_linear"}
+    # 2048 features, 1000 classes (wang2017, table 2).
+    assert measure(Subject("attention56"), "macs_linear") == 2048 * 1000
+
+
+def test_the_tables_of_measures_are_those_that_formulas_may_name():
+    assert (set(WHOLE) | set(PART)) - set(QUANTITIES) == COUNTED_BESIDES
+
+
+@pytest.mark.parametrize("network", ["attention56", "cifar-attention92", "cifar-resnet20-basic"])
+def test_shared_folds_agree_with_the_audit(network):
+    quantities = cached_audit(named(network)).quantities
+    shared = set(WHOLE) & set(QUANTITIES)
+    assert {q: measure(Subject(network), q) for q in shared} == {q: quantities[q] for q in shared}
+
+
+def test_what_is_not_measured_is_none():
+    assert measure(Subject("vgg-16"), "params") is None
+    assert measure(Subject("attention56", (), "stage1"), "params") is None
+    assert measure(Subject("attention56"), "poolings") is None
+    assert measure(Subject("attention56"), "cifar10_error_final_epoch") is None
+
+
+@pytest.mark.parametrize("quantity", sorted(PART))
+def test_an_unknown_part_is_named_with_its_nearest(quantity):
+    with pytest.raises(ClaimError, match=r"^attention56 has no part 'stage1.modul1.*' \(nearest: .*stage1.module1"):
+        measure(Subject("attention56", (), "stage1.modul1"), quantity)
+
+
+# ------------------------------------------------------------------------------------------------ the vocabulary
+
+
+def test_what_cannot_be_counted_is_not_in_the_catalog():
+    def is_known(name):
+        try:
+            return bool(named(name))
+        except UnknownNetworkError:
+            return False
+
+    # The catalog builds a reading of ours, which says nothing about the numbers of its authors.
+    assert {name for name in FOREIGN if is_known(name)} <= {"attentioninception56"}
+
+
+def test_every_foreign_network_is_spoken_of():
+    assert set(FOREIGN) <= {s.network for claim in load() for s in subjects(claim)}
+
+
+def test_definitions_are_told_apart():
+    assert len({(d.quantity, d.id) for d in DEFINITIONS}) == len(DEFINITIONS)
+    used = {(c.quantity, c.definition) for c in load() if not c.quantity.startswith("=")}
+    quantities = {quantity for quantity, _ in used}
+    unused = {d.quantity for d in DEFINITIONS} - quantities - {"="}
+    assert not unused, "a quantity that no row asks for"
+
+
+def test_every_reading_builds_another_network():
+    for reading in READINGS:
+        for name in ("cifar-attention56", "resnet50"):
+            if reading.is_open(name):
+                assert override(named(name), dict(reading.settings)).digest != named(name).digest
+
+
+# ------------------------------------------------------------------------------------------------ training runs
+
+RUNS = pd.DataFrame(
+    {
+        "subject": ["cifar-attention56", "cifar-attention56", "cifar-attention56 merge=naive"],
+        "quantity": "cifar10_error_final_epoch",
+        "seed": [0, 1, 0],
+        "value": [0.055, 0.056, 0.059],
+    }
+)
+
+
+def test_runs_are_found_by_the_network_and_not_by_its_spelling():
+    runs = runs_of_table(RUNS)
+    assert runs(parse_subject("cifar-attention56 merge=residual"), "cifar10_error_final_epoch") == {0: 0.055, 1: 0.056}
+    assert runs(parse_subject("cifar-attention56 merge=naive"), "cifar10_error_final_epoch") == {0: 0.059}
+    assert runs(parse_subject("cifar-attention56"), "cifar10_error_best_epoch") == {}
+    assert runs(parse_subject("vgg-16"), "cifar10_error_final_epoch") == {}
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (RUNS.drop(columns="seed"), "the table of runs lacks seed (columns: subject, quantity, seed, value)"),
+        (RUNS.assign(quantity="cifar10_eror_final_epoch"), "row 1 of the table of runs: unknown quantity"),
+        (RUNS.assign(subject="vgg-16"), "row 1 of the table of runs: no network 'vgg-16' in the catalog"),
+        (RUNS.assign(value=[0.055, 5.6, 0.059]), "row 2 of the table of runs: value 5.6 of cifar10_error_final_epoch"),
+        (RUNS.assign(value=float("nan")), "row 1 of the table of runs: value nan"),
+    ],
+)
+def test_a_bad_table_of_runs(frame, message):
+    with pytest.raises(ClaimError) as raised:
+        runs_of_table(frame)
+    assert message in str(raised.value)
+
+
+# ------------------------------------------------------------------------------------------------ the real verdicts
+
+
+HEADLINES = {
+    Finding.CONFIRMED: """
+        t7.attention56.flops t7.resnet152.params t6.resnet1001.params article.1.depth article.2.mask_convs.stage2
+        article.2.module.stage2 article.3.depth article.4.port_units article.5.three_by_three article.5.fewer_params
+        section3.depth452 abstract.trunk_depth imgclsmob.attention452 tengshaofeng.cifar-attention92.defined
+        """,
+    Finding.REFUTED: """
+        t2.attention56.flops t7.attention92.params t7.attention92.flops t6.attention452.params article.4.paper_units
+        article.2.mask_convs.stage1 article.2.mask_convs.stage3 article.2.module.stage1 article.2.module.stage3
+        """,
+    Finding.OTHER_DEFINITION: "t2.attention56.params t7.attention56.params he2016identity.resnet1001.params",
+    Finding.READING: "t7.resnet152.flops t6.attention92.params t6.attention236.params he2016.resnet152.flops",
+    Finding.NOT_TESTABLE: """
+        article.6.foreground article.7.degradation article.8.f1_below_f2 t7.attentioninception56.params
+        """,
+}
+
+
+# One test, so that one process measures the hundred networks once.
+@pytest.mark.slow
+def test_the_verdicts_on_what_is_counted():
+    verdicts = {verdict.claim.id: verdict for verdict in judge(load(), measure)}
+    for finding, ids in HEADLINES.items():
+        assert {id: verdicts[id].finding for id in ids.split()} == dict.fromkeys(ids.split(), finding)
+    for verdict in verdicts.values():
+        claim = verdict.claim
+        assert verdict.why
+        if verdict.finding is Finding.CONFIRMED:
+            assert verdict.decisive.definition == claim.definition
+        foreign = any(s.network in FOREIGN for s in subjects(claim))
+        trained_or_stated = claim.allowed.kind == "statistical" or not claim.formulas
+        assert (verdict.finding is Finding.NOT_TESTABLE) == (
+            (foreign and claim.definition != "arithmetic") or trained_or_stated
+        ), claim.id

@@ -1,0 +1,273 @@
+import json
+
+import pytest
+
+from analysis.claims import report_claims
+from analysis.claims.claims import COLUMNS, ClaimError, load
+from analysis.claims.verdicts import Finding, judge, to_json, verdict_table, verdict_text
+
+# Counted by others from the released prototxts (factsheet, section 2.3), but for resnet152: the two strides.
+COUNTED = {
+    ("attention56", "params"): 31_810_728,
+    ("attention56", "params_norm"): 73_000,
+    ("attention56", "norm_statistics"): 73_000,
+    ("attention56", "dead_params"): 0,
+    ("attention56", "macs"): 6_270_836_736,
+    ("attention56", "macs_linear"): 2_048_000,
+    ("attention56", "trunk_depth"): 56,
+    ("attention56", "longest_path"): 80,
+    ("attention92", "params"): 52_466_344,
+    ("attention92", "params_norm"): 134_000,
+    ("attention92", "norm_statistics"): 134_000,
+    ("attention92", "dead_params"): 0,
+    ("attention92", "macs"): 10_533_789_696,
+    ("attention92", "macs_linear"): 2_048_000,
+    ("attention92", "trunk_depth"): 92,
+    ("attention92", "longest_path"): 128,
+    ("resnet152", "macs"): 11_513_626_624,
+    ("resnet152", "macs_linear"): 2_048_000,
+    ("resnet152 stride_on=1x1", "macs"): 11_282_415_616,
+    ("attention56 @stage1.module1", "module_longest_path"): 26,
+    ("attention56 @stage2.module1", "module_longest_path"): 20,
+    ("attention56 @stage3.module1", "module_longest_path"): 14,
+    ("attention56 @stage1.module1", "module_trunk_path"): 12,
+    ("attention56 @stage2.module1", "module_trunk_path"): 12,
+    ("attention56 @stage3.module1", "module_trunk_path"): 12,
+}
+
+
+def measure(subject, quantity):
+    return COUNTED.get((str(subject), quantity))
+
+
+@pytest.fixture(scope="module")
+def verdicts():
+    return {v.claim.id: v for v in judge(load(), measure)}
+
+
+@pytest.mark.parametrize(
+    ("id", "finding", "measured"),
+    [
+        ("t7.attention56.flops", Finding.CONFIRMED, 6_270_836_736),
+        ("t2.attention56.flops", Finding.REFUTED, 6_270_836_736),
+        ("t2.attention56.params", Finding.OTHER_DEFINITION, 31_883_728),
+        ("t7.attention56.params", Finding.OTHER_DEFINITION, 31_883_728),
+        ("t2.attention92.params", Finding.REFUTED, 52_466_344),
+        ("t7.attention92.params", Finding.REFUTED, 52_466_344),
+        ("t2.attention92.flops", Finding.REFUTED, 10_533_789_696),
+        ("t2.attention92.depth", Finding.CONFIRMED, 92),
+        ("t7.resnet152.flops", Finding.READING, 11_282_415_616),
+        ("article.3.depth", Finding.CONFIRMED, 80),
+        ("article.3.below152", Finding.CONFIRMED, 80),
+        ("article.2.module.stage1", Finding.REFUTED, 26),
+        ("article.2.module.stage2", Finding.CONFIRMED, 20),
+        ("article.2.module.stage3", Finding.REFUTED, 14),
+        ("article.1.sum", Finding.CONFIRMED, 56),
+        ("article.6.foreground", Finding.NOT_TESTABLE, None),
+        ("article.7.degradation", Finding.NOT_TESTABLE, None),
+        ("t3.attention56.nal", Finding.NOT_TESTABLE, None),
+        ("t7.attentioninception56.params", Finding.NOT_TESTABLE, None),
+        ("s41.recipe.batch", Finding.NOT_TESTABLE, None),
+        ("abstract.flops", Finding.CONFIRMED, pytest.approx(10.4 / 15)),
+        ("s42.params_share", Finding.REFUTED, pytest.approx(31.9 / 60.2)),
+        ("s42.flops_share", Finding.CONFIRMED, pytest.approx(6.3 / 11.3)),
+        ("s42.flops_share_table2", Finding.REFUTED, pytest.approx(6.2 / 11.3)),
+        ("s42.resnet200_more", Finding.REFUTED, pytest.approx(64.7 / 51.3 - 1)),
+        ("t4.margin", Finding.REFUTED, pytest.approx(0.0096)),
+        ("section5.c100_consistent", Finding.REFUTED, pytest.approx(0.2045)),
+        ("check.half_of_1001", Finding.CONFIRMED, pytest.approx(5.1 / 10.3)),
+        ("t3.nal_degrades.56to92", Finding.REFUTED, pytest.approx(-0.0054)),
+        ("check.beats_all", Finding.CONFIRMED, pytest.approx(-0.0005)),
+        ("check.beats_all_corrected", Finding.REFUTED, pytest.approx(0.012)),
+    ],
+)
+def test_verdicts_of_known_rows(verdicts, id, finding, measured):
+    found = verdicts[id]
+    assert found.finding is finding
+    assert (None if found.decisive.measured is None else float(found.decisive.measured)) == measured
+
+
+def test_the_reason_says_what_was_found(verdicts):
+    assert verdicts["t7.attention56.params"].why.startswith("31.811 M as printed (learnable parameters")
+    assert "running mean and variance" in verdicts["t7.attention56.params"].why
+    assert verdicts["t2.attention92.params"].why.endswith("printed 51.3 M ± 0.05")
+    assert verdicts["t7.resnet152.flops"].why.startswith("default gives 11.514 G (no); stride_on=1x1 gives 11.282 G")
+    assert verdicts["t7.attentioninception56.params"].why.startswith("its structure was never published")
+    assert "at least 3 runs" in verdicts["t3.attention56.nal"].why
+    assert "26, 20 and 14 deep" in verdicts["article.3.depth"].claim.note
+
+
+def test_without_a_measure_nothing_counted_is_judged():
+    for verdict in judge(load(), lambda subject, quantity: None):
+        counted = not verdict.claim.quantity.startswith("=") or verdict.claim.definition == "counted"
+        if counted and verdict.claim.subjects:
+            assert verdict.finding is Finding.NOT_TESTABLE
+        assert verdict.why
+
+
+def test_all_readings_agree_or_the_verdict_depends_on_them(ledger):
+    row = {"subject": "cifar-attention92", "value": "1.9"}
+    default, padded = 1_932_000, 1_841_000
+
+    def first(subject, quantity):
+        return default if not subject.settings else padded
+
+    (verdict,) = judge(ledger(row), first)
+    assert verdict.finding is Finding.READING
+    assert [trial.holds for trial in verdict.trials] == [True, False, False, False]
+    (verdict,) = judge(ledger(row), lambda subject, quantity: default)
+    assert verdict.finding is Finding.CONFIRMED
+    (verdict,) = judge(ledger({**row, "value": "8.6"}), first)
+    assert verdict.finding is Finding.REFUTED
+    fixed = {"subject": "cifar-attention92 poolings=2,2,1 units=1,1,1 tail=0,0,3", "value": "1.9"}
+    (verdict,) = judge(ledger(fixed), lambda subject, quantity: default)
+    assert len(verdict.trials) == 1, "what a row fixes is not open"
+
+
+def test_a_reading_that_cannot_be_measured_does_not_count(ledger):
+    (verdict,) = judge(
+        ledger({"subject": "cifar-attention92", "value": "1.9"}),
+        lambda subject, quantity: None if subject.settings else 1_932_000,
+    )
+    assert verdict.finding is Finding.CONFIRMED
+
+
+def test_an_inequality_is_not_saved_by_another_definition(ledger):
+    row = {"quantity": "depth", "definition": "longest_path", "value": "< 60", "unit": "", "base": ""}
+    (verdict,) = judge(ledger(row), measure)
+    assert verdict.finding is Finding.REFUTED
+    (verdict,) = judge(ledger({**row, "value": "56", "tolerance": "exact"}), measure)
+    assert verdict.finding is Finding.OTHER_DEFINITION
+    assert verdict.decisive.definition == "trunk"
+
+
+def test_a_formula_without_a_value_names_its_row(ledger):
+    row = {"quantity": "= 1 / ({params} - 31810728)", "definition": "counted", "unit": "", "base": ""}
+    with pytest.raises(ClaimError, match=r"^a\.1: .* divides by zero"):
+        judge(ledger(row), measure)
+
+
+# ------------------------------------------------------------------------------------------------ training results
+
+TRAINED = {
+    "quantity": "cifar10_error", "definition": "final_epoch", "value": "5.5", "unit": "%", "base": "",
+    "tolerance": "statistical",
+}  # fmt: skip
+
+
+def runs_of(*values):
+    return lambda subject, quantity: dict(enumerate(values)) if quantity == "cifar10_error_final_epoch" else {}
+
+
+@pytest.mark.parametrize(
+    ("values", "finding"),
+    [
+        ((0.054, 0.056, 0.055), Finding.CONFIRMED),
+        ((0.061, 0.062, 0.063), Finding.REFUTED),
+        ((0.055, 0.055), Finding.NOT_TESTABLE),
+        ((0.0551, 0.0551, 0.0551), Finding.CONFIRMED),  # no scatter: the printed digits still have a width
+        ((0.0561, 0.0561, 0.0561), Finding.REFUTED),
+    ],
+)
+def test_a_printed_training_result(ledger, values, finding):
+    (verdict,) = judge(ledger(TRAINED), measure, runs_of(*values))
+    assert verdict.finding is finding
+
+
+def test_the_interval_is_where_one_more_run_is_expected(ledger):
+    # Student's t for 2 degrees of freedom is 4.303 (a printed table); mean 6 %, standard deviation 0.1 %.
+    reach = 4.303 * 0.1 * (1 + 1 / 3) ** 0.5
+    for printed, finding in ((6 + reach - 0.001, Finding.CONFIRMED), (6 + reach + 0.001, Finding.REFUTED)):
+        (verdict,) = judge(ledger({**TRAINED, "value": f"{printed:.4f}"}), measure, runs_of(0.059, 0.06, 0.061))
+        assert verdict.finding is finding
+
+
+def test_runs_that_scatter_widely_confirm_nothing(ledger):
+    (verdict,) = judge(ledger(TRAINED), measure, runs_of(0.04, 0.06, 0.07))
+    assert verdict.finding is Finding.NOT_TESTABLE
+    assert verdict.why == "3 runs do not decide: they scatter too widely"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "finding"),
+    [
+        ((0.05, 0.051, 0.052), (0.07, 0.072, 0.071), Finding.CONFIRMED),
+        ((0.07, 0.072, 0.071), (0.05, 0.051, 0.052), Finding.REFUTED),
+        ((0.05, 0.06, 0.07), (0.06, 0.05, 0.075), Finding.NOT_TESTABLE),
+    ],
+)
+def test_a_difference_of_training_results_pairs_seeds(ledger, first, second, finding):
+    row = {
+        **TRAINED,
+        "quantity": "= {attention56:cifar10_error_final_epoch} - {attention92:cifar10_error_final_epoch}",
+        "definition": "counted",
+        "value": "< 0",
+    }
+
+    def runs(subject, quantity):
+        return dict(enumerate(first if subject.network == "attention56" else second))
+
+    (verdict,) = judge(ledger(row), measure, runs)
+    assert verdict.finding is finding
+    if finding is Finding.NOT_TESTABLE:
+        assert verdict.why == "3 runs do not decide: they scatter too widely"
+
+
+# ------------------------------------------------------------------------------------------------ forms
+
+
+def test_json_has_every_field_and_survives(verdicts):
+    records = to_json(verdicts.values())
+    assert json.loads(json.dumps(records)) == records
+    for record in records:
+        assert set(COLUMNS) < set(record)
+        assert record["verdict"] in set(Finding)
+        assert (record["definition_used"] is None) == (record["verdict"] in ("refuted", "not testable here"))
+        if record["verdict"] == "confirmed":
+            assert record["definition_used"] == record["definition"]
+    by_id = {record["id"]: record for record in records}
+    params = by_id["t2.attention56.params"]
+    assert (params["definition"], params["definition_used"]) == ("learnable", "learnable_and_statistics")
+    assert (params["printed"], params["slack"], params["measured"]) == (31_900_000, 50_000, 31_883_728)
+    assert by_id["t7.resnet152.flops"]["reading"] == "stride_on=1x1"
+
+
+def test_the_table_has_a_row_for_every_claim(verdicts):
+    frame = verdict_table(verdicts.values())
+    assert list(frame["id"]) == list(verdicts)
+    assert not frame.isna().any().any()
+    row = frame.set_index("id").loc["t2.attention92.params"]
+    assert (row["printed"], row["measured"], row["verdict"]) == ("51.3 M", "52.466 M", "refuted")
+
+
+def test_the_text_is_by_source_and_verdict(ledger):
+    claims = ledger(
+        {"id": "a.1"},
+        {"id": "a.2", "value": "31.8"},
+        {"id": "b.1", "source": "he2016", "value": "30"},
+    )
+    assert verdict_text(judge(claims, measure)).splitlines() == [
+        "he2016",
+        "  refuted (1)",
+        "    b.1: params of attention56 is 30 M",
+        "      31.81 M: learnable parameters that the execution reads; printed 30 M ± 0.5",
+        "wang2017",
+        "  confirmed (1)",
+        "    a.2: params of attention56 is 31.8 M",
+        "      31.811 M: learnable parameters that the execution reads",
+        "  matches under another definition (1)",
+        "    a.1: params of attention56 is 31.9 M",
+        "      31.811 M as printed (learnable parameters that the execution reads); 31.884 M: learnable parameters and "
+        "batch norm's running mean and variance (all of Caffe's blobs)",
+    ]
+
+
+def test_the_command_prints_data_on_stdout_and_talk_on_stderr(capsys, monkeypatch):
+    monkeypatch.setattr("analysis.claims.measured.measure", measure)
+    report_claims(as_json=True)
+    said = capsys.readouterr()
+    records = {record["id"]: record for record in json.loads(said.out)}
+    assert records["t7.attention56.flops"]["verdict"] == "confirmed"
+    assert said.err.startswith(f"judging {len(records)} claims")
+    report_claims(as_json=False)
+    assert "    t7.attention56.flops: cost of attention56 is 6.3 G\n" in capsys.readouterr().out
