@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,13 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from analysis.graph import INPUT, OVERWRITE, Graph, Module, Op, Operand, Shape
+from analysis.memory import View, overlap
 
 # Their result depends on the shape of their argument, not on what is in it.
 SHAPE_ONLY = frozenset(
@@ -23,12 +27,27 @@ SHAPE_ONLY = frozenset(
     for name in (
         "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like",
         "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "sym_size", "sym_numel",
+        "_shape_as_tensor",
     )
 )  # fmt: skip
 
+# What they write takes the place of what was there, which they do not read.
+REPLACING = frozenset(
+    f"aten.{name}_" for name in ("copy", "fill", "zero", "normal", "uniform", "random", "bernoulli", "exponential")
+)
+
+# Where a constant index stands, its values decide which positions are read.
+INDEXING = frozenset(("aten.index", "aten._unsafe_index", "aten.index_select"))
+
+# Operators whose result, or its shape, is a matter of values.
+VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
 
 class CaptureError(RuntimeError):
-    """The model's forward raised; the message gives its error and the module path at which it arose."""
+    """The model's forward raised; the message gives its error and the module path at which it arose.
+
+    `graph` is what ran until then.
+    """
 
     def __init__(self, message: str, graph: Graph | None = None) -> None:
         super().__init__(message)
@@ -49,38 +68,49 @@ class _Origin:
     params: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """An operator's write in place to a view. The weak reference keeps the storage's address from being used again."""
+
+    index: int
+    view: View
+    storage: StorageWeakRef
+
+
 def capture(
     model: nn.Module, *input_shapes: Sequence[int], device: str = "meta", inputs: Sequence[Tensor] = ()
 ) -> Graph:
     """The graph of one forward pass in evaluation mode, each input shape with its batch dimension.
 
     On "meta" nothing is computed and no memory taken: parameters elsewhere are stood in for. On "cpu" the pass is
-    real and the graph holds for this input alone (drawn from a fixed seed unless `inputs` are given).
+    real and the graph holds for this input alone (drawn from a fixed seed unless `inputs` are given). Parameters,
+    buffers and training flags are left as they were.
 
     Raises: CaptureError if the forward fails, NeedsValuesError if it needs values that "meta" lacks.
     """
     shapes = tuple(tuple(int(n) for n in shape) for shape in input_shapes)
-    tensors = tuple(inputs) or tuple(_input(shape, device) for shape in shapes)
     recorder = _Recorder(model, device)
+    tensors = tuple(inputs) or tuple(_input(shape, device, recorder.dtype) for shape in shapes)
     for tensor in tensors:
         recorder.start(tensor)
+    torch.clear_autocast_cache()  # it would hand out casts of the parameters that no one saw being made
     try:
-        with _evaluating(recorder.modules), torch.no_grad(), _no_fast_path(), recorder.watching_calls(), recorder:
+        with recorder.restoring(), torch.no_grad(), _no_fast_path(), recorder.watching_calls(), recorder:
             result = model(*tensors)
+            outputs = dict.fromkeys((o.producer, o.slot) for o in map(recorder.operand, _leaves(result)))
     except Exception as error:
         where = recorder.failed_at or type(model).__name__
         if isinstance(error, NeedsValuesError):
             raise NeedsValuesError(f"{error} (in {where})") from error
         said = f"{type(error).__name__}: {error}".strip().splitlines()
         raise CaptureError(f"{said[0]} (in {where}, input {_shapes(shapes)})", recorder.graph([], shapes)) from error
-    outputs = [o.producer for o in map(recorder.operand, _leaves(result)) if o.producer is not None]
-    return recorder.graph(outputs, shapes)
+    return recorder.graph([producer for producer, _ in outputs if producer is not None], shapes)
 
 
-def _input(shape: Shape, device: str) -> Tensor:
+def _input(shape: Shape, device: str, dtype: torch.dtype) -> Tensor:
     if device == "meta":
-        return torch.empty(shape, device="meta")
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+        return torch.empty(shape, device="meta", dtype=dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
 
 class _Recorder(TorchDispatchMode):
@@ -96,17 +126,28 @@ class _Recorder(TorchDispatchMode):
         self.model = model
         self.modules = list(_modules(model))
         self.paths = {id(m): path for path, m in self.modules}
+        self.params: dict[int, Tensor] = {}
         self.named: dict[int, str] = {}
         self.sizes: dict[str, int] = {}
+        self.places: dict[tuple[int, int], int] = {}
         for name, param in _parameters(self.modules):
-            if id(param) not in self.named:
-                self.named[id(param)], self.sizes[name] = name, param.numel()
-        self.strays: list[Tensor] = []
+            self._adopt(param, name)
+        floating = (p.dtype for p in self.params.values() if p.is_floating_point())
+        self.dtype = next(floating, torch.get_default_dtype())
+        buffers = (b for _, m in self.modules for b in m._buffers.values() if b is not None)
+        self.state = {_storage(t): t for t in (*self.params.values(), *buffers)}
+        self.saved: dict[int, tuple[Tensor, Tensor]] = {}
+        self.training = [m for _, m in self.modules if m.training]
         self.executed: set[int] = set()
         self.stack: list[str] = []
         self.failed_at: str | None = None
         self.stand_ins: dict[int, Tensor] = {}
-        self.writes: dict[int, tuple[int, int]] = {}
+        self.stages: dict[tuple[int, torch.dtype], tuple[Tensor, StorageWeakRef]] = {}
+        self.stands_for: dict[int, int] = {}
+        self.writes: dict[int, list[_Write]] = {}
+        self.params_in: dict[int, tuple[str, ...]] = {}
+        self.held: list[StorageWeakRef] = []
+        self.marked: list[weakref.ref[Tensor]] = []
 
     # -- tensors and where they came from
 
@@ -114,49 +155,81 @@ class _Recorder(TorchDispatchMode):
         op = Op(len(self.ops), INPUT, "", {}, (tuple(tensor.shape),))
         self.ops.append(op)
         self._mark(tensor, op.index)
+        self.marked.append(weakref.ref(tensor))
 
     def _mark(self, tensor: Tensor, producer: int | None, slot: int = 0, params: tuple[str, ...] = ()) -> None:
         tensor._resattn_origin = _Origin(self, producer, slot, params)  # type: ignore[attr-defined]
 
-    def operand(self, tensor: Tensor) -> Operand:
+    def _origin(self, tensor: Tensor) -> _Origin | None:
         origin = getattr(tensor, "_resattn_origin", None)
+        return origin if origin is not None and origin.recorder is self else None
+
+    def operand(self, tensor: Tensor) -> Operand:
+        origin = self._origin(tensor)
+        if self.writes and (writes := self.writes.get(self._storage(tensor))):
+            since = -1 if origin is None or origin.producer is None else origin.producer
+            for write in writes:
+                if write.index > since:
+                    self._overwrite(tensor, write)
+            origin = self._origin(tensor)
+        found = self._unwritten(tensor, origin)
+        if self.params_in and (more := self.params_in.get(self._storage(tensor))):
+            found = dataclasses.replace(found, params=tuple(dict.fromkeys((*found.params, *more))))
+        return found
+
+    def _unwritten(self, tensor: Tensor, origin: _Origin | None) -> Operand:
         shape = tuple(tensor.shape)
-        if origin is not None and origin.recorder is self:
-            if self.writes and origin.producer is not None:
-                origin = self._after_writes(tensor, origin)
+        if origin is not None:
             return Operand(shape, origin.producer, origin.slot, origin.params)
-        if self.writes and (write := self.writes.get(_storage(tensor))):
-            return Operand(shape, self._overwrite(tensor, None, write).producer)
-        if isinstance(tensor, nn.Parameter) or id(tensor) in self.named:
+        if id(tensor) in self.named or isinstance(tensor, nn.Parameter):
             return Operand(shape, None, 0, (self._name(tensor),))
+        # The data of a parameter, without the parameter (`weight.data`), lies where it lies.
+        if param := self.places.get((self._storage(tensor), _offset(tensor))):
+            return Operand(shape, None, 0, (self.named[param],))
         return Operand(shape)
 
-    def _name(self, param: Tensor) -> str:
-        # A parameter that no registered module holds is kept alive here, so that its id stays its own.
+    def _adopt(self, param: Tensor, name: str) -> str:
+        """The parameter's name. It is held here, so that its id stays its own, also where no module registers it."""
         if id(param) not in self.named:
-            name = f"{self.path}.parameter{len(self.strays) + 1}".lstrip(".")
-            self.strays.append(param)
-            self.named[id(param)], self.sizes[name] = name, param.numel()
+            self.params[id(param)], self.named[id(param)], self.sizes[name] = param, name, param.numel()
+            self.places.setdefault((_storage(param), _offset(param)), id(param))
         return self.named[id(param)]
 
-    # -- writes in place: a tensor that shares the storage sees them
+    def _name(self, param: Tensor) -> str:
+        return self._adopt(param, f"{self.path}.parameter{len(self.params) + 1}".lstrip("."))
 
-    def _after_writes(self, tensor: Tensor, origin: _Origin) -> _Origin:
-        write = self.writes.get(_storage(tensor))
-        if write is None or origin.producer is None or write[0] <= origin.producer:
-            return origin
-        return self._overwrite(tensor, origin, write)
+    # -- writes in place: every tensor that shares elements sees them
 
-    def _overwrite(self, tensor: Tensor, origin: _Origin | None, write: tuple[int, int]) -> _Origin:
-        index, numel = write
-        shape = tuple(tensor.shape)
-        arguments = {"written": Operand(self.ops[index].shape, index)}
-        if numel < tensor.numel() and origin is not None:
-            arguments["kept"] = Operand(shape, origin.producer, origin.slot, origin.params)
-        op = Op(len(self.ops), OVERWRITE, self.path, arguments, (shape,))
+    def _written(self, tensor: Tensor, index: int) -> None:
+        self._mark(tensor, index)
+        self.marked.append(weakref.ref(tensor))
+        storage, key = tensor.untyped_storage(), self._storage(tensor)
+        write = _Write(index, _view(tensor), StorageWeakRef(storage))
+        if tensor.numel() * tensor.element_size() == storage.nbytes():
+            self.writes[key] = [write]  # nothing is left of what was there
+        else:
+            self.writes.setdefault(key, []).append(write)
+
+    def _overwrite(self, tensor: Tensor, write: _Write) -> None:
+        shared = overlap(write.view, _view(tensor))
+        if shared is None:
+            return
+        arguments: dict[str, Any] = {"written": Operand(write.view.shape, write.index)}
+        if not shared.is_all:
+            arguments["kept"] = self._unwritten(tensor, self._origin(tensor))
+        arguments |= {"matches": shared.matches, "is_reshaped": shared.is_reshaped}
+        op = Op(len(self.ops), OVERWRITE, self.path, arguments, (tuple(tensor.shape),))
         self.ops.append(op)
         self._mark(tensor, op.index)
-        return tensor._resattn_origin  # type: ignore[attr-defined, no-any-return]
+        self.marked.append(weakref.ref(tensor))
+
+    def _save(self, signature: _Signature, arguments: Mapping[str, Any]) -> None:
+        """Keeps what a real write in place would take from the model's own tensors."""
+        for name in signature.written:
+            for tensor in _tensors(arguments.get(name)):
+                own = self.state.get(self._storage(tensor))
+                if own is not None and not own.is_meta:
+                    self.saved.setdefault(id(own), (own, own.detach().clone()))
 
     # -- operators
 
@@ -168,31 +241,46 @@ class _Recorder(TorchDispatchMode):
         found = [o for v in operands.values() for o in (v if isinstance(v, tuple) else (v,)) if isinstance(o, Operand)]
         has_data = any(o.producer is not None for o in found)
         if self.is_meta:
-            if has_data and signature.name == "aten._local_scalar_dense":
+            try:
+                result = self._run_on_meta(func, args, kwargs)
+            except (NotImplementedError, RuntimeError) as error:
+                if not signature.needs_values:
+                    raise
                 raise NeedsValuesError(
-                    "the forward needs the value of a tensor, which the meta device does not have: capture on the device 'cpu'"
-                )
-            result = self._run_on_meta(func, args, kwargs)
+                    "the forward needs the value of a tensor, which the meta device does not have: capture on the "
+                    "device 'cpu'"
+                ) from error
         else:
+            self._save(signature, arguments)
             result = func(*args, **kwargs)
+        if signature.name in SHAPE_ONLY:
+            return result
         outputs = _tensors(result)
-        if has_data and signature.name not in SHAPE_ONLY:
+        if has_data and (outputs or signature.written):
             self._record(signature, operands, arguments, outputs)
         elif params := tuple(dict.fromkeys(p for o in found for p in o.params)):
             for tensor in outputs:
                 if id(tensor) not in self.named:
                     self._mark(tensor, None, 0, params)
+            for tensor in (t for name in signature.written for t in _tensors(arguments.get(name))):
+                # A kernel that is put together by parts is made of parameters through all of its views.
+                place = self._storage(tensor)
+                self.params_in[place] = (*self.params_in.get(place, ()), *params)
+                self.held.append(StorageWeakRef(tensor.untyped_storage()))
         return result
 
     def _record(self, signature: _Signature, operands: dict, arguments: dict, outputs: list[Tensor]) -> None:
+        for name in signature.unread:
+            operands[name] = _blank(operands[name])
+        if signature.name in INDEXING:
+            operands |= {k: _with_values(operands[k], arguments[k]) for k in ("index", "indices") if k in operands}
         op = Op(len(self.ops), signature.name, self.path, operands, tuple(tuple(t.shape) for t in outputs))
         self.ops.append(op)
         for slot, tensor in enumerate(outputs):
             self._mark(tensor, op.index, slot)
         for name in signature.written:
             for tensor in _tensors(arguments.get(name)):
-                self._mark(tensor, op.index)
-                self.writes[_storage(tensor)] = (op.index, tensor.numel())
+                self._written(tensor, op.index)
 
     def _described(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -206,6 +294,7 @@ class _Recorder(TorchDispatchMode):
         # meet data; parameters never are, whatever device they live on.
         tensors = [*_tensors(args), *_tensors(kwargs)]
         if all(t.device.type != "meta" and not self._stands_for_data(t) for t in tensors):
+            self._save(_signature(func), dict(zip(_signature(func).names, args, strict=False)) | kwargs)
             return func(*args, **kwargs)
         if (quick := QUICK.get(func)) and (result := quick(*args, **kwargs)) is not None:
             return result
@@ -216,25 +305,38 @@ class _Recorder(TorchDispatchMode):
         return result
 
     def _stands_for_data(self, tensor: Tensor) -> bool:
-        if id(tensor) in self.named or isinstance(tensor, nn.Parameter):
-            return True
-        origin = getattr(tensor, "_resattn_origin", None)
-        return origin is not None and origin.recorder is self
+        return id(tensor) in self.named or isinstance(tensor, nn.Parameter) or self._origin(tensor) is not None
 
     def _on_meta(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             if value.device.type == "meta":
                 return value
             if id(value) not in self.named:
-                return value.to("meta")
+                return self._stand_in(value)
             if id(value) not in self.stand_ins:
-                self.stand_ins[id(value)] = value.detach().to("meta")
+                self.stand_ins[id(value)] = self._stand_in(value.detach())
             return self.stand_ins[id(value)]
         if isinstance(value, list | tuple):
             return type(value)(self._on_meta(v) for v in value)
         if isinstance(value, dict):
             return {k: self._on_meta(v) for k, v in value.items()}
         return torch.device("meta") if isinstance(value, torch.device) else value
+
+    def _stand_in(self, tensor: Tensor) -> Tensor:
+        """A meta tensor in its place; views of one storage have stand-ins that are views of one storage too."""
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            return tensor.to("meta")
+        storage = tensor.untyped_storage()
+        key = (storage._cdata, tensor.dtype)
+        if key not in self.stages:
+            whole = torch.empty(storage.nbytes() // tensor.element_size(), dtype=tensor.dtype, device="meta")
+            self.stages[key] = whole, StorageWeakRef(storage)
+            self.stands_for[_storage(whole)] = storage._cdata
+        return self.stages[key][0].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+    def _storage(self, tensor: Tensor) -> int:
+        storage = _storage(tensor)
+        return self.stands_for.get(storage, storage)
 
     def _same_objects(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
         # An in-place operator returns its own argument: here that is the real tensor, not its stand-in.
@@ -254,6 +356,9 @@ class _Recorder(TorchDispatchMode):
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             recorder.executed.add(id(module))
+            if module.training:  # held where no walk over the model finds it
+                recorder.training.append(module)
+                module.training = False
             recorder.stack.append(recorder.paths.get(id(module)) or recorder._nameless(module))
             try:
                 return original(module, *args, **kwargs)
@@ -266,6 +371,22 @@ class _Recorder(TorchDispatchMode):
         with mock.patch.object(nn.Module, "__call__", call):
             yield
 
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Evaluation mode; afterwards the model is as it was, and no tensor remembers this capture."""
+        for module in self.training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in self.training:
+                module.training = True
+            for tensor in (t for ref in self.marked if (t := ref()) is not None):
+                vars(tensor).pop("_resattn_origin", None)
+            with torch.no_grad():
+                for own, before in self.saved.values():
+                    own.copy_(before)
+
     def _nameless(self, module: nn.Module) -> str:
         return "" if module is self.model else f"{self.path}.{type(module).__name__}".lstrip(".")
 
@@ -274,13 +395,13 @@ class _Recorder(TorchDispatchMode):
             Module(
                 path=path,
                 kind=type(m).__name__,
-                params=tuple(self.named[id(p)] for p in m.parameters(recurse=False)),
+                params=tuple(self._adopt(p, f"{path}.{n}".lstrip(".")) for n, p in m.named_parameters(recurse=False)),
                 is_executed=id(m) in self.executed,
                 is_weighted=any(p.dim() >= 2 for p in m.parameters(recurse=False)),
             )
             for path, m in self.modules
         )
-        return Graph(tuple(self.ops), tuple(dict.fromkeys(outputs)), dict(self.sizes), modules, shapes)
+        return Graph(tuple(self.ops), tuple(outputs), dict(self.sizes), modules, shapes)
 
 
 # Shapes of the operators that convolutional networks repeat by the thousand. Torch's own meta kernels give the same (a
@@ -355,7 +476,7 @@ def _addmm(bias: Tensor, x: Tensor, y: Tensor, **_: Any) -> Any:
 
 
 aten = torch.ops.aten
-QUICK = {
+QUICK: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: _addmm,
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.mean.dim: _mean,
@@ -375,21 +496,50 @@ class _Signature:
     names: tuple[str, ...]
     defaults: Mapping[str, Any]
     written: tuple[str, ...]
+    unread: tuple[str, ...]
+    needs_values: bool
 
 
 @functools.cache
 def _signature(func: Any) -> _Signature:
     schema = func._schema
+    name = schema.name.replace("::", ".")
+    written = [a for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
     return _Signature(
-        name=schema.name.replace("::", "."),
+        name=name,
         names=tuple(a.name for a in schema.arguments),
         defaults={a.name: a.default_value if a.has_default_value() else None for a in schema.arguments},
-        written=tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write),
+        written=tuple(a.name for a in written),
+        unread=tuple(a.name for a in written if a.kwarg_only or name in REPLACING),
+        needs_values=not VALUE_TAGS.isdisjoint(func.tags),
     )
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
+
+
+def _offset(tensor: Tensor) -> int:
+    return int(tensor.storage_offset()) if tensor.layout is torch.strided else 0
+
+
+def _view(tensor: Tensor) -> View:
+    return View(int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride()))
+
+
+def _blank(operand: Any) -> Any:
+    return tuple(map(_blank, operand)) if isinstance(operand, tuple) else Operand(operand.shape)
+
+
+def _with_values(operand: Any, index: Any) -> Any:
+    """A constant index with what it holds; a mask is the positions where it is true."""
+    if isinstance(operand, tuple):
+        return tuple(map(_with_values, operand, index))
+    is_known = isinstance(index, Tensor) and not index.is_meta and index.dim() == 1 and operand.producer is None
+    if not is_known or operand.params or index.is_floating_point():
+        return operand
+    at = index.nonzero().flatten() if index.dtype is torch.bool else index
+    return dataclasses.replace(operand, values=tuple(at.tolist()))
 
 
 def _leaves(result: Any) -> list[Tensor]:
@@ -413,6 +563,7 @@ def _tensors(value: Any) -> list[Tensor]:
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module once, those in plain lists and dictionaries too, under the first path that leads to it."""
     seen: set[int] = set()
+    own = vars(nn.Module()).keys()
 
     def walk(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if id(module) in seen:
@@ -423,39 +574,34 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             if child is not None:
                 yield from walk(f"{path}.{name}".lstrip("."), child)
         for name, value in vars(module).items():
-            if name.startswith("_"):
-                continue
-            items = (
-                value.items()
-                if isinstance(value, dict)
-                else enumerate(value)
-                if isinstance(value, list | tuple)
-                else ()
-            )
-            for key, item in items:
-                if isinstance(item, nn.Module):
-                    yield from walk(f"{path}.{name}[{key}]".lstrip("."), item)
+            if name not in own:
+                for key, item in _contained(value):
+                    yield from walk(f"{path}.{name}{key}".lstrip("."), item)
 
     yield from walk("", model)
+
+
+def _contained(value: Any) -> Iterator[tuple[str, nn.Module]]:
+    """The modules in a plain container and in the containers inside it."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple | set | frozenset):
+        items = enumerate(value)
+    for key, item in items:
+        if isinstance(item, nn.Module):
+            yield f"[{key}]", item
+        else:
+            yield from ((f"[{key}]{rest}", module) for rest, module in _contained(item))
 
 
 def _parameters(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
     for path, module in modules:
         for name, param in module._parameters.items():
+            if param is not None and is_lazy(param):
+                raise CaptureError(f"{path}.{name} has no shape yet: call the lazy module once before".lstrip("."))
             if param is not None:
                 yield f"{path}.{name}".lstrip("."), param
-
-
-@contextmanager
-def _evaluating(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[None]:
-    training = [m for _, m in modules if m.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager

@@ -16,13 +16,15 @@ OVERWRITE = "overwrite"  # a tensor after a write in place to one that shares it
 class Operand:
     """A tensor argument: the operator that made it (None: no data reaches it) and the parameters it was made from.
 
-    A tensor made from both has its parameters at the operators on the way, not here.
+    A tensor made from both has its parameters at the operators on the way, not here. `slot`: which of the operator's
+    results it is. `values`: what a constant index holds.
     """
 
     shape: Shape
     producer: int | None = None
     slot: int = 0
     params: tuple[str, ...] = ()
+    values: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,24 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 from torch import nn
 
-from analysis import branches, cost, depth, paths, receptive
-from analysis.capture import CaptureError, capture
+from analysis import branches, cost, depth, paths, receptive, zoo
+from analysis.capture import CaptureError, NeedsValuesError, capture
 from analysis.graph import Graph, Op
 from analysis.ops import layer_flags, rule_for, unknown_ops
 from analysis.quantities import QUANTITIES
+from analysis.receptive import ReceptiveField
 from resattn import catalog
 from resattn.network import build
 from resattn.spec import NetworkSpec, override
@@ -66,7 +70,7 @@ def audit(
     `input_shape`: channels, height, width; a spec brings its own. On "meta" nothing is computed.
     Raises: TargetError, SpecError, CaptureError.
     """
-    if isinstance(target, str) and ":" not in target:
+    if isinstance(target, str) and catalog.is_name(target):
         target = override(catalog.named(target), dict(settings or {}))
     elif settings:
         raise TargetError(f"only a named network has fields to set, and {_called(target)} is none")
@@ -74,8 +78,16 @@ def audit(
         return _audit_spec(target, tuple(input_shape or target.input_shape), device)
     if input_shape is None:
         raise TargetError(f"{_called(target)} needs an input shape: channels, height, width")
-    model = target if isinstance(target, nn.Module) else model_of(target, device)
-    return _audit_model(model, _called(target), tuple(input_shape), None, None, device)
+    if isinstance(target, nn.Module):
+        return _audit_model(target, _called(target), tuple(input_shape), None, None, device)
+    model = model_of(target, device)
+    try:
+        return _audit_model(model, target, tuple(input_shape), None, None, device)
+    except NeedsValuesError:
+        if device != "meta" or not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+            raise
+    # Constants of its own, which a model built on "meta" does not have, may be all that it asks for.
+    return _audit_model(model_of(target, "cpu"), target, tuple(input_shape), None, None, device)
 
 
 def _called(target: Any) -> str:
@@ -88,13 +100,15 @@ def _audit_spec(spec: NetworkSpec, input_shape: tuple[int, ...], device: str) ->
 
 
 def model_of(target: str, device: str = "meta") -> nn.Module:
-    """The model that `package.module:callable` or `path/to/file.py:callable` returns.
+    """The model that `package.module:callable`, `path/to/file.py:callable` or `timm:NAME` stands for.
 
     It is built on the meta device, where weights take no memory; where its constructor needs values, on the CPU.
     Raises: TargetError.
     """
     where, _, name = target.rpartition(":")
-    make = _imported(where, name)
+    make = zoo.foreign(where, name) if where in zoo.LIBRARIES else _imported(where, name)
+    if isinstance(make, nn.Module):
+        return make
     needed = [
         p.name
         for p in inspect.signature(make).parameters.values()
@@ -105,12 +119,12 @@ def model_of(target: str, device: str = "meta") -> nn.Module:
     try:
         with torch.device(device):
             model = make()
-    except Exception as first:
+    except (Exception, SystemExit) as first:
         if device != "meta":
             raise TargetError(f"{target} raised {type(first).__name__}: {first}") from first
         try:
             model = make()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise TargetError(f"{target} raised {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise TargetError(f"{target} returned a {type(model).__name__}, not a torch.nn.Module")
@@ -123,16 +137,12 @@ def _imported(where: str, name: str) -> Callable[[], Any]:
             path = Path(where)
             if not path.is_file():
                 raise TargetError(f"no file {where}")
-            module_spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert module_spec is not None
-            assert module_spec.loader is not None
-            module = importlib.util.module_from_spec(module_spec)
-            module_spec.loader.exec_module(module)
+            module = _run(path)
         else:
             module = importlib.import_module(where)
     except TargetError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TargetError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
     found = getattr(module, name, None)
     if not callable(found):
@@ -141,6 +151,19 @@ def _imported(where: str, name: str) -> Callable[[], Any]:
         ]
         raise TargetError(f"{where} has no callable {name!r} (it has: {', '.join(known) or 'none'})")
     return found
+
+
+def _run(path: Path) -> ModuleType:
+    """The module of a file, which may import its neighbours as it could when run as a script."""
+    # Not under its own name, which may be that of a module in use; dataclasses look theirs up while they are made.
+    spec = importlib.util.spec_from_file_location(f"resattn_target_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with mock.patch.object(sys, "path", [str(path.parent.resolve()), *sys.path]):
+        sys.modules[module.__name__] = module
+        spec.loader.exec_module(module)
+    return module
 
 
 def _audit_model(
@@ -171,11 +194,10 @@ def _audit_model(
         "dead_layers": len(dead),
         "dead_params": cost.n_params(graph, set(graph.params) - cost.read_params(graph)),
     }
-    touched = _unknown(unknown)
-    quantities |= touched
-    by_role = [row | {k: None for k in row if k in touched} for row in by_role]
+    quantities |= _unknown(unknown, role)
+    by_role = [row | _unknown_in_role(row, unknown, role) for row in by_role]
     if any(op.params for op in unknown):
-        lengths = {}
+        lengths, longest = {}, None
     is_partial = any(value is None for value in quantities.values())
     return Audit(
         target=name,
@@ -213,7 +235,8 @@ def _layers(graph: Graph, is_layer: Sequence[bool], role: branches.Roles) -> dic
 
 
 def convolution_indices(graph: Graph) -> list[int]:
-    return [op.index for op in graph.ops if (rule := rule_for(op)) and rule.kind == "convolution"]
+    """The weighted layers that are convolutions; one with a constant kernel (a blur) is none."""
+    return [op.index for op in graph.ops if (rule := rule_for(op)) and rule.kind == "convolution" and rule.is_layer(op)]
 
 
 def _paths(
@@ -260,52 +283,85 @@ def _cost(graph: Graph, by_role: Sequence[Mapping[str, Any]]) -> dict[str, int |
 def _receptive(
     model: nn.Module, graph: Graph, role: branches.Roles, batch: tuple[int, ...], device: str, notes: list[str]
 ) -> dict[str, int | float | None]:
-    target = receptive.feature_map(graph)
-    fields: list[receptive.ReceptiveField | None] = [None, None]
+    if len(batch) < 4:
+        return {}
+    seen: ReceptiveField | None = None
+    trunk: ReceptiveField | None = None
     try:
-        if target is None:
-            raise receptive.NoReceptiveFieldError("no operator keeps a map of positions")
-        large = unclipped(model, graph, target, batch, device)
-        masks = role.ops(branches.MASK)
-        fields = [receptive.receptive_field(g, target) for g in (large, large.without(masks))]
-        if fields[0] is None:
+        seen, trunk = _fields(model, graph, role.ops(branches.MASK), batch, device)
+        if seen is None:
             raise receptive.NoReceptiveFieldError("every position is clipped, and the model takes no larger input")
     except receptive.NoReceptiveFieldError as error:
         notes.append(f"receptive field: {error}")
-    field_, trunk = fields
-    found: dict[str, int | float | None] = {"receptive_field_px": None, "receptive_field_trunk_px": None}
-    if field_ is not None:
-        found["receptive_field_px"] = max(batch[2:]) if field_.is_whole else field_.side_px
-        if field_.is_whole:
-            notes.append("receptive field: the whole input")
-        elif field_.height_px != field_.width_px:
-            found |= {"receptive_field_h_px": field_.height_px, "receptive_field_w_px": field_.width_px}
-    if trunk is not None:
-        found["receptive_field_trunk_px"] = max(batch[2:]) if trunk.is_whole else trunk.side_px
+    found: dict[str, int | float | None] = {
+        "receptive_field_px": None if seen is None else max(seen.sides),
+        "receptive_field_trunk_px": None if trunk is None else max(trunk.sides),
+    }
+    if seen is not None and seen.height_px != seen.width_px:
+        found |= {"receptive_field_h_px": seen.height_px, "receptive_field_w_px": seen.width_px}
+    if seen is not None and seen.is_whole:
+        notes.append("receptive field: the whole input")
     return found
+
+
+def _fields(
+    model: nn.Module, graph: Graph, masks: Sequence[int], batch: tuple[int, ...], device: str
+) -> tuple[ReceptiveField | None, ReceptiveField | None]:
+    """What a unit of the last map sees, with the masks and without."""
+    target = receptive.feature_map(graph)
+    if target is None:
+        raise receptive.NoReceptiveFieldError("no operator keeps a map of positions")
+    room = ROOM
+    while True:
+        large = unclipped(model, graph, target, batch, device, room)
+        seen, trunk = (receptive.receptive_field(g, target) for g in (large, large.without(masks)))
+        sizes = large.input_shapes[0][-2:]
+        if (_is_told(seen, sizes) and _is_told(trunk, sizes)) or large is graph or room > MOST_ROOM:
+            break
+        room *= 4
+    has_room = large is not graph
+    return _told(seen, sizes, batch[-2:], has_room), _told(trunk, sizes, batch[-2:], has_room)
+
+
+def _is_told(field: ReceptiveField | None, sizes: Sequence[int]) -> bool:
+    """A window takes a small part of an input with room, a global operator all of it; between the two, more room."""
+    return field is not None and all(s == n or 2 * s <= n for s, n in zip(field.sides, sizes, strict=True))
+
+
+def _told(
+    field: ReceptiveField | None, sizes: Sequence[int], own: Sequence[int], has_room: bool
+) -> ReceptiveField | None:
+    if field is None:
+        return None
+    whole = [side == n or (has_room and 2 * side > n) for side, n in zip(field.sides, sizes, strict=True)]
+    height, width = (n if w else side for w, side, n in zip(whole, field.sides, own, strict=True))
+    return ReceptiveField(height, width, any(whole))
 
 
 # A receptive field is looked for on an input this many times its rough bound: enough positions stay free of the
 # border to meet every phase of an up-sampling that drifts against its map (align-corners).
 ROOM = 3
+MOST_ROOM = 48
 
 
-def unclipped(model: nn.Module, graph: Graph, target: int, batch: tuple[int, ...], device: str) -> Graph:
+def unclipped(
+    model: nn.Module, graph: Graph, target: int, batch: tuple[int, ...], device: str, room: int = ROOM
+) -> Graph:
     """The model captured again, on an input large enough that the target's central units see no border.
 
-    A model that takes its own input size alone is captured up to where it refuses; if that is ahead of the target,
-    the graph as it was comes back.
+    A model that takes its own input size alone is captured up to where it refuses. If that is ahead of the target, or
+    if something else runs on a larger input, the graph as it was comes back.
     """
-    need = ROOM * receptive.estimated_side(graph, target)
+    need = room * receptive.estimated_side(graph, target)
     times = max(-(-need // min(batch[2:])), 1)
     try:
         large = capture(model, (*batch[:2], *(times * n for n in batch[2:])), device=device)
     except CaptureError as error:
-        if error.graph is None or len(error.graph.ops) <= target:
+        if error.graph is None:
             return graph
         large = error.graph
-    same = large.ops[target].name == graph.ops[target].name and large.ops[target].module == graph.ops[target].module
-    return large if same else graph
+    ran = [[(op.name, op.module) for op in g.ops[: target + 1]] for g in (graph, large)]
+    return large if ran[0] == ran[1] and receptive.grows_with_input(graph, large, target) else graph
 
 
 def _dead(graph: Graph) -> list[str]:
@@ -317,17 +373,28 @@ def _dead(graph: Graph) -> list[str]:
     ]
 
 
-def _unknown(unknown: Sequence[Op]) -> dict[str, None]:
-    """What an operator without a rule could change: every cost, and with parameters every count of layers."""
-    touched: list[str] = []
-    if unknown:
-        touched += ["macs", "macs_mask", "flops"]
-    if any(op.params for op in unknown):
-        touched += [
-            "weighted_layers", "conv_layers", "conv_layers_trunk", "conv_layers_mask", "conv_layers_shortcut",
-            "trunk_depth", "longest_path", "shortest_path", "mean_path_length",
-        ]  # fmt: skip
-    return dict.fromkeys(touched)
+# What an operator without a rule could change: a cost, and with parameters a count of layers.
+COSTS = ("macs", "macs_mask", "flops")
+LAYERS = (
+    "weighted_layers", "conv_layers", "conv_layers_trunk", "conv_layers_mask", "conv_layers_shortcut", "trunk_depth",
+    "longest_path", "shortest_path", "mean_path_length",
+)  # fmt: skip
+
+
+def _unknown(unknown: Sequence[Op], role: branches.Roles) -> dict[str, None]:
+    """The quantities that operators without a rule touch. One of a single role is touched by operators there."""
+    touched: dict[str, None] = {}
+    for op in unknown:
+        elsewhere = {f"_{other}" for other in branches.ROLES if other != role.of[op.index]}
+        for quantity in (*COSTS, *(LAYERS if op.params else ())):
+            if not any(quantity.endswith(name) for name in elsewhere):
+                touched[quantity] = None
+    return touched
+
+
+def _unknown_in_role(row: Mapping[str, Any], unknown: Sequence[Op], role: branches.Roles) -> dict[str, None]:
+    here = [op for op in unknown if role.of[op.index] == row["role"]]
+    return {k: None for k in row if k in _unknown(here, role)}
 
 
 def _attention_modules(graph: Graph, is_layer: Sequence[bool], role: branches.Roles) -> list[dict[str, Any]]:

@@ -5,17 +5,20 @@ A new operator is a new row. One without a row makes a result partial and is nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from analysis import intervals
 from analysis.graph import INPUT, OVERWRITE, Graph, Op, Operand
-from analysis.intervals import Extent, NoIntervalError, hull, whole
+from analysis.intervals import Extent, NoIntervalError, hull
 
 Read = tuple[Operand, Extent]
-Spread = Callable[[Op, Sequence[Read]], Extent]
+Spread = Callable[[Op, Sequence[Read]], Extent | list[Extent]]  # a list: one for each of several results
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +97,12 @@ def _input_spread(op: Op, reads: Sequence[Read]) -> Extent:
 
 def _pointwise(op: Op, reads: Sequence[Read]) -> Extent:
     """Position by position, with broadcasting from the right."""
-    extents = []
-    for operand, extent in reads:
-        if extent.dim is not None:
-            extent = extent.moved_to(extent.dim + len(op.shape) - len(operand.shape))
-            if len(extent) == 1 and op.shape[extent.dim] > 1:  # type: ignore[index]
-                extent = extent.moved_to(None)
-        extents.append(extent)
-    return hull(extents)
+    n = len(op.shape)
+    return hull([extent.shifted(n - len(operand.shape)) for operand, extent in reads])
 
 
 def _everywhere(op: Op, reads: Sequence[Read]) -> Extent:
-    return hull([whole(extent) for _, extent in reads])
-
-
-def _spatial(op: Op, reads: Sequence[Read], n: int) -> tuple[Extent, int]:
-    """The extent of the only operand that carries the axis, and which of its last n dimensions that is."""
-    (operand, extent), *rest = reads
-    if rest:
-        return _everywhere(op, reads), -1
-    return extent, -1 if extent.dim is None else extent.dim - (len(operand.shape) - n)
+    return hull([extent.over(extent.dims) for _, extent in reads])
 
 
 def _per_axis(value: Any, k: int, default: int) -> int:
@@ -122,68 +111,82 @@ def _per_axis(value: Any, k: int, default: int) -> int:
     return default if not value else int(value[k] if len(value) > 1 else value[0])
 
 
+def _spatial(extent: Extent, first: int) -> list[int]:
+    """The dimensions from `first` on along which positions differ."""
+    return [d for d in extent.dims if d >= first]
+
+
 def _convolution_spread(op: Op, reads: Sequence[Read]) -> Extent:
     a = op.arguments
-    n = len(a["weight"].shape) - 2
-    extent, k = _spatial(op, reads, n)
-    if extent.dim is None:
-        return extent
-    if k < 0:
-        return whole(extent) if k == -1 else extent
-    kernel, stride = a["weight"].shape[2 + k], _per_axis(a["stride"], k, 1)
-    padding, dilation = _per_axis(a["padding"], k, 0), _per_axis(a["dilation"], k, 1)
-    n_out = op.shape[extent.dim]
-    if a.get("transposed"):
-        return intervals.transposed_window(extent, n_out, kernel, stride, padding, dilation)
-    return intervals.window(extent, n_out, kernel, stride, padding, dilation)
+    x, weight = a["input"], a["weight"]
+    first = len(x.shape) - (len(weight.shape) - 2)
+    groups = int(a.get("groups") or 1)
+    extents = []
+    for operand, extent in reads:
+        if operand is not x:
+            # A weight or bias that the data makes: each of its values meets every position.
+            extents.append(extent.over(extent.dims))
+            continue
+        extent = intervals.grouped(extent, first - 1, groups, op.shape[first - 1])
+        for d in _spatial(extent, first):
+            k = d - first
+            kernel, stride = weight.shape[2 + k], _per_axis(a["stride"], k, 1)
+            padding, dilation = _per_axis(a["padding"], k, 0), _per_axis(a["dilation"], k, 1)
+            spread = intervals.transposed_window if a.get("transposed") else intervals.window
+            extent = spread(extent, d, op.shape[d], kernel, stride, padding, dilation)
+        extents.append(extent)
+    return hull(extents)
 
 
 def _pool(n: int) -> Spread:
     def spread(op: Op, reads: Sequence[Read]) -> Extent:
         a = op.arguments
-        extent, k = _spatial(op, reads, n)
-        if k < 0:
-            return extent
-        kernel = _per_axis(a["kernel_size"], k, 1)
-        stride, padding = _per_axis(a["stride"], k, kernel), _per_axis(a["padding"], k, 0)
-        dilation = _per_axis(a.get("dilation"), k, 1)
-        return intervals.window(extent, op.shape[extent.dim], kernel, stride, padding, dilation)  # type: ignore[index]
+        operand, extent = reads[0]
+        first = len(operand.shape) - n
+        for d in _spatial(extent, first):
+            kernel = _per_axis(a["kernel_size"], d - first, 1)
+            stride, padding = _per_axis(a["stride"], d - first, kernel), _per_axis(a["padding"], d - first, 0)
+            dilation = _per_axis(a.get("dilation"), d - first, 1)
+            extent = intervals.window(extent, d, op.shape[d], kernel, stride, padding, dilation)
+        return extent
 
     return spread
 
 
 def _adaptive(op: Op, reads: Sequence[Read]) -> Extent:
-    extent, k = _spatial(op, reads, len(op.arguments["output_size"]))
-    return extent if k < 0 else intervals.adaptive_window(extent, op.shape[extent.dim])  # type: ignore[index]
+    operand, extent = reads[0]
+    for d in _spatial(extent, len(operand.shape) - len(op.arguments["output_size"])):
+        extent = intervals.adaptive_window(extent, d, op.shape[d])
+    return extent
 
 
-def _resize(n: int, resize: Callable[..., Extent], *fixed: Any) -> Spread:
+def _resize(n: int, resize: Callable[..., Extent], *fixed: Any, is_aligned: bool = False) -> Spread:
     def spread(op: Op, reads: Sequence[Read]) -> Extent:
-        extent, k = _spatial(op, reads, n)
-        if k < 0:
-            return extent
+        operand, extent = reads[0]
+        first = len(operand.shape) - n
         scales = [v for name, v in op.arguments.items() if name.startswith("scale")]
         factors = scales[0] if len(scales) == 1 and isinstance(scales[0], tuple) else scales
-        arguments = fixed or (bool(op.arguments["align_corners"]),)
-        return resize(extent, op.shape[extent.dim], *arguments, factors[k] if factors else None)  # type: ignore[index]
+        arguments = (*fixed, bool(op.arguments["align_corners"])) if is_aligned else fixed
+        for d in _spatial(extent, first):
+            extent = resize(extent, d, op.shape[d], *arguments, factors[d - first] if factors else None)
+        return extent
 
     return spread
 
 
 def _padding(op: Op, reads: Sequence[Read]) -> Extent:
     pads, mode = op.arguments.get("pad") or op.arguments["padding"], "constant"
-    for name in ("reflect", "replicate", "circular"):
-        mode = name if name.replace("reflect", "reflection") in op.name or name in op.name else mode
-    (operand, extent), *_ = reads
-    if extent.dim is None:
-        return extent
-    k = len(operand.shape) - 1 - extent.dim
-    if 2 * k >= len(pads):
-        return extent
-    before, after = pads[2 * k], pads[2 * k + 1]
-    # Negative padding cuts.
-    kept = extent.take(slice(max(-before, 0), len(extent) - max(-after, 0)))  # type: ignore[arg-type]
-    return intervals.pad(kept, max(before, 0), max(after, 0), mode)
+    for name, said in (("reflect", "reflection"), ("replicate", "replication"), ("circular", "circular")):
+        mode = name if said in op.name or op.arguments.get("mode") == name else mode
+    operand, extent = reads[0]
+    for d in extent.dims:
+        k = len(operand.shape) - 1 - d
+        if 2 * k < len(pads):
+            before, after = pads[2 * k], pads[2 * k + 1]
+            # Negative padding cuts.
+            kept = extent.take(d, slice(max(-before, 0), operand.shape[d] - max(-after, 0)))
+            extent = intervals.pad(kept, d, max(before, 0), max(after, 0), mode)
+    return extent
 
 
 def _reduce(op: Op, reads: Sequence[Read]) -> Extent:
@@ -191,78 +194,105 @@ def _reduce(op: Op, reads: Sequence[Read]) -> Extent:
         return _pointwise(op, reads)  # max(x, y), min(x, y)
     operand, extent = reads[0]
     gone = _dims(op.arguments.get("dim"), len(operand.shape))
-    if extent.dim is None or extent.dim in gone:
-        return whole(extent)
-    kept = bool(op.arguments.get("keepdim"))
-    return extent if kept else extent.moved_to(extent.dim - sum(d < extent.dim for d in gone))
+    extent = extent.over(gone)
+    return extent if op.arguments.get("keepdim") else extent.moved({d: d - _before(d, gone) for d in extent.dims})
+
+
+def _before(dim: int, gone: Collection[int]) -> int:
+    return sum(d < dim for d in gone)
 
 
 def _dims(dim: Any, n: int) -> set[int]:
     if dim is None or dim == ():
         return set(range(n))
-    return {d % n for d in (dim if isinstance(dim, tuple) else (dim,))}
+    return {d % n for d in (dim if isinstance(dim, tuple) else (dim,))} if n else set()
+
+
+def _dim(op: Op, n: int, default: int = 0) -> int:
+    dim = op.arguments.get("dim")
+    return int(default if dim is None else dim) % max(n, 1)
 
 
 def _along(op: Op, reads: Sequence[Read]) -> Extent:
-    """Reads everything along one dimension and keeps its shape: softmax, cumulative sums, sorting."""
+    """Reads everything along one dimension and keeps it: softmax, sorting."""
     operand, extent = reads[0]
-    if extent.dim is not None and extent.dim in _dims(op.arguments.get("dim", -1), len(operand.shape)):
-        return replace(whole(extent).stretched(len(extent)), dim=extent.dim)
-    return extent
+    return extent.over(_dims(op.arguments.get("dim", -1), len(operand.shape)))
+
+
+def _cumulative(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    dim = _dim(op, len(operand.shape))
+    return intervals.running(extent, dim) if dim in extent.dims else extent
 
 
 def _batch_norm(op: Op, reads: Sequence[Read]) -> Extent:
     # In evaluation a batch norm scales; without running statistics (an instance norm) it reads all positions.
     is_running = not op.arguments.get("training", False) and "no_stats" not in op.name
-    extent = _pointwise(op, reads[:1])
-    return extent if is_running or extent.dim == 1 else whole(extent)
+    operand, extent = reads[0]
+    return extent if is_running else extent.over(set(range(len(operand.shape))) - {1})
+
+
+def _group_norm(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    extent = extent.over(range(2, len(operand.shape)))
+    return intervals.grouped(extent, 1, int(op.arguments.get("group") or op.arguments["num_groups"]), operand.shape[1])
 
 
 def _layer_norm(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
-    normalised = len(op.arguments["normalized_shape"])
-    return whole(extent) if extent.dim is not None and extent.dim >= len(operand.shape) - normalised else extent
+    n = len(operand.shape)
+    return extent.over(range(n - len(op.arguments["normalized_shape"]), n))
 
 
 def _matmul_spread(first: str, second: str) -> Spread:
     def spread(op: Op, reads: Sequence[Read]) -> Extent:
+        a, b = op.arguments[first], op.arguments[second]
+        # With a matrix of parameters the contraction runs over channels: it mixes what one position sees.
+        is_local = bool(a.params or b.params)
         extents = []
         for operand, extent in reads:
-            n, dim = len(operand.shape), extent.dim
-            is_first = operand is op.arguments.get(first)
-            is_second = operand is op.arguments.get(second)
-            if dim is None or not (is_first or is_second):
-                extents.append(extent)  # an addend: as broadcast below
-                continue
-            contracted = n - 1 if is_first else max(n - 2, 0)
-            if dim == contracted:
-                extents.append(whole(extent))
-            else:
-                extents.append(extent.moved_to(dim + len(op.shape) - n))
+            n = len(operand.shape)
+            behind = len(op.shape) - n
+            if operand is a or operand is b:
+                extent = extent.over([n - 1 if operand is a else max(n - 2, 0)], is_local=is_local)
+                behind += operand is a and len(b.shape) == 1  # a matrix times a vector loses its last dimension
+                extent = extent.over(range(-behind))  # addbmm sums over the batch
+            extents.append(extent.shifted(behind))
         return hull(extents)
 
     return spread
 
 
+def _linear_spread(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    if len(reads) > 1 or operand is not op.arguments["input"]:
+        return _everywhere(op, reads)
+    return extent.over([len(operand.shape) - 1], is_local=True)
+
+
+def _attention_spread(op: Op, reads: Sequence[Read]) -> Extent:
+    """Each query meets all keys and values of its batch and head."""
+    extents = []
+    for operand, extent in reads:
+        n = len(operand.shape)
+        seen = extent.over([n - 1] if operand is op.arguments["query"] else [n - 2, n - 1])
+        extents.append(seen.shifted(len(op.shape) - n))
+    return hull(extents)
+
+
 def _join(op: Op, reads: Sequence[Read]) -> Extent:
     """cat: end to end along the joined dimension, position by position in all others."""
     parts = op.arguments["tensors"]
-    dim = int(op.arguments.get("dim") or 0) % len(op.shape)
     found = {id(operand): extent for operand, extent in reads}
-    if not any(e.dim == dim for e in found.values()):
-        return _pointwise(op, reads)
-    if any(e.dim not in (dim, None) for e in found.values()):
-        raise NoIntervalError("joined tensors carry the axis in different dimensions")
+    dim = _dim(op, len(op.shape))
     return intervals.joined([(found.get(id(p)), p.shape[dim]) for p in parts if p.shape != (0,)], dim)
 
 
 def _stack(op: Op, reads: Sequence[Read]) -> Extent:
-    dim = int(op.arguments.get("dim") or 0) % len(op.shape)
-    return hull([_inserted(extent, dim) for _, extent in reads])
-
-
-def _inserted(extent: Extent, dim: int) -> Extent:
-    return extent if extent.dim is None or extent.dim < dim else extent.moved_to(extent.dim + 1)
+    found = {id(operand): extent for operand, extent in reads}
+    dim = _dim(op, len(op.shape))
+    parts = [found.get(id(p)) for p in op.arguments["tensors"]]
+    return intervals.joined([(None if e is None else e.shifted(1, dim), 1) for e in parts], dim)
 
 
 def _reshape(op: Op, reads: Sequence[Read]) -> Extent:
@@ -273,96 +303,230 @@ def _reshape(op: Op, reads: Sequence[Read]) -> Extent:
 def _permute(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
     n = len(operand.shape)
-    if extent.dim is None:
-        return extent
     if "dims" in op.arguments:
-        return extent.moved_to([d % n for d in op.arguments["dims"]].index(extent.dim))
-    dims = list(range(n))
+        return extent.moved({d % n: k for k, d in enumerate(op.arguments["dims"])})
     a, b = (int(op.arguments[k]) % n for k in ("dim0", "dim1")) if "dim0" in op.arguments else (0, n - 1)
-    dims[a], dims[b] = dims[b], dims[a]
-    return extent.moved_to(dims.index(extent.dim))
+    return extent.moved({d: b if d == a else a if d == b else d for d in extent.dims})
 
 
 def _unsqueeze(op: Op, reads: Sequence[Read]) -> Extent:
-    return _inserted(reads[0][1], int(op.arguments["dim"]) % len(op.shape))
+    return reads[0][1].shifted(1, int(op.arguments["dim"]) % len(op.shape))
 
 
-def _expand(op: Op, reads: Sequence[Read]) -> Extent:
-    return _pointwise(op, reads)
+def _repeat(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    extent = extent.shifted(len(op.shape) - len(operand.shape))
+    for d in extent.dims:
+        extent = extent.take(d, np.arange(op.shape[d]) % extent.size(d))
+    return extent
 
 
 def _slice(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
-    dim = int(op.arguments.get("dim") or 0) % len(operand.shape)
-    if extent.dim != dim:
+    dim = _dim(op, len(operand.shape))
+    if dim not in extent.dims:
         return extent
-    n = len(extent)
     start, stop, step = (op.arguments.get(k) for k in ("start", "end", "step"))
-    return extent.take(slice(*slice(start, stop, step or 1).indices(n)))  # type: ignore[arg-type]
+    return extent.take(dim, slice(*slice(start, stop, step or 1).indices(operand.shape[dim])))
 
 
 def _select(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
-    dim = int(op.arguments.get("dim") or 0) % len(operand.shape)
-    if extent.dim is None or dim > extent.dim:
-        return extent
-    if dim < extent.dim:
-        return extent.moved_to(extent.dim - 1)
-    index = int(op.arguments["index"]) % len(extent)
-    return extent.take(slice(index, index + 1)).moved_to(None)  # type: ignore[arg-type]
+    dim = _dim(op, len(operand.shape))
+    index = int(op.arguments["index"]) % operand.shape[dim]
+    return _selected(extent, dim, index)
 
 
-def _narrowed(op: Op, reads: Sequence[Read]) -> Extent:
-    """split, chunk, unbind: several results, of which the first's shape is known here."""
+def _selected(extent: Extent, dim: int, index: int) -> Extent:
+    if dim in extent.dims:
+        extent = extent.take(dim, slice(index, index + 1)).without_single()
+    return extent.shifted(-1, dim)
+
+
+def _narrowed(op: Op, reads: Sequence[Read]) -> list[Extent]:
+    """split, chunk: each result its stretch of the dimension."""
     operand, extent = reads[0]
-    dim = int(op.arguments.get("dim") or 0) % len(operand.shape)
-    if extent.dim is None or extent.dim != dim:
-        gone = op.name == "aten.unbind" and extent.dim is not None and extent.dim > dim
-        return extent.moved_to(extent.dim - 1) if gone else extent  # type: ignore[operator]
-    raise NoIntervalError("a split along the axis itself")
+    dim = _dim(op, len(operand.shape))
+    stops = list(accumulate(shape[dim] for shape in op.shapes))
+    if dim not in extent.dims:
+        return [extent] * len(stops)
+    return [extent.take(dim, slice(a, b)) for a, b in zip([0, *stops], stops, strict=False)]
+
+
+def _unbound(op: Op, reads: Sequence[Read]) -> list[Extent]:
+    operand, extent = reads[0]
+    dim = _dim(op, len(operand.shape))
+    return [_selected(extent, dim, k) for k in range(len(op.shapes))]
 
 
 def _flip(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
-    is_flipped = extent.dim in _dims(op.arguments["dims"], len(operand.shape))
-    return extent.take(slice(None, None, -1)) if is_flipped else extent  # type: ignore[arg-type]
+    for d in _dims(op.arguments["dims"], len(operand.shape)).intersection(extent.dims):
+        extent = extent.take(d, slice(None, None, -1))
+    return extent
 
 
 def _roll(op: Op, reads: Sequence[Read]) -> Extent:
-    import numpy as np
-
     operand, extent = reads[0]
-    for shift, dim in zip(op.arguments["shifts"], op.arguments["dims"], strict=True):
-        if extent.dim == dim % len(operand.shape):
-            extent = extent.take(np.roll(np.arange(len(extent)), shift))
+    shifts, dims = op.arguments["shifts"], op.arguments.get("dims")
+    if not dims:  # over all elements, laid in a row
+        flat = (prod(operand.shape),)
+        extent = intervals.reshaped(extent, operand.shape, flat)
+        rolled = extent.take(0, np.roll(np.arange(flat[0]), shifts[0])) if extent.dims else extent
+        return intervals.reshaped(rolled, flat, operand.shape)
+    for shift, dim in zip(shifts, dims, strict=True):
+        d = dim % len(operand.shape)
+        if d in extent.dims:
+            extent = extent.take(d, np.roll(np.arange(operand.shape[d]), shift))
     return extent
 
 
 def _pixel_shuffle(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
-    if extent.dim is None or extent.dim < len(operand.shape) - 2:
-        return whole(extent)
-    factor = int(op.arguments.get("upscale_factor") or op.arguments.get("downscale_factor"))
+    *batch, c, h, w = operand.shape
+    n = len(batch)
     if "unshuffle" in op.name:
-        return intervals.window(extent, len(extent) // factor, factor, factor, 0)
-    return intervals.nearest_resize(extent, len(extent) * factor, False)
+        r = int(op.arguments["downscale_factor"])
+        split, order = (*batch, c, h // r, r, w // r, r), (0, 2, 4, 1, 3)
+    else:
+        r = int(op.arguments["upscale_factor"])
+        split, order = (*batch, c // r**2, r, r, h, w), (0, 3, 1, 4, 2)
+    extent = intervals.reshaped(extent, operand.shape, split)
+    extent = extent.moved({**{d: d for d in range(n)}, **{n + d: n + k for k, d in enumerate(order)}})
+    permuted = (*batch, *(split[n + d] for d in order))
+    return intervals.reshaped(extent, permuted, op.shape)
+
+
+def _channel_shuffle(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    if 1 not in extent.dims:
+        return extent
+    groups, c = int(op.arguments["groups"]), operand.shape[1]
+    return extent.take(1, np.arange(c).reshape(groups, -1).T.ravel())
 
 
 def _halves(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
-    if extent.dim in _dims(op.arguments.get("dim", -1), len(operand.shape)):
-        raise NoIntervalError("a gate between two halves of the axis")
+    dim = _dim(op, len(operand.shape), -1)
+    if dim not in extent.dims:
+        return extent
+    n = op.shape[dim]
+    return hull([extent.take(dim, slice(0, n)), extent.take(dim, slice(n, None))])
+
+
+def _unfold(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    dim = int(op.arguments["dimension"]) % len(operand.shape)
+    if dim not in extent.dims:
+        return extent
+    size, step = int(op.arguments["size"]), int(op.arguments["step"])
+    index = np.arange(op.shape[dim])[:, None] * step + np.arange(size)
+    return intervals.unfolded(extent, dim, index, len(op.shape) - 1)
+
+
+def _rotated(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    a, b = (d % len(operand.shape) for d in op.arguments["dims"])
+    quarters = int(op.arguments.get("k") or 0) % 4
+    for d in {0: (), 1: (b,), 2: (a, b), 3: (a,)}[quarters]:
+        extent = extent.take(d, slice(None, None, -1)) if d in extent.dims else extent
+    return extent.moved({d: b if d == a else a if d == b else d for d in extent.dims}) if quarters % 2 else extent
+
+
+def _triangle(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    if any(d >= len(operand.shape) - 2 for d in extent.dims):
+        raise NoIntervalError("a triangle of positions")
     return extent
+
+
+def _diagonal(op: Op, reads: Sequence[Read]) -> Extent:
+    raise NoIntervalError("a diagonal, whose positions share one dimension")
 
 
 def _im2col(op: Op, reads: Sequence[Read]) -> Extent:
     raise NoIntervalError("unfolded patches, whose positions share one dimension")
 
 
-def _overwrite_spread(op: Op, reads: Sequence[Read]) -> Extent:
-    if any(operand.shape != op.shape for operand, _ in reads):
-        raise NoIntervalError("a write in place through a view of another shape")
+def _strided(op: Op, reads: Sequence[Read]) -> Extent:
+    if not reads[0][1].dims:
+        return reads[0][1]
+    raise NoIntervalError("a view by strides")
+
+
+def _chosen(op: Op, reads: Sequence[Read]) -> Extent:
+    """Positions that the data chooses: any could be read."""
+    if not any(extent.dims for _, extent in reads):
+        return hull([extent for _, extent in reads])
+    raise NoIntervalError("positions that depend on values")
+
+
+def _index(op: Op, reads: Sequence[Read]) -> Extent:
+    """x[i, j, ...] and index_select, where the indices are no data and the axis is not among several of them."""
+    operand, extent = reads[0]
+    single = "dim" in op.arguments
+    indices: dict[int, Operand]
+    if single:
+        indices = {_dim(op, len(operand.shape)): op.arguments["index"]}
+    else:
+        indices = {d: i for d, i in enumerate(op.arguments["indices"]) if i is not None}
+    if operand is not op.arguments["self"] or len(reads) > 1:
+        return _chosen(op, reads)
+    if len(indices) == 1:
+        ((dim, index),) = indices.items()
+        if len(index.shape) <= 1 and (dim not in extent.dims or index.values is not None):
+            return extent if dim not in extent.dims else extent.take(dim, np.asarray(index.values).reshape(-1))
+    if indices.keys() & set(extent.dims):
+        return _chosen(op, reads)
+    # Advanced indexing puts the indexed dimensions where the first of them stood, or in front if they are apart.
+    n = max(len(i.shape) for i in indices.values())
+    found = sorted(indices)
+    at = found[0] if found == list(range(found[0], found[-1] + 1)) else 0
+    left = [d for d in range(len(operand.shape)) if d not in indices]
+    return extent.moved({d: k if k < at else k + n for k, d in enumerate(left)})
+
+
+def _embedding(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    return extent if len(reads) == 1 and operand is op.arguments["indices"] else _everywhere(op, reads)
+
+
+def _gather(op: Op, reads: Sequence[Read]) -> Extent:
+    """Every position of one dimension could be read, position by position in all others."""
+    dim = _dim(op, len(op.shape))
+    extents = []
+    for operand, extent in reads:
+        if operand is not op.arguments.get("index"):
+            extent = extent.over([dim])
+        for d in extent.dims:
+            extent = extent.take(d, slice(0, op.shape[d]))
+        extents.append(extent)
+    return hull(extents)
+
+
+def _scatter(op: Op, reads: Sequence[Read]) -> Extent:
+    dim = _dim(op, len(op.shape))
+    if any(dim in e.dims or (e.dims and o.shape != op.shape) for o, e in reads):
+        return _chosen(op, reads)
     return _pointwise(op, reads)
+
+
+def _sampled(op: Op, reads: Sequence[Read]) -> Extent:
+    """grid_sample: where the grid is data, every position could be read."""
+    if len(reads) == 1 and reads[0][0] is op.arguments["input"]:
+        return _chosen(op, reads)
+    return _everywhere(op, reads)
+
+
+def _overwrite_spread(op: Op, reads: Sequence[Read]) -> Extent:
+    found = {id(operand): extent for operand, extent in reads}
+    nothing = Extent.nothing()
+    kept, written = (found.get(id(op.arguments.get(name)), nothing) for name in ("kept", "written"))
+    if op.arguments["is_reshaped"]:
+        return intervals.reshaped(written, op.arguments["written"].shape, op.shape)
+    if op.arguments["matches"] is None:
+        raise NoIntervalError("a write in place through a view that overlaps in an irregular way")
+    return intervals.overwritten(kept, written, op.arguments["matches"], op.shape)
 
 
 # -- the table
@@ -395,12 +559,13 @@ RULES: dict[str, Rule] = {
             _rows("_addmm_activation", _matmul("mat1", "mat2")),
             _rows("addmv", _matmul("mat", "vec")),
             _rows("baddbmm addbmm", _matmul("batch1", "batch2")),
-            _rows("linear", Rule("matmul", _matmul_spread("input", "weight"), _linear_macs, _reads_params("weight"))),
+            _rows("linear", Rule("matmul", _linear_spread, _linear_macs, _reads_params("weight"))),
             _rows(
                 "scaled_dot_product_attention _scaled_dot_product_flash_attention "
-                "_scaled_dot_product_efficient_attention _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_cudnn_attention "
-                "_scaled_dot_product_fused_attention_overrideable _scaled_dot_product_attention_math",
-                Rule("attention", _everywhere, _attention_macs),
+                "_scaled_dot_product_efficient_attention _scaled_dot_product_flash_attention_for_cpu "
+                "_scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable "
+                "_scaled_dot_product_attention_math",
+                Rule("attention", _attention_spread, _attention_macs),
             ),
             _rows(
                 "native_batch_norm batch_norm cudnn_batch_norm _native_batch_norm_legit_no_training miopen_batch_norm "
@@ -408,19 +573,23 @@ RULES: dict[str, Rule] = {
                 Rule("norm", _batch_norm),
             ),
             _rows("native_layer_norm layer_norm rms_norm _fused_rms_norm", Rule("norm", _layer_norm)),
-            _rows("native_group_norm group_norm", Rule("norm", _everywhere)),
+            _rows("native_group_norm group_norm", Rule("norm", _group_norm)),
             _rows("max_pool1d avg_pool1d max_pool1d_with_indices", Rule("pool", _pool(1))),
             _rows("max_pool2d max_pool2d_with_indices avg_pool2d mkldnn_max_pool2d", Rule("pool", _pool(2))),
             _rows("max_pool3d max_pool3d_with_indices avg_pool3d", Rule("pool", _pool(3))),
+            _rows("fractional_max_pool2d fractional_max_pool3d", Rule("pool", _chosen)),
+            _rows("max_unpool2d max_unpool3d", Rule("resize", _chosen)),
             _rows(
                 "adaptive_avg_pool1d _adaptive_avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool3d "
                 "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
                 Rule("pool", _adaptive),
             ),
-            _rows("upsample_linear1d", Rule("resize", _resize(1, intervals.linear_resize))),
-            _rows("upsample_bilinear2d", Rule("resize", _resize(2, intervals.linear_resize))),
-            _rows("upsample_trilinear3d", Rule("resize", _resize(3, intervals.linear_resize))),
-            _rows("upsample_bicubic2d", Rule("resize", _resize(2, intervals.cubic_resize))),
+            _rows("upsample_linear1d", Rule("resize", _resize(1, intervals.linear_resize, is_aligned=True))),
+            _rows("upsample_bilinear2d", Rule("resize", _resize(2, intervals.linear_resize, is_aligned=True))),
+            _rows("upsample_trilinear3d", Rule("resize", _resize(3, intervals.linear_resize, is_aligned=True))),
+            _rows("upsample_bicubic2d", Rule("resize", _resize(2, intervals.cubic_resize, is_aligned=True))),
+            _rows("_upsample_bilinear2d_aa", Rule("resize", _resize(2, intervals.smoothed_resize, 1, is_aligned=True))),
+            _rows("_upsample_bicubic2d_aa", Rule("resize", _resize(2, intervals.smoothed_resize, 2, is_aligned=True))),
             _rows("upsample_nearest1d", Rule("resize", _resize(1, intervals.nearest_resize, False))),
             _rows("upsample_nearest2d", Rule("resize", _resize(2, intervals.nearest_resize, False))),
             _rows("upsample_nearest3d", Rule("resize", _resize(3, intervals.nearest_resize, False))),
@@ -434,14 +603,14 @@ RULES: dict[str, Rule] = {
             ),
             _rows(
                 "mean sum amax amin max min prod std var std_mean var_mean logsumexp norm linalg_vector_norm all any "
-                "argmax argmin median count_nonzero",
+                "argmax argmin median nanmedian nansum count_nonzero aminmax kthvalue mode",
                 Rule("reduce", _reduce),
             ),
             _rows(
-                "_softmax _log_softmax softmax log_softmax cumsum cumprod sort topk argsort logcumsumexp",
+                "_softmax _log_softmax softmax log_softmax _safe_softmax sort topk argsort",
                 Rule("along", _along),
             ),
-            _rows("_safe_softmax", Rule("along", _along)),
+            _rows("cumsum cumprod logcumsumexp cummax cummin", Rule("along", _cumulative)),
             _rows("cat concat", Rule("join", _join)),
             _rows("stack", Rule("join", _stack)),
             _rows(
@@ -449,27 +618,43 @@ RULES: dict[str, Rule] = {
             ),
             _rows("permute transpose t swapaxes", Rule("view", _permute)),
             _rows("unsqueeze", Rule("view", _unsqueeze)),
-            _rows("expand broadcast_to", Rule("view", _expand)),
+            _rows("expand broadcast_to", Rule("view", _pointwise)),
             _rows("slice narrow", Rule("view", _slice)),
             _rows("select", Rule("view", _select)),
-            _rows("split split_with_sizes chunk unbind unsafe_split unsafe_chunk", Rule("view", _narrowed)),
+            _rows(
+                "split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk",
+                Rule("view", _narrowed),
+            ),
+            _rows("unbind", Rule("view", _unbound)),
+            _rows("repeat", Rule("view", _repeat)),
+            _rows("rot90", Rule("view", _rotated)),
+            _rows("diagonal", Rule("view", _diagonal)),
+            _rows("as_strided", Rule("view", _strided)),
+            _rows("unfold", Rule("view", _unfold)),
+            _rows("tril triu", Rule("pointwise", _triangle)),
             _rows("flip", Rule("view", _flip)),
             _rows("roll", Rule("view", _roll)),
             _rows("pixel_shuffle pixel_unshuffle", Rule("view", _pixel_shuffle)),
-            _rows("channel_shuffle native_channel_shuffle", Rule("view", _pointwise)),
-            _rows("im2col col2im unfold", Rule("view", _im2col)),
+            _rows("channel_shuffle native_channel_shuffle", Rule("view", _channel_shuffle)),
+            _rows("im2col col2im", Rule("view", _im2col)),
+            _rows("index index_select _unsafe_index", Rule("index", _index)),
+            _rows("embedding", Rule("index", _embedding)),
+            _rows("gather", Rule("index", _gather)),
+            _rows("scatter scatter_add scatter_reduce", Rule("index", _scatter)),
             _rows(
-                "index index_select gather take embedding scatter scatter_add index_put index_add masked_select "
-                "grid_sampler_2d grid_sampler_3d",
-                Rule("index", _everywhere),
+                "take index_put _unsafe_index_put index_add index_copy index_fill masked_select masked_scatter",
+                Rule("index", _chosen),
             ),
+            _rows("grid_sampler_2d grid_sampler_3d", Rule("index", _sampled)),
+            _rows("affine_grid_generator", Rule("index", _everywhere)),
             _rows(
                 # arithmetic
                 "add sub rsub mul div addcmul addcdiv pow sqrt rsqrt square reciprocal neg abs sign exp exp2 expm1 log "
                 "log2 log10 log1p sin cos tan atan atan2 asin acos floor ceil round trunc frac remainder fmod "
                 "floor_divide maximum minimum fmax fmin clamp clamp_min clamp_max lerp where masked_fill "
                 "eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not "
-                "isnan isinf isfinite nan_to_num erf erfc "
+                "isnan isinf isfinite nan_to_num erf erfc erfinv sgn hypot logaddexp logaddexp2 xlogy sinc copysign "
+                "heaviside logit i0 lgamma digamma bucketize "
                 # activations
                 "relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid log_sigmoid_forward tanh hardtanh "
                 "hardsigmoid hardswish hardshrink softshrink softplus threshold _prelu_kernel rrelu_with_noise "

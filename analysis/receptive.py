@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.graph import INPUT, Graph, Op
+from analysis.graph import INPUT, Graph, Op, Shape
 from analysis.intervals import Extent, NoIntervalError
 from analysis.ops import rule_for
 
@@ -27,12 +27,12 @@ def extents(graph: Graph, axis: int, targets: Collection[int], source: int = 0) 
         if op.index in wanted:
             wanted.update(op.inputs)
     unread = Counter(i for op in graph.ops if op.index in wanted for i in op.inputs)
-    live: dict[int, Extent] = {}
+    live: dict[int, Extent | list[Extent]] = {}
     found: dict[int, Extent] = {}
     for op in graph.ops:
         if op.index not in wanted:
             continue
-        extent = _extent(graph, op, axis, source, live)
+        extent = _extent(op, axis, source, live)
         for i in op.inputs:
             unread[i] -= 1
             if not unread[i]:
@@ -40,16 +40,17 @@ def extents(graph: Graph, axis: int, targets: Collection[int], source: int = 0) 
         if extent is not None:
             live[op.index] = extent
             if op.index in targets:
-                found[op.index] = extent
+                found[op.index] = extent[0] if isinstance(extent, list) else extent
     return found
 
 
-def _extent(graph: Graph, op: Op, axis: int, source: int, live: Mapping[int, Extent]) -> Extent | None:
+def _extent(op: Op, axis: int, source: int, live: Mapping[int, Extent | list[Extent]]) -> Extent | list[Extent] | None:
     if op.name == INPUT:
-        return (
-            Extent.of_input(op.shape[2 + axis], 2 + axis) if op.index == source and len(op.shape) > 2 + axis else None
-        )
-    reads = [(o, live[o.producer]) for o in op.operands() if o.producer in live]
+        has_axis = op.index == source and len(op.shape) > 2 + axis
+        return Extent.of_input(op.shape[2 + axis], 2 + axis).without_single() if has_axis else None
+    reads = [
+        (o, _result(live[o.producer], o.slot)) for o in op.operands() if o.producer is not None and o.producer in live
+    ]
     if not reads:
         return None
     rule = rule_for(op)
@@ -60,22 +61,36 @@ def _extent(graph: Graph, op: Op, axis: int, source: int, live: Mapping[int, Ext
         extent = rule.spread(op, reads)
     except NoIntervalError as error:
         raise NoReceptiveFieldError(f"{where}: {error}") from None
-    if extent.dim is not None and len(extent) != op.shape[extent.dim]:
-        raise NoReceptiveFieldError(f"{where}: {len(extent)} intervals for {op.shape[extent.dim]} positions")
-    return extent
+    if isinstance(extent, list):
+        return [_checked(e, shape, where) for e, shape in zip(extent, op.shapes, strict=True)]
+    return _checked(extent, op.shape, where)
+
+
+def _result(extent: Extent | list[Extent], slot: int) -> Extent:
+    return extent[slot] if isinstance(extent, list) else extent
+
+
+def _checked(extent: Extent, shape: Shape, where: str) -> Extent:
+    sizes = tuple(shape[d] for d in extent.dims if d < len(shape))
+    if extent.lo.shape != sizes:
+        raise NoReceptiveFieldError(f"{where}: intervals for {extent.lo.shape} positions, {sizes} exist")
+    return extent.without_single()
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Side of the input that a unit sees, in pixels: the largest over positions where no window meets a border."""
+    """Sides of the input that a unit sees, in pixels: the largest over positions where no window meets a border.
+
+    `is_whole`: one of them is the input's, however large that is.
+    """
 
     height_px: int
     width_px: int
-    is_whole: bool
+    is_whole: bool = False
 
     @property
-    def side_px(self) -> int:
-        return max(self.height_px, self.width_px)
+    def sides(self) -> tuple[int, int]:
+        return self.height_px, self.width_px
 
 
 def receptive_field(graph: Graph, target: int) -> ReceptiveField | None:
@@ -84,35 +99,32 @@ def receptive_field(graph: Graph, target: int) -> ReceptiveField | None:
     Source: araujo2019 for the definition; the intervals replace its formula, which knows no up-sampling.
     Raises: NoReceptiveFieldError.
     """
-    sides, seen_whole = [], False
-    for axis in (0, 1):
+    sides = []
+    image = len(graph.input_shapes[0]) - 4  # the first axis of the image: time stands ahead of it in a video
+    for axis in (image, image + 1):
         extent = extents(graph, axis, [target]).get(target)
         if extent is None:
             raise NoReceptiveFieldError("the input is no image, or the operator does not depend on it")
         if extent.is_bound:
             raise NoReceptiveFieldError(f"{graph.ops[target].module}: positions that mix the axis with itself")
-        seen_whole |= extent.is_whole
         free = extent.sides[~extent.clipped]
-        if extent.is_whole:
-            sides.append(graph.ops[0].shape[2 + axis])
-        elif free.size == 0:
+        if free.size == 0:
             return None
-        else:
-            sides.append(int(free.max()))
-    return ReceptiveField(sides[0], sides[1], seen_whole)
+        sides.append(int(free.max()))
+    return ReceptiveField(sides[0], sides[1])
 
 
 def feature_map(graph: Graph) -> int | None:
-    """The last operator before global pooling: the last one an output needs whose result still has positions."""
+    """The last operator before global pooling: the last one an output needs whose result still has positions.
+
+    An adaptive pooling to several positions, with which VGG ends, is a global pooling too: its windows are parts of
+    the map, however large that is.
+    """
     needed = {i for output in graph.outputs for i in graph.ancestors(output)}
     for op in reversed(graph.ops):
         rule = rule_for(op)
-        if (
-            op.index in needed
-            and op.name != INPUT
-            and (rule is None or rule.kind != "view")
-            and _has_positions(graph, op)
-        ):
+        is_map = op.name != INPUT and "adaptive" not in op.name and (rule is None or rule.kind != "view")
+        if op.index in needed and is_map and _has_positions(graph, op):
             return op.index
     return None
 
@@ -120,6 +132,20 @@ def feature_map(graph: Graph) -> int | None:
 def _has_positions(graph: Graph, op: Op) -> bool:
     n = len(graph.input_shapes[0])
     return n >= 3 and len(op.shape) == n and int(np.prod(op.shape[2:])) > 1
+
+
+def grows_with_input(small: Graph, large: Graph, target: int) -> bool:
+    """Whether every map on the way to the target is larger on a larger input, so that a window stays a window.
+
+    A pooling or resizing to a fixed size is not: its windows are parts of the map.
+    """
+    for i in small.ancestors(target):
+        rule = rule_for(small.ops[i])
+        before, after = small.ops[i].shape, large.ops[i].shape
+        is_fixed = rule is not None and rule.kind in ("pool", "resize") and before == after
+        if is_fixed and int(np.prod(before[2:])) > 1:
+            return False
+    return True
 
 
 def estimated_side(graph: Graph, target: int) -> int:

@@ -117,10 +117,10 @@ def local_width(spec: NetworkSpec, stage: StageSpec) -> int:
     def cost(inner: int) -> int:
         return sum(c.macs for c in convolutions(spec, stage.channels, inner, 1, stage.channels))
 
-    sizes = pooled_sizes(stage.size)[: stage.poolings + 1]
-    # r units down, r up and one on the skip at every level but the last, which has 2r.
+    sizes = pooled_sizes(stage.size, spec.pool_padding)[: stage.poolings + 1]
+    # r units down, r up and one on the skip at every level but the last, which has 2r; without pooling that is all.
     units = [2 * spec.r + 1] * (stage.poolings - 1) + [2 * spec.r]
-    positions = sum(n * size**2 for n, size in zip(units, sizes[1:], strict=True))
+    positions = sum(n * size**2 for n, size in zip(units, sizes[1:] or sizes, strict=True))
     wanted = positions * cost(stage.inner)
     # ResNeXt splits twice the inner width into groups.
     step = CARDINALITY // 2 if spec.unit == "resnext" else 1

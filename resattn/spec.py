@@ -118,28 +118,34 @@ class NetworkSpec:
                 raise SpecError(f"{found} (one of: {', '.join(choices)})")
         if isinstance(self.width, float) and self.width.is_integer():
             object.__setattr__(self, "width", int(self.width))
+        self._check_numbers()
         if self.strides == _usual_strides(len(self.units)):
             object.__setattr__(self, "strides", ())
-        self._check_numbers()
         self._check_masks()
 
     def _check_numbers(self) -> None:
-        n_stages = len(self.units)
         for name in ("units", "tail", "modules", "poolings", "strides"):
             values = getattr(self, name)
+            if not isinstance(values, tuple) or any(type(v) is not int or v < 0 for v in values):
+                raise SpecError(
+                    f"{name} of {self.name} must be whole numbers of at least 0, one for each stage, found {values!r}"
+                )
             if name == "strides" and not values:
                 continue
-            if len(values) != n_stages:
-                raise SpecError(f"{name} of {self.name} has {len(values)} entries for {n_stages} stages: {values}")
-            if any(type(v) is not int or v < 0 for v in values):
-                raise SpecError(f"{name} of {self.name} must be whole numbers of at least 0, found {values}")
-        if len(self.input_shape) != 3 or any(type(v) is not int or v < 1 for v in self.input_shape):
-            raise SpecError(f"input_shape of {self.name} must be channels, height, width, found {self.input_shape}")
+            if len(values) != len(self.units):
+                found = f"{name} of {self.name} has {len(values)} entries"
+                raise SpecError(f"{found} for {len(self.units)} stages: {values}")
+        if not self.units:
+            raise SpecError(f"{self.name} has no stage: units gives the residual units of each")
+        size = self.input_shape
+        if not isinstance(size, tuple) or len(size) != 3 or any(type(v) is not int or v < 1 for v in size):
+            raise SpecError(f"input_shape of {self.name} must be channels, height, width, found {size}")
         for name, least in (("classes", 1), ("widen", 1), ("p", 0), ("t", 1), ("r", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise SpecError(f"{name} of {self.name} must be a whole number of at least {least}, found {value!r}")
-        if not isinstance(self.width, int | float) or not math.isfinite(self.width) or self.width < 1:
+        is_number = isinstance(self.width, int | float) and not isinstance(self.width, bool)
+        if not is_number or not math.isfinite(self.width) or self.width < 1:
             raise SpecError(f"width of {self.name} must be a number of at least 1, found {self.width!r}")
         if 0 in self.strides:
             raise SpecError(f"strides of {self.name} must be at least 1, found {self.strides}")
@@ -151,6 +157,11 @@ class NetworkSpec:
             )
         if self.unit == "inception" and self.order != "pre":
             raise SpecError(f"order 'post' of {self.name}: the inception unit is defined with pre-activation only")
+        least = LEAST_POOLED[self.pool_padding]
+        if self.stem == "imagenet" and -(-min(self.input_shape[1:]) // 2) < least:
+            raise SpecError(
+                f"input_shape of {self.name} is too small for its stem, a stride of 2 and a pooling: {self.input_shape}"
+            )
         for stage in self.stages:
             if stage.units + stage.tail + stage.modules == 0:
                 raise SpecError(f"{stage.name} of {self.name} is empty: give it units, modules or a tail")
@@ -166,14 +177,17 @@ class NetworkSpec:
             if changed:
                 raise SpecError(f"{changed[0]} of {self.name} has no meaning: the network has no attention module")
             return
-        if self.mask == "local":
-            return
         for stage in self.stages:
-            if stage.modules and stage.poolings > most_poolings(stage.size):
-                sizes = " -> ".join(map(str, pooled_sizes(stage.size)))
+            if stage.modules and stage.size == 1 and self.gate == "spatial":
+                raise SpecError(
+                    f"{stage.name} of {self.name} has a map of one position, which gate 'spatial' cannot standardise"
+                )
+            sizes = pooled_sizes(stage.size, self.pool_padding)
+            if stage.modules and stage.poolings >= len(sizes):
                 raise SpecError(
                     f"{stage.name} of {self.name}: {stage.poolings} poolings in the mask of a "
-                    f"{stage.size}x{stage.size} map, which allows at most {most_poolings(stage.size)} ({sizes})"
+                    f"{stage.size}x{stage.size} map, which allows at most {len(sizes) - 1} "
+                    f"({' -> '.join(map(str, sizes))})"
                 )
 
     @property
@@ -195,7 +209,7 @@ class NetworkSpec:
     def _derive_stages(self) -> Iterator[StageSpec]:
         size = min(self.input_shape[1:])
         if self.stem == "imagenet":
-            size = pooled_size(-(-size // 2))
+            size = pooled_size(-(-size // 2), self.pool_padding)
         strides = self.strides or _usual_strides(len(self.units))
         for k, (units, modules, tail, poolings, stride) in enumerate(
             zip(self.units, self.modules, self.tail, self.poolings, strides, strict=True)
@@ -241,21 +255,23 @@ def _usual_strides(n_stages: int) -> tuple[int, ...]:
     return (1, *(2,) * (n_stages - 1))
 
 
-def pooled_size(size: int) -> int:
-    """Side of the map after a 3x3 pooling with stride 2: unpadded in ceil mode, or padded by 1 (the same)."""
+# The smallest map that the pooling takes.
+LEAST_POOLED = {"ceil": 2, "padded": 1}
+
+
+def pooled_size(size: int, pool_padding: str) -> int:
+    """Side of the map after a 3x3 pooling with stride 2: in ceil mode (7 -> 3), or padded by 1 (7 -> 4)."""
+    if pool_padding == "padded":
+        return (size - 1) // POOL_STRIDE + 1
     return max(-(-(size - POOL_KERNEL) // POOL_STRIDE), 0) + 1
 
 
-def pooled_sizes(size: int) -> list[int]:
+def pooled_sizes(size: int, pool_padding: str) -> list[int]:
     """The sides that repeated pooling passes through, down to 1."""
     sizes = [size]
     while sizes[-1] > 1:
-        sizes.append(pooled_size(sizes[-1]))
+        sizes.append(pooled_size(sizes[-1], pool_padding))
     return sizes
-
-
-def most_poolings(size: int) -> int:
-    return len(pooled_sizes(size)) - 1
 
 
 def override(spec: NetworkSpec, settings: Mapping[str, Any]) -> NetworkSpec:

@@ -1,0 +1,142 @@
+"""Independent answers: the support of a gradient, enumerated paths. Nothing here reads an analysis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from analysis.graph import INPUT, Graph
+
+# Where an exact weight is zero (a resize that falls on a pixel) rounding leaves about 1e-16 of the largest.
+NOISE = 1e-13
+
+IDENTITY = {
+    F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish, F.softplus, F.hardswish, F.hardsigmoid,
+    F.sigmoid, F.tanh, torch.relu, torch.relu_, torch.sigmoid, torch.sigmoid_, torch.tanh,
+    Tensor.relu, Tensor.relu_, Tensor.sigmoid, Tensor.sigmoid_, Tensor.tanh, F.batch_norm, F.dropout,
+}  # fmt: skip
+AVERAGES = {F.max_pool1d: F.avg_pool1d, F.max_pool2d: F.avg_pool2d, F.max_pool3d: F.avg_pool3d}
+# boolean_dispatch hides the function that a module calls.
+AVERAGES |= {torch.max_pool1d: F.avg_pool1d, torch.max_pool2d: F.avg_pool2d, torch.max_pool3d: F.avg_pool3d}
+
+
+class Linearised(TorchFunctionMode):
+    """Averages for maxima, identity for activations, x + mean for norms that read all positions."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in IDENTITY:
+            return args[0] * 1.0
+        if func in AVERAGES:
+            return _average(func, *args, **kwargs)
+        if func is F.adaptive_max_pool2d:
+            return F.adaptive_avg_pool2d(args[0], args[1])
+        if func is F.instance_norm:
+            return args[0] + args[0].mean((2, 3), keepdim=True)
+        if func is F.group_norm:
+            return args[0] + args[0].mean()
+        if func is F.layer_norm:
+            return args[0] + args[0].mean(tuple(range(-len(args[1]), 0)), keepdim=True)
+        if func in (torch.amax, Tensor.amax):
+            return torch.mean(*args, **kwargs)
+        if func in (torch.max, Tensor.max) and len(args) == 2:
+            return args[0] + args[1]
+        return func(*args, **kwargs)
+
+
+def _average(
+    func: Any, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Tensor:  # fmt: skip
+    if dilation in (1, (1, 1)):
+        return AVERAGES[func](x, kernel_size, stride, padding, ceil_mode)
+    kernel = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+    ones = torch.ones((x.shape[1], 1, *kernel), dtype=x.dtype)
+    return F.conv2d(x, ones, None, stride or kernel_size, padding, dilation, x.shape[1])
+
+
+def positive(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The model in float64 and evaluation mode with positive random parameters and no bias."""
+    generator = torch.Generator().manual_seed(seed)
+    model = model.double().eval()
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            drawn = 0.5 + torch.rand(param.shape, generator=generator, dtype=torch.float64)
+            param.copy_(torch.zeros_like(param) if name.endswith("bias") else drawn)
+    return model
+
+
+def gradient_support(
+    model: nn.Module, *shapes: tuple[int, ...], axis: int, dims: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and last input position along one image axis with a non-zero gradient, for each output position.
+
+    `dims`: the dimensions of the output whose positions are told apart (the image axis, unless given); all others
+    are summed over. Where nothing is seen, 0 and -1.
+    """
+    generator = torch.Generator().manual_seed(1)
+    inputs = [1.0 + torch.rand(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    inputs[0].requires_grad_()
+    with Linearised():
+        output = model(*inputs)
+    dims = [2 + axis] if dims is None else list(dims)
+    gone = tuple(d for d in range(output.dim()) if d not in dims)
+    sums = output.sum(gone) if gone else output
+    other = tuple(d for d in range(inputs[0].dim()) if d != 2 + axis)
+    lo, hi = np.zeros(sums.shape, dtype=np.int64), np.full(sums.shape, -1, dtype=np.int64)
+    for at in np.ndindex(*sums.shape):
+        if sums.grad_fn is None:
+            continue
+        (gradient,) = torch.autograd.grad(sums[at], inputs[0], retain_graph=True)
+        seen = gradient.abs().amax(other)
+        index = torch.nonzero(seen > NOISE * float(seen.max())).flatten().tolist()
+        if index:
+            lo[at], hi[at] = index[0], index[-1]
+    return lo, hi
+
+
+def told(extent: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What the analysis says, in the same form."""
+    sees = extent.hi >= extent.lo
+    return np.where(sees, extent.lo, 0), np.where(sees, extent.hi, -1)
+
+
+def enumerated_paths(
+    n_nodes: int,
+    edges: Sequence[tuple[int, int]],
+    sources: Sequence[int],
+    sinks: Sequence[int],
+    is_layer: Callable[[int], bool],
+) -> dict[int, int]:
+    """Paths by their number of layers, each one walked: a multigraph by networkx. Edges may repeat."""
+    graph = nx.MultiDiGraph()
+    graph.add_nodes_from(range(n_nodes))
+    graph.add_edges_from(edges)
+    lengths: Counter[int] = Counter()
+    for source in sources:
+        for sink in sinks:
+            if source == sink:
+                lengths[int(is_layer(source))] += 1
+                continue
+            for path in nx.all_simple_edge_paths(graph, source, sink):
+                lengths[sum(map(is_layer, [source, *(e[1] for e in path)]))] += 1
+    return dict(sorted(lengths.items()))
+
+
+def walked_paths(graph: Graph, is_layer: list[bool]) -> dict[int, int]:
+    """The same for a captured graph."""
+    edges = [(i, op.index) for op in graph.ops for i in op.inputs]
+    sources = [op.index for op in graph.ops if op.name == INPUT]
+    return enumerated_paths(len(graph.ops), edges, sources, list(graph.outputs), is_layer.__getitem__)
+
+
+def leaves(module: nn.Module) -> Iterator[nn.Module]:
+    return (m for m in module.modules() if not list(m.children()))
