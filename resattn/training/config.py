@@ -1,0 +1,221 @@
+"""What one training run is: a frozen record, refused where it makes no sense. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from resattn.spec import NetworkSpec
+from resattn.spec import override as override_spec
+
+
+class ConfigError(ValueError):
+    """A run that makes no sense; the message names the field, what was found and what is allowed."""
+
+
+class Size(NamedTuple):
+    train: int
+    test: int
+    classes: int
+
+
+SIDE = 32
+DATASETS: dict[str, Size] = {
+    "cifar10": Size(50_000, 10_000, 10),
+    "cifar100": Size(50_000, 10_000, 100),
+    "cluttered-digits": Size(10_000, 2_000, 10),
+}
+
+
+def _choice(default: str, *others: str, doc: str, **extra: Any) -> Any:
+    return field(default=default, metadata={"choices": (default, *others), "doc": doc, **extra})
+
+
+def _number(
+    default: Any = MISSING, *, least: float = -math.inf, below: float = math.inf, doc: str, **extra: Any
+) -> Any:
+    return field(default=default, metadata={"least": least, "below": below, "doc": doc, **extra})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run: a network, a dataset, a budget and a seed. The defaults are the recipe of wang2017, section 4.1.
+
+    Its 160k iterations with drops at 64k and 96k are kept as fractions of a run of any length. The last, partial
+    batch of an epoch is left out, so that every step averages over equally many images.
+
+    Source: wang2017, section 4.1.
+    Raises: ConfigError with the allowed range, before any data is read.
+    """
+
+    spec: NetworkSpec = field(metadata={"doc": "the network, or its JSON record"})
+    dataset: str = _choice("auto", *DATASETS, doc="auto: CIFAR-10 where it can be had, else cluttered-digits")
+    epochs: int = _number(least=1, doc="passes over the training images")
+    batch_size: int = _number(64, least=1, doc="images in a step, over all processes together")
+    images: int = _number(0, least=0, doc="training images: the first so many of the set; 0 = all")
+    test_images: int = _number(0, least=0, doc="test images: the first so many of the set; 0 = all")
+    seed: int = _number(0, least=0, below=2**63, doc="weights, label noise, order of the images and augmentation")
+    lr: float = _number(0.1, least=0, doc="learning rate of the first steps")
+    momentum: float = _number(0.9, least=0, below=1, doc="Nesterov momentum")
+    weight_decay: float = _number(1e-4, least=0, doc="of every parameter")
+    milestones: tuple[float, ...] = field(
+        default=(0.4, 0.6), metadata={"doc": "the learning rate drops at these fractions of the run"}
+    )
+    decay: float = _number(0.1, least=0, doc="factor of each drop")
+    label_noise: float = _number(0.0, least=0, below=1, doc="share of labels made wrong: 1 - r of wang2017, equation 7")
+    normalise: str = _choice("pixel-mean", "channel", doc="subtract the mean image, or the mean colour")
+    augment: str = _choice("standard", "none", doc="standard: pad 4, crop 32; mirror, where a mirrored object is one")
+    precision: str = _choice("auto", "fp32", "bf16", doc="auto: bf16 where the processor has units for it")
+    # How the run is executed, not what it is: left out of the digest.
+    accelerator: str = _choice("auto", "cpu", "cuda", doc="what to run on", execution=True)
+    devices: int = _number(1, least=1, doc="processes on each node, one device each", execution=True)
+    nodes: int = _number(1, least=1, doc="machines", execution=True)
+    strategy: str = _choice("auto", "ddp", doc="auto: ddp where there is more than one process", execution=True)
+    threads: int = _number(0, least=0, doc="processor threads of each process; 0 = as torch has it", execution=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.spec, Mapping):
+            object.__setattr__(self, "spec", NetworkSpec.from_json(self.spec))
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for f in fields(self):
+            _check(f.name, getattr(self, f.name), f.type, f.metadata)
+        if not self.lr > 0:
+            raise ConfigError(f"lr must be above 0, found {self.lr}")
+        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
+            raise ConfigError(f"milestones must be rising fractions of the run, in (0, 1), found {self.milestones}")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        size = self.size
+        for name, most in (("images", size.train), ("test_images", size.test)):
+            if getattr(self, name) > most:
+                raise ConfigError(
+                    f"{name} must be in [0, {most}], as {self.dataset} has {most}, found {getattr(self, name)}"
+                )
+        n_images = self.images or size.train
+        if self.batch_size > n_images:
+            raise ConfigError(
+                f"batch_size must be in [1, {n_images}], the number of training images, found {self.batch_size}"
+            )
+        if self.batch_size % self.n_processes:
+            raise ConfigError(
+                f"batch_size must be a multiple of the {self.n_processes} processes "
+                f"(devices={self.devices} x nodes={self.nodes}), found {self.batch_size}"
+            )
+        if tuple(self.spec.input_shape) != (3, SIDE, SIDE):
+            raise ConfigError(
+                f"{self.spec.name} takes images of {tuple(self.spec.input_shape)}, "
+                f"{self.dataset} has (3, {SIDE}, {SIDE}): take a network of the CIFAR family"
+            )
+        if self.spec.classes != size.classes:
+            raise ConfigError(
+                f"{self.spec.name} has {self.spec.classes} classes, {self.dataset} has {size.classes} "
+                f"(set classes={size.classes})"
+            )
+
+    @property
+    def size(self) -> Size:
+        """Images and classes of the dataset; for auto the larger of the two that it may become."""
+        return DATASETS["cifar10" if self.dataset == "auto" else self.dataset]
+
+    @property
+    def n_processes(self) -> int:
+        return self.devices * self.nodes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return (self.images or self.size.train) // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of the step, counted from 0 over the whole run."""
+        return self.lr * self.decay ** sum(step >= round(m * self.steps) for m in self.milestones)
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that name the experiment; on what and by how many processes it runs does not change them."""
+        record = {k: v for k, v in self.to_json().items() if k not in EXECUTION} | {"spec": self.spec.digest}
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        record = {f.name: getattr(self, f.name) for f in fields(self)}
+        return record | {"spec": self.spec.to_json(), "milestones": list(self.milestones)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> TrainConfig:
+        for name in record:
+            if name not in FIELDS:
+                raise _unknown(name, FIELDS)
+        return cls(**record)
+
+
+FIELDS = {f.name: f for f in fields(TrainConfig)}
+EXECUTION = frozenset(name for name, f in FIELDS.items() if f.metadata.get("execution"))
+
+
+def override(config: TrainConfig, settings: Mapping[str, Any] | str) -> TrainConfig:
+    """The config with some fields changed, its own or its spec's, each a value or text; or all as one text "a=1 b=2".
+
+    Raises: ConfigError or SpecError for an unknown field or a value that makes no sense.
+    """
+    if isinstance(settings, str):
+        settings = dict(_pair(item) for item in settings.split())
+    spec_fields = [f.name for f in fields(NetworkSpec)]
+    for name in settings:
+        if name == "spec" or (name not in FIELDS and name not in spec_fields):
+            raise _unknown(name, [*(f for f in FIELDS if f != "spec"), *spec_fields])
+    changes = {name: _parse(name, value) for name, value in settings.items() if name in FIELDS}
+    of_spec = {name: value for name, value in settings.items() if name not in FIELDS}
+    return replace(config, spec=override_spec(config.spec, of_spec), **changes)
+
+
+def _pair(item: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not equals:
+        raise ConfigError(f"a setting is written field=value, found {item!r}")
+    return name, value
+
+
+def _parse(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        match FIELDS[name].type:
+            case "int":
+                return int(value)
+            case "float":
+                return float(value)
+            case "tuple[float, ...]":
+                return tuple(float(v) for v in value.split(",") if v)
+    except ValueError:
+        raise ConfigError(f"{name} must be a number, found {value!r}") from None
+    return value
+
+
+def _check(name: str, value: Any, kind: Any, rule: Mapping[str, Any]) -> None:
+    if "choices" in rule and value not in rule["choices"]:
+        raise ConfigError(f"unknown {name} {value!r} (one of: {', '.join(rule['choices'])})")
+    if "least" not in rule:
+        return
+    least, below = rule["least"], rule["below"]
+    allowed = f"in [{least}, {below})" if below < math.inf else f"at least {least}"
+    kinds = int if kind == "int" else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ConfigError(
+            f"{name} must be {'a whole number' if kind == 'int' else 'a number'} {allowed}, found {value!r}"
+        )
+    if not (math.isfinite(value) and least <= value < below):
+        raise ConfigError(f"{name} must be {allowed}, found {value}")
+
+
+def _unknown(name: str, known: Any) -> ConfigError:
+    near = get_close_matches(name, list(known), n=3) or sorted(known)
+    return ConfigError(f"unknown field {name!r} of a training run (nearest: {', '.join(near)})")

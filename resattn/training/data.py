@@ -1,0 +1,281 @@
+"""Datasets as values on a device, and the batches of a run: cropped, mirrored, normalised there, from seeds alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resattn.training import cifar
+from resattn.training.cifar import LAYOUTS, DataError, DownloadError
+from resattn.training.config import DATASETS, SIDE, ConfigError, TrainConfig
+from resattn.training.digits import cluttered_digits
+
+__all__ = ["DataError", "Dataset", "DownloadError", "Feed", "fetch", "home", "load", "prepare", "resolve", "verify"]
+
+PAD = 4
+TEST_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Images (N, 3, 32, 32) uint8 with labels (N,) int64, for training and for the test.
+
+    `label` is what to print beside a number; `note` says why this dataset was taken, where `auto` chose it.
+    `foreground`, (N, 32, 32) bool, tells the pixels of the object where they are known.
+    """
+
+    name: str
+    label: str
+    images: Tensor
+    labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: int
+    digest: str
+    mirrors: bool
+    foreground: Tensor | None = None
+    test_foreground: Tensor | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label}: {len(self.labels)} training and {len(self.test_labels)} test images, "
+            f"{self.classes} classes, sha256 {self.digest}" + (f" ({self.note})" if self.note else "")
+        )
+
+
+def home() -> Path:
+    """The folder that holds the datasets: RESATTN_DATA, else the user's cache folder."""
+    if folder := os.environ.get("RESATTN_DATA"):
+        return Path(folder)
+    import pooch
+
+    return Path(pooch.os_cache("resattn"))
+
+
+def load(name: str = "auto", folder: Path | str | None = None) -> Dataset:
+    """A dataset by name: cifar10, cifar100, cluttered-digits or auto.
+
+    CIFAR is read from `folder` (default: `home()`), or downloaded into it; auto is as `resolve` says.
+
+    Raises: ConfigError for an unknown name; DataError for a missing, truncated or altered file, also under auto.
+    """
+    where = Path(folder) if folder is not None else home()
+    name, note = resolve(name, where)
+    if name == "cluttered-digits":
+        return digits(note=note)
+    layout = LAYOUTS[name]
+    return _cifar(layout, cifar.find(layout, where) or cifar.fetch(layout, where), note)
+
+
+def resolve(name: str, folder: Path | str | None = None) -> tuple[str, str]:
+    """The dataset that a name stands for, and, for auto, why: CIFAR-10 where it is on disk or can be downloaded
+    within the limits of `fetch`, else cluttered-digits. Nothing is tried twice; a study asks once for all its runs.
+
+    Raises: ConfigError for an unknown name; DataError for an altered archive.
+    """
+    if name in DATASETS:
+        return name, ""
+    if name != "auto":
+        raise ConfigError(f"unknown dataset {name!r} (one of: auto, {', '.join(DATASETS)})")
+    where, layout = Path(folder) if folder is not None else home(), cifar.CIFAR10
+    if place := cifar.find(layout, where):
+        return layout.name, f"auto: found in {place}"
+    try:
+        return layout.name, f"auto: downloaded to {cifar.fetch(layout, where)}"
+    except DownloadError as error:
+        return "cluttered-digits", f"auto: no CIFAR-10 in {where}, and {error}"
+
+
+def fetch(name: str, folder: Path | str | None = None) -> Path:
+    """The official archive of a dataset, downloaded unless it is there.
+
+    Raises: ConfigError for a dataset that is not downloaded; DataError, DownloadError.
+    """
+    if name not in LAYOUTS:
+        raise ConfigError(f"nothing to download for dataset {name!r} (one of: {', '.join(LAYOUTS)})")
+    return cifar.fetch(LAYOUTS[name], Path(folder) if folder is not None else home())
+
+
+def verify(path: Path | str) -> Dataset:
+    """The dataset in an archive, in a folder of one layout, or in a folder that holds one of these, fully checked.
+
+    Raises: DataError naming the file, expected and found.
+    """
+    path = Path(path)
+    for layout in LAYOUTS.values():
+        if path.name in (layout.archive, layout.binary_folder, layout.python_folder) and path.exists():
+            return _cifar(layout, path)
+    for layout in LAYOUTS.values():
+        if place := cifar.find(layout, path):
+            return _cifar(layout, place)
+    known = ", ".join(n for la in LAYOUTS.values() for n in (la.archive, la.binary_folder, la.python_folder))
+    raise DataError(f"{path}: no dataset found, expected one of {known}")
+
+
+def _cifar(layout: cifar.Layout, place: Path, note: str = "") -> Dataset:
+    source, *arrays = cifar.read(layout, place)
+    digest = _digest(*arrays)
+    images, labels, test_images, test_labels = (torch.from_numpy(a) for a in arrays)
+    return Dataset(
+        name=layout.name,
+        label=source or f"{layout.title} (not known to be the official pixels; digest {digest[:12]})",
+        images=images,
+        labels=labels.long(),
+        test_images=test_images,
+        test_labels=test_labels.long(),
+        classes=layout.classes,
+        digest=digest,
+        mirrors=True,
+        note=note,
+    )
+
+
+def digits(seed: int = 0, *, train: int | None = None, test: int | None = None, note: str = "") -> Dataset:
+    """The built-in cluttered digits; by default 10,000 training and 2,000 test images."""
+    scenes = cluttered_digits(seed, train=train, test=test)
+    (images, labels, foreground), (test_images, test_labels, test_foreground) = scenes
+    return Dataset(
+        name="cluttered-digits",
+        label="cluttered-digits",
+        images=torch.from_numpy(images),
+        labels=torch.from_numpy(labels).long(),
+        test_images=torch.from_numpy(test_images),
+        test_labels=torch.from_numpy(test_labels).long(),
+        classes=DATASETS["cluttered-digits"].classes,
+        digest=_digest(images, labels, test_images, test_labels),
+        mirrors=False,  # a digit in the mirror is another sign
+        foreground=torch.from_numpy(foreground),
+        test_foreground=torch.from_numpy(test_foreground),
+        note=note,
+    )
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    """sha256 over shapes and contents, whatever file they came in."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype} {array.shape};".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def generator(*key: object) -> torch.Generator:
+    """A generator for one purpose: the same key draws the same numbers, another key independent ones."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+
+
+def noisy(labels: Tensor, classes: int, noise: float, seed: int) -> Tensor:
+    """The labels with a share `noise` of them made wrong, each wrong class equally likely.
+
+    Source: wang2017, equation 7: Q with r = 1 - noise on the diagonal and (1 - r) / (classes - 1) off it.
+    """
+    draws = generator(seed, "label noise")
+    wrong = torch.rand(len(labels), generator=draws) < noise
+    shift = torch.randint(1, classes, (len(labels),), generator=draws)
+    return torch.where(wrong, (labels + shift) % classes, labels)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Feed:
+    """The images of one run on its device, and its batches.
+
+    What a batch holds depends on seed and epoch alone, neither on the network nor on the device nor on the number of
+    processes: runs of one seed see the same images in the same order, which pairs them.
+    """
+
+    padded: Tensor  # (N, 40, 40, 3) uint8; channels last, so that a batch comes out in that order
+    labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    mean: Tensor
+    scale: float
+    seed: int
+    batch_size: int
+    moves: bool
+    mirrors: bool
+    n_flipped: int  # labels that the noise made wrong
+
+    def batches(self, epoch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (B / world, 3, 32, 32) and labels of each step of an epoch: this process's share."""
+        n, device = len(self.labels), self.padded.device
+        draws = generator(self.seed, "epoch", epoch)
+        order = torch.randperm(n, generator=draws)
+        corner = torch.randint(0, 2 * PAD + 1, (n, 2), generator=draws)
+        mirrored = torch.rand(n, generator=draws) < 0.5
+        if not self.moves:
+            corner.fill_(PAD)
+        if not (self.moves and self.mirrors):
+            mirrored.fill_(False)
+        steps = torch.arange(SIDE)
+        rows = corner[:, :1] + steps
+        columns = corner[:, 1:] + torch.where(mirrored[:, None], steps.flip(0), steps)
+        order, rows, columns = (t.to(device) for t in (order, rows, columns))
+        for start in range(0, n - self.batch_size + 1, self.batch_size):
+            own = slice(start + rank, start + self.batch_size, world)
+            chosen = order[own]
+            crops = self.padded[chosen[:, None, None], rows[own][:, :, None], columns[own][:, None, :]]
+            yield self._normalised(crops), self.labels[chosen]
+
+    def test_batches(self, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """The test images as they are, normalised, and their labels: this process's share."""
+        images, labels = self.test[rank::world], self.test_labels[rank::world]
+        for start in range(0, len(labels), TEST_BATCH):
+            own = slice(start, start + TEST_BATCH)
+            yield self._normalised(images[own]), labels[own]
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return pixels.float().sub_(self.mean).mul_(self.scale).permute(0, 3, 1, 2)
+
+
+def prepare(dataset: Dataset, config: TrainConfig, device: torch.device | str = "cpu") -> Feed:
+    """The images that a run takes from a dataset, on its device.
+
+    Order as in the paper: pad with zeros, crop, subtract the mean. The paper states no scale; we divide by one
+    standard deviation for all pixels and colours, so that the stem sees unit variance.
+
+    Source: wang2017, section 4.1.
+    Raises: ConfigError where the dataset has fewer images than the config asks for.
+    """
+    n, n_test = config.images or config.size.train, config.test_images or config.size.test
+    for name, asked, there in (("images", n, dataset.labels), ("test_images", n_test, dataset.test_labels)):
+        if asked > len(there):
+            raise ConfigError(f"{name} must be in [1, {len(there)}], as this {dataset.name} has {len(there)}, found {asked}")
+    pixels = dataset.images[:n].permute(0, 2, 3, 1)
+    clean = dataset.labels[:n]
+    labels = noisy(clean, dataset.classes, config.label_noise, config.seed)
+    total, squares = _sums(dataset.images[:n])  # (3, 32, 32) and one number
+    colour = total.mean((1, 2)) / n
+    mean = total.permute(1, 2, 0) / n if config.normalise == "pixel-mean" else colour
+    variance = squares / pixels.numel() - (colour**2).mean().item()
+    return Feed(
+        padded=torch.nn.functional.pad(pixels, (0, 0, PAD, PAD, PAD, PAD)).to(device),
+        labels=labels.to(device),
+        test=dataset.test_images[:n_test].permute(0, 2, 3, 1).contiguous().to(device),
+        test_labels=dataset.test_labels[:n_test].to(device),
+        mean=mean.float().to(device),
+        scale=variance**-0.5 if variance > 0 else 1.0,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        moves=config.augment == "standard",
+        mirrors=dataset.mirrors,
+        n_flipped=int((labels != clean).sum()),
+    )
+
+
+def _sums(images: Tensor) -> tuple[Tensor, float]:
+    """Sum over the images, and sum of all squares, exact on any machine and in any order."""
+    total, squares = torch.zeros(images.shape[1:], dtype=torch.float64), 0.0
+    for chunk in images.split(1000):
+        values = chunk.float()
+        total += values.sum(0)  # whole numbers below 2**24, as float32 holds them
+        squares += values.square_().sum(dtype=torch.float64).item()  # below 2**53
+    return total, squares

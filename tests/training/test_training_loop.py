@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import N, N_TEST
+
+from resattn.catalog import named
+from resattn.spec import override
+from resattn.training import data, loop
+from resattn.training.config import ConfigError
+from resattn.training.loop import CheckpointError, DivergedError, Run, TrainError, read_run, train, trained
+
+FILES = ["checkpoint.pt", "metrics.csv", "run.json", "timing.csv"]
+
+
+def quiet(config, out, dataset) -> Run:
+    return train(config, out, dataset=dataset, say=lambda line: None)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+@pytest.fixture(scope="module")
+def alone(digits, tmp_path_factory, request):
+    """A run that was left alone: its folder and what it came to. To be read only."""
+    out = tmp_path_factory.mktemp("alone")
+    return out, quiet(_config(), out, digits)
+
+
+def _config(**changes):
+    spec = override(named("cifar-resnet20-basic"), {"width": 4})
+    values = {
+        "spec": spec, "dataset": "cluttered-digits", "epochs": 3, "batch_size": 20, "images": N,
+        "test_images": N_TEST, "threads": 1, "accelerator": "cpu",
+    }  # fmt: skip
+    return loop.TrainConfig(**values | changes)
+
+
+# ---- same seed, same bits
+
+
+def test_one_seed_gives_the_same_bits_and_another_does_not(alone, digits, tmp_path):
+    out, run = alone
+    generator, threads = torch.get_rng_state(), torch.get_num_threads()
+    again = quiet(_config(), tmp_path / "again", digits)
+    assert (tmp_path / "again" / "metrics.csv").read_bytes() == (out / "metrics.csv").read_bytes()
+    assert again.weights_digest == run.weights_digest
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert torch.get_num_threads() == threads
+    other = quiet(_config(seed=1), tmp_path / "other", digits)
+    assert other.rows != run.rows
+    assert other.weights_digest != run.weights_digest
+
+
+def test_a_run_writes_what_it_came_to(alone):
+    out, run = alone
+    assert sorted(p.name for p in out.iterdir()) == FILES
+    assert read_run(out) == run
+    table = rows(out / "metrics.csv")
+    assert list(table[0]) == ["epoch", "step", "lr", "train_loss", "train_error_pct", "test_loss", "test_error_pct"]
+    assert [(row["epoch"], row["step"]) for row in table] == [("1", "6"), ("2", "12"), ("3", "18")]
+    assert [float(row["lr"]) for row in table] == pytest.approx([0.1, 0.001, 0.001])
+    assert [{k: float(v) for k, v in row.items()} for row in table] == list(run.rows)
+    assert list(rows(out / "timing.csv")[0]) == ["epoch", "train_s", "images_per_s", "elapsed_s", "peak_memory_bytes"]
+    record = json.loads((out / "run.json").read_text())
+    assert record["test_error_pct"] == run.rows[-1]["test_error_pct"]
+    assert record["config"]["precision"] in ("fp32", "bf16")
+    assert record["config"]["accelerator"] == "cpu"
+    assert record["spec_digest"] == run.config.spec.digest
+    assert record["execution"]["threads"] == 1
+    assert run.images_per_s > 0
+    assert run.elapsed_s > sum(row["train_s"] for row in run.timing)
+
+
+def test_the_last_epoch_is_reported_not_the_best(alone):
+    _, run = alone
+    better = tuple({**row, "test_error_pct": error} for row, error in zip(run.rows, (5.0, 50.0, 60.0), strict=True))
+    assert replace(run, rows=better).test_error_pct == 60.0
+
+
+def test_the_errors_are_those_of_the_weights_that_are_kept(alone, digits):
+    out, run = alone
+    network = trained(out)
+    assert not network.training
+    feed = data.prepare(digits, run.config)
+    with torch.no_grad():
+        wrong = sum(int((network(images).argmax(1) != labels).sum()) for images, labels in feed.test_batches())
+    # bf16 may turn a close decision.
+    assert 100 * wrong / N_TEST == pytest.approx(run.test_error_pct, abs=100 * 2 / N_TEST)
+
+
+def test_it_talks_on_stderr_only_and_names_the_data_first(digits, tmp_path, capfd):
+    train(_config(epochs=1), tmp_path, dataset=digits)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == f"dataset: {digits}\n"
+
+
+def test_auto_becomes_what_was_found(digits, tmp_path):
+    run = quiet(_config(dataset="auto", epochs=1), tmp_path, replace(digits, note="auto: because"))
+    assert (run.config.dataset, run.dataset_note, run.dataset_digest) == ("cluttered-digits", "auto: because", digits.digest)
+
+
+def test_label_noise_is_recorded(digits, tmp_path):
+    run = quiet(_config(label_noise=0.5, epochs=1), tmp_path, digits)
+    assert run.n_flipped_labels == data.prepare(digits, run.config).n_flipped > 0
+
+
+def test_the_config_decides_on_the_precision(alone, digits, tmp_path):
+    exact = quiet(_config(precision="fp32", epochs=1), tmp_path / "fp32", digits)
+    short = quiet(_config(precision="bf16", epochs=1), tmp_path / "bf16", digits)
+    assert exact.rows != short.rows
+    assert exact.rows[0]["train_loss"] == pytest.approx(short.rows[0]["train_loss"], rel=0.05)
+
+
+# ---- resume
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from resattn.training import data, loop
+from resattn.training.config import TrainConfig
+import json
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def batches(self, epoch, **share, _all=data.Feed.batches):
+    for i, batch in enumerate(_all(self, epoch, **share)):
+        if (epoch, i) == (1, 3):
+            die()
+        yield batch
+
+def replace(source, target, _replace=os.replace, count=[]):
+    count.append(target)
+    if [Path(t).name for t in count].count("checkpoint.pt") == 2:
+        die()
+    _replace(source, target)
+
+if sys.argv[1] == "epoch":
+    data.Feed.batches = batches
+else:
+    loop.os.replace = replace
+config = TrainConfig.from_json(json.loads(sys.argv[2]))
+loop.train(config, sys.argv[3], dataset=data.digits(train=config.images, test=config.test_images))
+""".replace("epoch, **share, _all=data.Feed.batches", "epoch, _all=data.Feed.batches, **share")
+
+
+@pytest.mark.parametrize("moment", ["epoch", "checkpoint"])
+def test_a_killed_run_goes_on_to_the_same_bits(alone, digits, tmp_path, moment):
+    out, run = alone
+    config = json.dumps(_config().to_json())
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, moment, config, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(rows(tmp_path / "metrics.csv")) == 1
+    assert not (tmp_path / "run.json").exists()
+    assert (tmp_path / "checkpoint.pt.partial").exists() == (moment == "checkpoint")
+    resumed = quiet(_config(), tmp_path, digits)
+    assert (tmp_path / "metrics.csv").read_bytes() == (out / "metrics.csv").read_bytes()
+    assert resumed.weights_digest == run.weights_digest
+    assert sorted(p.name for p in tmp_path.iterdir()) == FILES
+
+
+def test_a_finished_run_is_only_read(alone, digits, monkeypatch):
+    out, run = alone
+    before = (out / "checkpoint.pt").stat().st_mtime_ns
+    monkeypatch.setattr(loop, "_train_epoch", None)
+    again = quiet(_config(), out, digits)
+    assert again == run
+    assert (out / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 4}, "epochs is 3 there and 4 here"),
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"label_noise": 0.1}, "label_noise is 0.0 there and 0.1 here"),
+        ({"spec": override(named("cifar-resnet20-basic"), {"width": 5})}, "spec digest is"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(alone, digits, changes, message):
+    out, _ = alone
+    before = (out / "checkpoint.pt").read_bytes()
+    with pytest.raises(CheckpointError) as error:
+        quiet(_config(**changes), out, digits)
+    assert f"{out / 'checkpoint.pt'} is of another run: {message}" in str(error.value)
+    assert "give another folder" in str(error.value)
+    assert (out / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_dataset_is_refused(alone):
+    out, run = alone
+    with pytest.raises(CheckpointError, match=f"dataset digest is '{run.dataset_digest}' there"):
+        quiet(_config(), out, data.digits(1, train=N, test=N_TEST))
+
+
+def test_a_broken_checkpoint_is_refused_and_a_hostile_one_not_run(alone, digits, tmp_path):
+    out, _ = alone
+    path, proof = tmp_path / "checkpoint.pt", tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(proof),)
+
+    torch.save({"version": 1, "model": Hostile()}, path)
+    hostile = path.read_bytes()
+    whole = (out / "checkpoint.pt").read_bytes()
+    for raw in (whole[:1000], whole[:-100], b"", hostile, pickle.dumps(Hostile())):
+        path.write_bytes(raw)
+        with pytest.raises(CheckpointError, match="not readable as a checkpoint .*; remove it to start again"):
+            quiet(_config(), tmp_path, digits)
+    assert not proof.exists()
+    torch.save({"version": 0}, path)
+    with pytest.raises(CheckpointError, match="a checkpoint of version 0, expected 1"):
+        quiet(_config(), tmp_path, digits)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        trained(tmp_path / "nowhere")
+
+
+# ---- what goes wrong
+
+
+def test_nonsense_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", None)
+    with pytest.raises(ConfigError):
+        _config(epochs=0)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(digits, tmp_path):
+    # The learning rate explodes after one good epoch.
+    config = _config(lr=0.01, decay=1e30, milestones=(1 / 3,))
+    with pytest.raises(DivergedError) as error:
+        quiet(config, tmp_path, digits)
+    message = str(error.value)
+    assert "loss is nan in epoch 2, at step " in message or "loss is inf in epoch 2, at step " in message
+    assert 7 <= int(message.split("at step ")[1].split(":")[0]) <= 12
+    assert f"the checkpoint of epoch 1 is kept in {tmp_path}" in message
+    assert [row["epoch"] for row in rows(tmp_path / "metrics.csv")] == ["1"]
+    assert all(value.isfinite().all() for value in trained(tmp_path).state_dict().values())
+    with pytest.raises(DivergedError, match="in epoch 1, at step 2: stopped; no epoch was finished"):
+        quiet(_config(lr=1e30), tmp_path / "at once", digits)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_whole(digits, tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(descriptor: int, real=os.fsync) -> None:
+        synced.append(descriptor)
+        if len(synced) > 3:  # checkpoint and two tables of the first epoch
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.os, "fsync", fsync)
+        with pytest.raises(CheckpointError) as error:
+            quiet(_config(), tmp_path, digits)
+    assert "checkpoint.pt: not written: No space left on device" in str(error.value)
+    assert "the earlier one is whole" in str(error.value)
+    assert not list(tmp_path.glob("*.partial"))
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 6
+
+
+def test_a_missing_device_is_named(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrainError, match="accelerator=cuda, but torch finds no CUDA device here .use auto or cpu."):
+        quiet(_config(accelerator="cuda"), tmp_path, digits)
+
+
+# ---- several processes
+
+
+def test_two_processes_train_as_one(digits, tmp_path):
+    # Same batches, same statistics, averaged gradients: what is left is the order of the sums, which a small step
+    # keeps small.
+    config = _config(epochs=2, lr=1e-3, precision="fp32", label_noise=0.2)
+    one = quiet(config, tmp_path / "one", digits)
+    two = quiet(replace(config, devices=2, strategy="ddp"), tmp_path / "two", digits)
+    for ours, theirs in zip(two.rows, one.rows, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+        assert ours["test_loss"] == pytest.approx(theirs["test_loss"], rel=1e-3)
+    assert two.execution["n_processes"] == 2
+    assert two.n_flipped_labels == one.n_flipped_labels
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == FILES
+    assert [row["epoch"] for row in rows(tmp_path / "two" / "metrics.csv")] == ["1", "2"]
+    weights = [trained(tmp_path / name).state_dict() for name in ("one", "two")]
+    for name, value in weights[0].items():
+        assert torch.allclose(value.float(), weights[1][name].float(), rtol=1e-2, atol=1e-3), name
+    # One process takes over where two have stopped: the checkpoint does not know how many wrote it.
+    assert quiet(config, tmp_path / "two", digits).weights_digest == two.weights_digest
+
+
+def test_an_error_in_another_process_is_an_error_here(digits, tmp_path):
+    with pytest.raises(TrainError, match="DivergedError: .* in epoch 1, at step 2: stopped; no epoch was finished"):
+        quiet(_config(lr=1e30, devices=2), tmp_path, digits)
+
+
+# ---- it learns
+
+
+@pytest.mark.slow
+def test_a_small_network_learns_the_digits_and_nothing_from_shuffled_labels(tmp_path):
+    digits = data.digits()
+    config = _config(
+        spec=override(named("cifar-resnet20-basic"), {"width": 8}), images=6000, test_images=0, batch_size=32, epochs=4,
+    )  # fmt: skip
+    run = quiet(config, tmp_path / "true", digits)
+    assert run.test_error_pct <= 40
+    assert run.elapsed_s < 90
+    # Noise of 0.9 puts every label at 1 / 10: nothing of the image is left in it.
+    shuffled = quiet(replace(config, label_noise=0.9, epochs=1), tmp_path / "shuffled", digits)
+    n = len(digits.test_labels)
+    assert abs(shuffled.test_error_pct - 90) < 100 * 4 * math.sqrt(0.09 / n)
