@@ -1,0 +1,294 @@
+"""One strict execution of a notebook: what papermill lets pass in silence is refused or is a failure here.
+
+Parameters are checked before a kernel starts. A run that did not execute every cell has failed, whatever the exit
+status of its kernel. `result.json` is written last, so it stands beside complete outputs only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from analysis.inputs import OUT_DIR, VERSION, run_inputs
+from analysis.parameters import NotebookError, ParameterError, Value, check_parameters, source_of
+from analysis.processes import exclusive, follow_parent
+from analysis.provenance import provenance, scrub
+from analysis.tables import digest, write_atomic, write_json
+
+RESULT, FAILURE, INPUTS, NOTEBOOK, LOG = "result.json", "failure.json", "inputs.json", "notebook.ipynb", "log.txt"
+RUNNING = ".running.ipynb"  # papermill writes here while it runs, in place; the page itself appears whole
+
+
+class FolderError(NotebookError):
+    """An output folder that no run may write to."""
+
+    is_usage = True
+
+
+class RunError(NotebookError):
+    """A run that failed; the executed notebook and its log are kept."""
+
+
+class CellFailedError(RunError):
+    """A cell raised an exception."""
+
+
+class KernelDiedError(RunError):
+    """The kernel's process ended before the notebook did."""
+
+
+class NotebookExitError(RunError):
+    """A cell ended the run (`sys.exit`, `quit`), with whatever status."""
+
+
+class NotebookTimeoutError(RunError):
+    """The notebook was not done in its time."""
+
+
+class IncompleteError(RunError):
+    """Cells were never executed, though nothing raised an exception."""
+
+
+def run_notebook(
+    path: Path | str,
+    parameters: Mapping[str, Any],
+    out_dir: Path | str,
+    *,
+    timeout_s: float | None = 3600.0,
+) -> Path:
+    """The `result.json` of one execution of a notebook; beside it the executed notebook, log, tables and figures.
+
+    `parameters`: values, or texts as on the command line. `timeout_s`: for the whole notebook; None: no limit. The
+    kernel is this Python, in the notebook's folder, with `resattn` and `analysis` importable. What an interrupted run
+    with the same inputs left in `out_dir` stays for this one to go on from; with other inputs the folder is emptied.
+
+    Raises: ParameterError, FolderError, FolderInUseError before a kernel starts; RunError after, with the executed
+    notebook and `failure.json` kept and no `result.json`.
+    """
+    follow_parent()
+    path, out_dir = Path(path).resolve(), Path(out_dir).resolve()
+    if OUT_DIR in parameters:
+        raise ParameterError(f"{OUT_DIR} is where the run writes to; give it as the output folder")
+    values = check_parameters(path, parameters)
+    given = {name: values[name] for name in parameters}
+    if OUT_DIR in values:
+        # Relative, as in an interactive session: the page of a run does not tell where its checkout lay.
+        values[OUT_DIR] = given[OUT_DIR] = os.path.relpath(out_dir, path.parent)
+    inputs = run_inputs(path, values)
+    check_folder(out_dir)
+    with exclusive(out_dir / ".lock", what=str(out_dir)):
+        _prepare(out_dir, inputs)
+        start, clock = datetime.now(UTC), time.monotonic()
+        source = digest(path)
+        try:
+            _execute(path, given, out_dir, timeout_s)
+        except RunError as error:
+            record_failure(out_dir, type(error).__name__, str(error))
+            raise
+        return write_json(
+            out_dir / RESULT,
+            {
+                "version": VERSION,
+                "notebook": path.name,
+                "notebook_sha256": source,
+                "parameters": json.loads(json.dumps(values)),
+                "inputs": inputs,
+                "executed": {NOTEBOOK: digest(out_dir / NOTEBOOK)},
+                "tables": _digests(out_dir, "tables"),
+                "figures": _digests(out_dir, "figures"),
+                "elapsed_s": round(time.monotonic() - clock, 3),
+                "provenance": provenance(start=start),
+            },
+        )
+
+
+def read_result(out_dir: Path | str) -> dict[str, Any] | None:
+    """The result in a job's folder; None unless every file that it lists is there as it was written."""
+    out_dir = Path(out_dir)
+    try:
+        result = json.loads((out_dir / RESULT).read_bytes())
+        files = result["executed"] | result["tables"] | result["figures"]
+        whole = result["version"] == VERSION and all(digest(out_dir / name) == sha for name, sha in files.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return result if whole else None
+
+
+def record_failure(out_dir: Path, error: str, message: str) -> None:
+    """Say in a job's folder that its run failed; what papermill had written becomes its page if there is none."""
+    page = out_dir / NOTEBOOK
+    if not page.exists() or page.stat().st_size == 0:  # snakemake makes an empty one
+        _keep_page(_page(out_dir / RUNNING), out_dir, message)
+    write_json(out_dir / FAILURE, {"error": error, "message": scrub(message)})
+
+
+def _digests(out_dir: Path, kind: str) -> dict[str, str]:
+    files = sorted(file for file in (out_dir / kind).rglob("*") if file.is_file() and not file.name.startswith("."))
+    return {str(file.relative_to(out_dir)): digest(file) for file in files}
+
+
+def check_folder(out_dir: Path) -> None:
+    """Refuse a folder that holds what no run wrote: a run may empty its folder. Raises: FolderError."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise FolderError(f"{out_dir} is a file; give a folder")
+    if not out_dir.is_dir() or (out_dir / INPUTS).exists():
+        return
+    ours = {".lock", RESULT, FAILURE, NOTEBOOK, LOG}
+    if strangers := sorted(entry.name for entry in out_dir.iterdir() if entry.name not in ours):
+        raise FolderError(
+            f"{out_dir} holds {strangers[0]!r}, which no notebook run wrote; give a new or an empty folder"
+        )
+
+
+def _prepare(out_dir: Path, inputs: Mapping[str, Any]) -> None:
+    """Leave in the folder only what a run with these inputs may go on from."""
+    remove(out_dir / RESULT)  # first of all: from here on nothing here is a result
+    try:
+        same = json.loads((out_dir / INPUTS).read_bytes()) == inputs
+    except (OSError, ValueError):
+        same = False
+    made = {"tables", "figures", FAILURE, NOTEBOOK, LOG, RUNNING}
+    for entry in out_dir.iterdir():
+        if entry.name != ".lock" and (not same or entry.name in made):
+            remove(entry)
+    if not same:
+        write_json(out_dir / INPUTS, inputs)  # before anything else, so that the folder can be told to be ours
+    for kind in ("tables", "figures"):
+        (out_dir / kind).mkdir()
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# --- papermill ------------------------------------------------------------------------------------------------------
+
+
+def _execute(path: Path, given: Mapping[str, Value], out_dir: Path, timeout_s: float | None) -> None:
+    """Run the notebook and keep it as `notebook.ipynb`, failed or not. Raises: RunError."""
+    with without_iri_grammar():
+        from nbclient.exceptions import CellTimeoutError, DeadKernelError
+        from papermill import execute_notebook
+        from papermill.exceptions import PapermillExecutionError
+
+        from analysis import kernel
+
+    running = out_dir / RUNNING
+    failure: RunError | None = None
+    with closing(kernel.Log(out_dir / LOG)) as log:
+        run = kernel.Run(folder=path.parent, log=log, timeout_s=timeout_s)
+
+        def failed(kind: type[RunError], what: str) -> RunError:
+            where = f", cell {run.cell + 1} (`{run.source}`)" if run.cell is not None else ""
+            return kind(f"{path.name}{where}: {what}; the executed notebook and its log are in {out_dir}")
+
+        late = f"the notebook was not done within its {timeout_s or 0:g} s"
+        log.say(f"{path.name} {json.dumps(given)}")
+        try:
+            execute_notebook(
+                path, running, dict(given), engine_name=kernel.ENGINE, kernel_name="python3", language="python",
+                progress_bar=False, run=run,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            log.say("interrupted")
+            _keep_page(_page(running), out_dir, "interrupted")
+            raise
+        except PapermillExecutionError as error:
+            log.write(re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback)) + "\n")
+            kind = NotebookExitError if error.ename == "SystemExit" else CellFailedError
+            failure = failed(kind, f"{error.ename}: {error.evalue}")
+        except CellTimeoutError:
+            failure = failed(NotebookTimeoutError, late)
+        except kernel.ExitRequested:
+            failure = failed(NotebookExitError, "the cell ended the kernel; a notebook runs to its last cell")
+        except (DeadKernelError, RuntimeError) as error:
+            if run.is_late():  # its kernel took all the time to start
+                failure = failed(NotebookTimeoutError, late)
+            else:
+                failure = failed(KernelDiedError, f"{error} {_ending(run.exit_code)}".strip())
+        page = _page(running)
+        if failure is None:
+            if exits := [
+                o for cell in page["cells"] for o in cell.get("outputs", ()) if o.get("ename") == "SystemExit"
+            ]:
+                failure = failed(
+                    NotebookExitError, f"SystemExit: {exits[0]['evalue']}; a notebook runs to its last cell"
+                )
+            elif skipped := [str(number) for number, cell in enumerate(page["cells"], 1) if _is_unexecuted(cell)]:
+                run.cell = None
+                failure = failed(IncompleteError, f"cells {', '.join(skipped)} were never executed")
+        _keep_page(page, out_dir, str(failure) if failure else None)
+        log.say(str(failure or "done"))
+    if failure:
+        raise failure
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code is None:
+        return ""
+    if exit_code >= 0:
+        return f"(its process exited with {exit_code})"
+    killed = " (out of memory?)" if exit_code == -signal.SIGKILL else ""
+    return f"(its process ended by {signal.Signals(-exit_code).name}{killed})"
+
+
+def _is_unexecuted(cell: Mapping[str, Any]) -> bool:
+    return cell["cell_type"] == "code" and bool(source_of(cell).strip()) and cell.get("execution_count") is None
+
+
+def _page(running: Path) -> dict[str, Any]:
+    """What papermill wrote, or an empty notebook where it did not come that far."""
+    try:
+        return json.loads(running.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def _keep_page(page: dict[str, Any], out_dir: Path, failure: str | None) -> None:
+    """Save the executed notebook in one step, with nothing in it that tells where it ran, or that is not so."""
+    page["metadata"].pop("papermill", None)
+    for cell in page["cells"]:
+        record = cell["metadata"].get("papermill", {})
+        if _is_unexecuted(cell) and record:
+            record["status"] = "pending"  # papermill marks every cell completed once the kernel is gone
+    if failure:
+        note = {
+            "cell_type": "markdown",
+            "id": "failure",
+            "metadata": {},
+            "source": f"This run failed:\n\n```\n{failure}\n```",
+        }
+        page["cells"].insert(0, note)
+    write_atomic(out_dir / NOTEBOOK, scrub(json.dumps(page, indent=1, ensure_ascii=False)) + "\n")
+    (out_dir / RUNNING).unlink(missing_ok=True)
+
+
+@contextmanager
+def without_iri_grammar() -> Iterator[None]:
+    """Import without `rfc3987_syntax`, which takes a second to build a grammar.
+
+    jsonschema takes it if it is there, to check IRIs, which neither notebooks nor profiles have.
+    """
+    name = "rfc3987_syntax"
+    absent = name not in sys.modules
+    if absent:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[name]

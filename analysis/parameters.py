@@ -1,0 +1,193 @@
+"""A notebook's parameters: names, types and defaults from its one `parameters` cell, read without running it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+Value = bool | int | float | str | list[Any] | tuple[Any, ...] | None
+
+
+class NotebookError(Exception):
+    """A notebook that cannot be run, or whose run failed."""
+
+
+class ParameterError(NotebookError, ValueError):
+    """A parameter that the notebook does not have, or of the wrong type, or a `parameters` cell that is none."""
+
+    is_usage = True  # the command's words are off: exit 2
+
+
+def read_parameters(path: Path | str) -> dict[str, Value]:
+    """The names and default values of the notebook's one cell tagged `parameters`, in its order.
+
+    Raises: ParameterError, naming cell and line, unless the cell only assigns literals to names.
+    """
+    path = Path(path)
+    cells = cells_of(path)
+    tags = [set(cell["metadata"].get("tags", ())) for cell in cells]
+    if any("injected-parameters" in of_cell for of_cell in tags):
+        raise ParameterError(f"{path.name} is what a run wrote (it has an `injected-parameters` cell), not a source")
+    tagged = [index for index, of_cell in enumerate(tags) if "parameters" in of_cell]
+    if len(tagged) != 1:
+        found = f"{len(tagged)} cells ({', '.join(str(i + 1) for i in tagged)})" if tagged else "no cell"
+        raise ParameterError(f"{path.name}: {found} tagged `parameters`; a notebook needs exactly one")
+    return _literals(source_of(cells[tagged[0]]), where=f"{path.name}, cell {tagged[0] + 1}")
+
+
+def check_parameters(path: Path | str, given: Mapping[str, Any]) -> dict[str, Value]:
+    """Every parameter of the notebook: its default, or the given value or text brought to the default's type.
+
+    Raises: ParameterError with the nearest names, or the type that was expected.
+    """
+    path, defaults = Path(path), read_parameters(path)
+    for name in given:
+        if name not in defaults:
+            near = get_close_matches(name, defaults, n=2, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(defaults) or 'none'}"
+            raise ParameterError(f"{path.name} has no parameter {name!r} ({hint})")
+    values = dict(defaults)
+    for name, value in given.items():
+        try:
+            values[name] = _coerced(value, defaults[name])
+        except (ValueError, TypeError):
+            raise ParameterError(
+                f"parameter {name} of {path.name} takes {_kind(defaults[name])}, such as {defaults[name]!r}, "
+                f"not {value!r}"
+            ) from None
+    return values
+
+
+def parameter_text(value: Value) -> str:
+    """`value` as the command line takes it: `check_parameters` makes the same value of it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _literals(source: str, where: str) -> dict[str, Value]:
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise ParameterError(f"{where}, line {error.lineno}: no Python ({error.msg})") from error
+    values: dict[str, Value] = {}
+    for statement in statements:
+        line = f"{where}, line {statement.lineno}"
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=node):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as node):
+                pass
+            case ast.Expr(value=ast.Constant(value=str())):
+                continue  # a docstring
+            case _:
+                raise ParameterError(f"{line}: `{_first_line(statement)}` is no `name = literal`")
+        try:
+            value = ast.literal_eval(node)
+            _kind(value)
+        except (ValueError, TypeError):
+            raise ParameterError(
+                f"{line}: `{_first_line(statement)}` computes, or is no number, text, truth value, list or None; "
+                f"papermill would set {name} beside it and not what follows from it"
+            ) from None
+        if name in values:
+            raise ParameterError(f"{line}: {name} is set a second time")
+        values[name] = value
+    return values
+
+
+def _first_line(statement: ast.stmt) -> str:
+    return ast.unparse(statement).splitlines()[0]
+
+
+def _kind(value: Value) -> str:
+    """The type of a default, in words. Raises: TypeError for a type that is no parameter's."""
+    words = {bool: "true or false", int: "an int", float: "a float", str: "text", type(None): "any literal"}
+    if isinstance(value, (list, tuple)):
+        kinds = {_kind(item) for item in value}
+        return "a list of " + (kinds.pop().split()[-1] + "s" if len(kinds) == 1 else "values")
+    if type(value) not in words:
+        raise TypeError(type(value).__name__)
+    return words[type(value)]
+
+
+def _coerced(value: Any, default: Value) -> Value:
+    """`value`, or the value that the text `value` stands for, in the type of `default`.
+
+    Raises: ValueError, TypeError.
+    """
+    if default is None:
+        return _literal(value) if isinstance(value, str) else value
+    if isinstance(default, (list, tuple)):
+        items = _items(value) if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise TypeError(type(items).__name__)
+        return type(default)(_item(item, default, texts=isinstance(value, str)) for item in items)
+    if isinstance(default, str):
+        if not isinstance(value, str):
+            raise TypeError(type(value).__name__)
+        return value
+    if isinstance(value, str):
+        value = _literal(value)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise TypeError(type(value).__name__)
+    return value
+
+
+def _item(item: Any, default: Sequence[Value], *, texts: bool) -> Value:
+    kinds = {type(of_default) for of_default in default}
+    if kinds == {int, float}:
+        kinds = {float}
+    if len(kinds) != 1:
+        _kind(item)
+        return item
+    example = next(of_default for of_default in default if type(of_default) in kinds)
+    if isinstance(item, str) and not isinstance(example, str) and not texts:
+        raise TypeError("str")
+    return _coerced(item, example)
+
+
+def _items(text: str) -> Any:
+    if text.lstrip().startswith("["):
+        return json.loads(text)
+    return [part.strip() for part in text.split(",")] if text.strip() else []
+
+
+def _literal(text: str) -> Value:
+    """`3` -> 3, `1e-3` -> 0.001, `true` -> True, `null` -> None, else the text itself. NaN and infinity are text."""
+    lowered = text.strip().lower()
+    if lowered in ("true", "false", "none", "null"):
+        return {"true": True, "false": False}.get(lowered)
+    for number in (int, float):
+        try:
+            parsed = number(text)
+        except ValueError:
+            continue
+        return parsed if math.isfinite(parsed) else text
+    return _items(text) if text.lstrip().startswith("[") else text
+
+
+def cells_of(path: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook file. Raises: NotebookError if it is none."""
+    try:
+        notebook = json.loads(path.read_bytes())
+        if notebook["nbformat"] != 4:
+            raise NotebookError(f"{path} has notebook format {notebook['nbformat']}; 4 is needed")
+        cells = notebook["cells"]
+        for cell in cells:
+            cell["cell_type"], cell["source"], cell["metadata"].get("tags")
+    except OSError as error:
+        raise NotebookError(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotebookError(f"{path} is no notebook ({error!r})") from error
+    return cells
+
+
+def source_of(cell: Mapping[str, Any]) -> str:
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)

@@ -1,0 +1,70 @@
+"""Notebooks and studies made for one test."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITE_TABLE = "open(f'{out_dir}/tables/t.csv', 'w').write('value\\n1\\n')"
+
+# The report is made from real tables and tested elsewhere. Here a study only has to ask for it.
+COMMAND = """
+import sys, types
+report = types.ModuleType("analysis.report")
+report.build_report = lambda folder: folder / "report" / "index.html"
+sys.modules["analysis.report"] = report
+from analysis.cli import main
+sys.exit(main())
+"""
+
+
+def resattn(*words: object, checkout: Path = ROOT, **environment: str) -> subprocess.Popen[str]:
+    """The command line, started in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *map(str, words)],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_resattn(*words: object, checkout: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line, run to its end."""
+    process = resattn(*words, checkout=checkout, **environment)
+    stdout, stderr = process.communicate(timeout=110)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def wait_for(condition: Callable[[], object], limit_s: float = 60.0) -> None:
+    """Until the condition holds."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def write_notebook(tmp_path: Path) -> Callable[..., Path]:
+    """Write a notebook: name, source of each code cell; `parameters`: of its parameters cell, None for no such cell."""
+
+    def write(name: str, *cells: str, parameters: str | None = 'depth = 56\nout_dir = "out"') -> Path:
+        first = [] if parameters is None else [_cell(parameters, "parameters")]
+        notebook = nbformat.v4.new_notebook(cells=[*first, *map(_cell, cells)])
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, path)
+        return path
+
+    return write
+
+
+def _cell(source: str, *tags: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)} if tags else {})
