@@ -1,0 +1,145 @@
+"""The notebooks: of one shape, without outputs, without logic, and they run."""
+
+from __future__ import annotations
+
+import ast
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from analysis.notebook import run_notebook
+from analysis.parameters import read_parameters
+from analysis.tables import read_table
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+OURS = ("10_variants", "20_depth", "30_cost", "40_receptive_field", "50_train", "60_compare", "80_claims")
+
+
+def _code(name: str) -> list[str]:
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_shape(name: str) -> None:
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    ids = [cell.id for cell in notebook.cells]
+    assert len(ids) == len(set(ids))
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds[0] == "markdown"
+    assert notebook.cells[0].source.startswith("# ")
+    assert "?" in notebook.cells[0].source or name == "80_claims"
+    assert notebook.cells[1].metadata.get("tags") == ["parameters"]
+    assert kinds[-1] == "markdown"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_stripped(name: str) -> None:
+    for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+        assert set(cell.metadata) <= {"tags"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_parameters_are_literals_and_the_folder_is_its_own(name: str) -> None:
+    parameters = read_parameters(FOLDER / f"{name}.ipynb")
+    out_dir = Path(str(parameters["out_dir"]))
+    assert out_dir.parts[:3] == ("..", "results", "interactive")
+    assert out_dir.parts[3] == name
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_logic_that_a_test_would_want_to_reach(name: str) -> None:
+    logic = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.If, ast.IfExp, ast.While, ast.Try, ast.With)
+    for source in _code(name):
+        assert not [ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, logic)]
+        assert max(map(len, source.splitlines())) <= 110
+
+
+def _run(name: str, out: Path, **parameters: Any) -> Path:
+    run_notebook(FOLDER / f"{name}.ipynb", parameters, out, timeout_s=600)
+    for figure in sorted((out / "figures").iterdir()):
+        description = ET.parse(figure).getroot().findtext("{http://www.w3.org/2000/svg}desc")
+        assert description, figure.name
+    assert list((out / "figures").iterdir())
+    return out / "tables"
+
+
+@pytest.mark.slow
+def test_variants_runs(tmp_path: Path) -> None:
+    tables = _run("10_variants", tmp_path / "out", networks=["attention56", "cifar-resnet56"])
+    assert set(read_table(tables / "specs.csv", ["network", "field", "value"])["network"]) == {
+        "attention56",
+        "cifar-resnet56",
+    }
+    read_table(tables / "summary.csv", {"params": int, "params_torchinfo": int})
+    assert [f.name for f in (tmp_path / "out/figures").iterdir()] == ["trunk_and_mask_attention56.svg"]
+
+
+@pytest.mark.slow
+def test_depth_runs(tmp_path: Path) -> None:
+    tables = _run("20_depth", tmp_path / "out")
+    depths = read_table(tables / "depth.csv", {"network": str, "quantity": str, "value": int, "unit": str})
+    assert depths.set_index(["network", "quantity"]).loc[("attention56", "longest_path"), "value"] == 80
+    read_table(tables / "modules.csv", {"network": str, "module": str, "longest_path": int, "said": int})
+    read_table(tables / "article.csv", {"step": str, "said": int, "counted": int, "holds": bool})
+    paths = read_table(tables / "path_lengths.csv", {"network": str, "length": int, "n_paths": int, "share": float})
+    assert sum(paths.loc[paths["network"] == "cifar-resnet110-basic", "n_paths"]) == 2**54
+
+
+@pytest.mark.slow
+def test_cost_runs(tmp_path: Path) -> None:
+    networks = ["attention56", "cifar-attention56"]
+    tables = _run("30_cost", tmp_path / "out", networks=networks, checked=["cifar-attention56"])
+    read_table(tables / "cost.csv", {"network": str, "role": str, "quantity": str, "value": int, "unit": str})
+    checks = read_table(tables / "crosscheck.csv", {"tool": str, "reported": int, "ours": int, "unexplained": int})
+    assert set(checks["tool"]) == {"fvcore", "torchinfo", "torch FlopCounterMode"}
+    assert (checks["unexplained"] == 0).all()
+    assert len(read_table(tables / "published.csv", ["id", "printed", "measured", "verdict"])) >= 12
+
+
+@pytest.mark.slow
+def test_receptive_field_runs(tmp_path: Path) -> None:
+    tables = _run("40_receptive_field", tmp_path / "out", networks=["attention56", "cifar-resnet56"])
+    fields = read_table(tables / "receptive_field.csv", {"network": str, "stage": str, "branch": str, "value": int})
+    assert fields["value"].max() == 1155
+    assert read_table(tables / "gradient.csv", {"agrees": bool})["agrees"].all()
+
+
+@pytest.mark.slow
+def test_train_and_compare_run(tmp_path: Path) -> None:
+    budget = {"dataset": "cluttered-digits", "epochs": 2, "images": 64, "batch_size": 32}
+    for model in ("cifar-attention56", "cifar-resnet11"):
+        for seed in (0, 1):
+            out = tmp_path / f"50_train/{model}-s{seed}"
+            tables = _run("50_train", out, model=model, seed=seed, settings="width=4 test_images=32", **budget)
+            run = read_table(tables / "run.csv", {"network": str, "dataset": str, "seed": int, "test_error_pct": float})
+            assert list(run["dataset"]) == ["cluttered-digits"]
+            assert len(read_table(tables / "epochs.csv", ["epoch", "test_error_pct"])) == 2
+    tables = _run(
+        "60_compare",
+        tmp_path / "60_compare",
+        runs_dir=str(tmp_path / "50_train"),
+        reference="cifar-attention56[width=4]",
+    )
+    assert len(read_table(tables / "runs.csv", ["network", "test_error_pct"])) == 4
+    differences = read_table(tables / "differences.csv", {"network": str, "n": int, "mean": float})
+    assert list(differences["n"]) == [2]
+    read_table(tables / "comparison.csv", {"network": str, "quantity": str, "n": int, "mean": float})
+    drawn = (tmp_path / "60_compare/figures/error_against_size.svg").read_text()
+    assert "cluttered-digits" in drawn
+
+
+@pytest.mark.slow
+def test_claims_runs(tmp_path: Path) -> None:
+    tables = _run("80_claims", tmp_path / "out")
+    claims = read_table(tables / "claims.csv", ["id", "source", "verdict", "why"])
+    assert len(claims) >= 30
+    assert claims["verdict"].notna().all()
