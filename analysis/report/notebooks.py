@@ -1,0 +1,191 @@
+"""An executed notebook as part of a page: nothing in it runs, nothing in it loads, every picture says what it shows."""
+
+from __future__ import annotations
+
+import base64
+import json
+import warnings
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import bleach
+from bleach.css_sanitizer import CSSSanitizer
+from bs4 import BeautifulSoup
+from markupsafe import Markup
+
+from analysis.notebook import without_iri_grammar
+from analysis.report.figures import NO_TEXT, Figure, FigureError, figure
+
+with without_iri_grammar():
+    import nbformat
+    from nbconvert import HTMLExporter
+    from nbformat import NotebookNode
+
+TEMPLATES = Path(__file__).parent / "templates"
+PAGE_BYTES = 600_000  # of one notebook's pictures: the report is to be opened, and sent, as a whole
+TEXT = 60_000  # characters of one output
+
+_TAGS = (
+    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
+    "hr i img kbd li ol p pre s samp small span strong sub summary sup table tbody td tfoot th thead tr u ul var"
+)
+TAGS = frozenset(_TAGS.split())
+ATTRIBUTES = {
+    "*": ["class", "id", "title", "lang"],
+    "a": ["href"],
+    "img": ["src", "alt", "width", "height"],
+    "td": ["colspan", "rowspan", "style"],
+    "th": ["colspan", "rowspan", "scope", "style"],
+    "details": ["open"],
+}
+STYLES = CSSSanitizer(allowed_css_properties=["text-align", "font-weight"])
+
+
+class NotebookPageError(ValueError):
+    """A file that is no notebook."""
+
+
+def notebook_title(path: Path) -> str | None:
+    """The first heading of a notebook; None if it has none or is no notebook."""
+    try:
+        cells = json.loads(path.read_bytes())["cells"]
+        sources = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        lines = (line for source in sources for line in source.splitlines())
+        return next((line.lstrip("# ").strip() for line in lines if line.startswith("# ")), None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class Pages:
+    """Turns executed notebooks into markup; one of it serves many notebooks."""
+
+    def __init__(self) -> None:
+        self._exporter = HTMLExporter(
+            template_name="notebook", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
+        )
+        filters = {
+            "inline_svg": self._svg,
+            "inline_html": self._html,
+            "safe_html": safe_html,
+            "safe_prose": safe_prose,
+            "picture": _picture,
+        }
+        for name, clean in filters.items():
+            self._exporter.register_filter(name, clean)
+        self._drawings = count()
+
+    def body(self, path: Path, *, budget: int = PAGE_BYTES) -> Markup:
+        """The cells and outputs of an executed notebook, sanitised; `budget`: bytes of pictures, at most.
+
+        Raises: NotebookPageError, naming the file.
+        """
+        self._drawings = count()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # on cell ids and the like, which no page shows
+                notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+                _bring_in_bounds(notebook, budget)
+                body, _ = self._exporter.from_notebook_node(notebook)
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError) as error:
+            # nbformat and nbconvert raise whatever a malformed file leads them to.
+            raise NotebookPageError(f"{path.name} cannot be shown ({type(error).__name__}: {error})") from error
+        return Markup(body)  # safe: the template lets through only what the filters have cleaned
+
+    def _svg(self, text: str) -> Markup:
+        try:
+            # Ids are unique on a page: each drawing has a prefix of its own.
+            return drawing(figure(text, name="output", prefix=f"n{next(self._drawings)}"))
+        except FigureError as error:
+            return Markup("<p class='gap'>{}</p>").format(str(error))
+
+    def _html(self, text: str) -> Markup:
+        """Foreign markup; a drawing on its own, as our figures show themselves, is one."""
+        return self._svg(text) if _is_drawing(text) else safe_html(text)
+
+
+def _picture(output: NotebookNode, kind: str) -> Markup:
+    data = "".join(str(output.data[kind]).split())
+    said = output.get("metadata", {})
+    alt = said.get("alt") or said.get(kind, {}).get("alt") or NO_TEXT
+    return Markup("<figure><img src='data:{};base64,{}' alt='{}'></figure>").format(kind, data, str(alt))
+
+
+def drawing(drawn: Figure) -> Markup:
+    """A drawing at its own width, or that of the page where this is less."""
+    width = f" style='max-width:{drawn.width_px:.0f}px'" if drawn.width_px else ""
+    return Markup("<div class='drawing'{}>{}</div>").format(Markup(width), drawn.svg)  # safe: a number
+
+
+def safe_prose(markup: str) -> Markup:
+    """As `safe_html`; a script in prose is somebody's words, so it is shown as text."""
+    soup = BeautifulSoup(markup, "html.parser")
+    for element in soup("script"):
+        element.replace_with(str(element))
+    return safe_html(str(soup))
+
+
+def safe_html(markup: str) -> Markup:
+    """Foreign markup without scripts, styles, forms, frames, or anything that loads; tables may scroll on their own."""
+    soup = BeautifulSoup(markup, "html.parser")
+    for element in soup(["script", "style", "iframe", "object", "embed", "template", "svg", "math", "noscript"]):
+        element.decompose()
+    for image in soup("img"):
+        if not str(image.get("src", "")).startswith("data:image/"):
+            image.replace_with(f"[picture not in this report: {image.get('alt') or image.get('src') or ''}]")
+        elif not image.get("alt"):
+            image["alt"] = NO_TEXT
+    for cell in soup("th"):
+        cell["scope"] = "col" if cell.find_parent("thead") else "row"
+    clean = BeautifulSoup(
+        bleach.clean(
+            str(soup), tags=TAGS, attributes=ATTRIBUTES, css_sanitizer=STYLES, strip=True,
+            protocols={"http", "https", "mailto", "data"},
+        ),
+        "html.parser",
+    )  # fmt: skip
+    for link in clean("a"):
+        if str(link.get("href", "")).startswith("data:"):
+            del link["href"]
+    for number, table in enumerate(clean("table"), start=1):
+        table.wrap(clean.new_tag("div", attrs=_scrolling(f"table {number}")))
+    return Markup(str(clean))  # safe: what bleach let through
+
+
+def _scrolling(name: str) -> dict[str, str]:
+    return {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": name}
+
+
+def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:
+    """Keep what a reader looks at: a heavy picture or a long text is replaced by a word that says so."""
+    pictures = 0
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            for holder, name in ((output, "text"), (output.get("data", {}), "text/plain")):
+                if isinstance(text := holder.get(name), str) and len(text) > TEXT:
+                    holder[name] = text[:TEXT] + "\n[the rest is in the notebook]\n"
+            data = output.get("data", {})
+            for kind in [kind for kind in data if kind.startswith("image/") or _is_drawing(data[kind])]:
+                size = len(data[kind])
+                if pictures + size > budget:
+                    del data[kind]
+                    data["text/plain"] = (
+                        f"[a picture of {size // 1000} kB is in the notebook; it is too heavy for this page]"
+                    )
+                else:
+                    pictures += size
+            for kind in ("image/png", "image/jpeg"):
+                if kind in data and not _is_base64(data[kind]):
+                    del data[kind]
+
+
+def _is_drawing(text: Any) -> bool:
+    return isinstance(text, str) and text.lstrip().startswith("<svg")
+
+
+def _is_base64(text: Any) -> bool:
+    try:
+        base64.b64decode("".join(str(text).split()), validate=True)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,317 @@
+"""Small studies for the report's tests. Every number here is made up; only the shapes are those of real studies."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, VERSION
+from analysis.report.reading import PLAN, STUDY
+from analysis.tables import digest, write_json, write_table
+
+HOSTILE = '<script>alert("x")</script>'
+DATASET = "made-up-digits (fixture)"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PROVENANCE = {
+    "commit": COMMIT,
+    "dirty": True,
+    "versions": {"python": "3.11.0", "torch": "0.0.1"},
+    "platform": "test",
+    "cpu": "a made-up processor",
+    "cpus": 2,
+    "threads": 1,
+    "device": "cpu",
+    "start": "2020-01-01T00:00:00+00:00",
+    "elapsed_s": 1.5,
+}
+DRAWING = """<?xml version="1.0" encoding="utf-8"?>
+<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">
+<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="648pt" height="200pt"
+ viewBox="0 0 648 200" role="img" aria-labelledby="t d"><title id="t">A made-up figure.</title>
+<desc id="d">A made-up figure. It shows a line that rises from 1 to 3.</desc><style>*{stroke-linejoin:round}</style>
+<defs><clipPath id="clip"><rect width="600" height="180"/></clipPath></defs>
+<g clip-path="url(#clip)"><path id="line" d="M 10 190 L 600 20" style="fill:none;stroke:currentColor"/>
+<use xlink:href="#line" y="5"/></g><text x="10" y="20" fill="currentColor">layers</text></svg>
+"""
+
+# network -> claimed, trunk, longest, all layers
+DEPTHS = {"attention56": (56, 56, 80, 111), "resnet50": (50, 50, 50, 54), "resnet152": (152, 152, 152, 156)}
+MODULES = {"stage1.module1": (26, 12, 6, 20), "stage2.module1": (20, 12, 6, 14), "stage3.module1": (14, 12, 6, 8)}
+TRAINED = {"cifar-attention56": (56, 74), "cifar-resnet56": (56, 56), "cifar-resnet74": (74, 74)}
+
+ANALYSES = ("10_variants", "20_depth", "30_cost", "40_receptive_field", "60_compare", "80_claims")
+
+
+def whole(folder: Path, *, seeds: int = 2) -> Path:
+    """A study in which every job is done."""
+    trainings = [f"50_train/{network}-s{seed}" for network in TRAINED for seed in range(seeds)]
+    jobs = [*ANALYSES[:4], *trainings, *ANALYSES[4:]]
+    write_json(folder / PLAN, {"version": 1, "jobs": {name: {"after": []} for name in jobs}})
+    write_json(
+        folder / STUDY,
+        {"version": 1, "profile": "quick", "jobs": {name: {"state": "done", "message": None} for name in jobs}},
+    )
+    for name in jobs:
+        done(folder, name, TABLES.get(name) or training_tables(name, seeds))
+    return folder
+
+
+def done(folder: Path, name: str, tables: dict[str, list[dict[str, Any]]]) -> Path:
+    """A job that came to its end, with tables, one figure and its executed notebook."""
+    place = folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    for table, rows in tables.items():
+        write_table(pd.DataFrame(rows), place / "tables" / f"{table}.csv", PROVENANCE)
+    (place / "figures").mkdir(exist_ok=True)
+    (place / "figures" / "made_up.svg").write_text(DRAWING)
+    write_notebook(place)
+    write_json(place / INPUTS, {})
+    (place / LOG).write_text("said on the way\n")
+    files = {
+        kind: {str(f.relative_to(place)): digest(f) for f in sorted((place / kind).glob("*"))}
+        for kind in ("tables", "figures")
+    }
+    write_json(
+        place / RESULT,
+        {
+            "version": VERSION,
+            "notebook": f"{name.split('/')[0]}.ipynb",
+            "parameters": parameters(name),
+            "inputs": {},
+            "executed": {NOTEBOOK: digest(place / NOTEBOOK)},
+            **files,
+            "elapsed_s": 12.5,
+            "provenance": PROVENANCE,
+        },
+    )
+    return place
+
+
+def failed(folder: Path, name: str, *, message: str = "cell 3 (`1 / 0`): ZeroDivisionError: division by zero") -> Path:
+    """A job whose notebook stopped with an error: kept are the notebook, the log and the reason."""
+    place = folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    error = {
+        "output_type": "error",
+        "ename": "ZeroDivisionError",
+        "evalue": "division by zero",
+        "traceback": ["\x1b[31mZeroDivisionError\x1b[0m: division by zero", HOSTILE],
+    }
+    write_notebook(place, code("1 / 0", [error]))
+    write_json(place / INPUTS, {})
+    write_json(place / FAILURE, {"error": "CellFailedError", "message": message})
+    (place / LOG).write_text(f"the last words of the kernel {HOSTILE}\n")
+    return place
+
+
+def parameters(name: str) -> dict[str, Any]:
+    return {"seed": int(name.rpartition("-s")[2])} if name.startswith("50_train/") else {}
+
+
+def write_notebook(place: Path, *cells: dict[str, Any]) -> None:
+    """An executed notebook with everything that a notebook may hold, hostile parts among it."""
+    frame = (
+        "<style>td {color: red}</style><table border='1'><thead><tr><th>network</th></tr></thead>"
+        f"<tbody><tr><td>{escape(HOSTILE)}</td></tr></tbody></table>"
+    )
+    remote = (
+        "<img src='https://example.org/pixel.png'><iframe src='https://example.org'></iframe>"
+        "<a href='javascript:alert(1)'>a</a>"
+    )
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": f"printed {HOSTILE}\n"},
+        display({"text/html": frame, "text/plain": "frame"}),
+        display({"text/html": remote}),
+        display({"text/html": DRAWING.partition("?>\n")[2].partition("?>\n")[2] or DRAWING[DRAWING.index("<svg") :]}),
+        display({"image/svg+xml": DRAWING}),
+        display({"image/png": "iVBORw0KGgo="}),
+        display({"application/javascript": "alert(1)"}),
+    ]
+    page = {
+        "cells": [
+            {
+                "cell_type": "markdown",
+                "id": "m",
+                "metadata": {},
+                "source": f"# A made-up notebook\n\nIts *question* {HOSTILE}",
+            },
+            code("n = 3  # a comment", []),
+            code("show(n)", outputs),
+            *cells,
+        ],
+        "metadata": {"language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    (place / NOTEBOOK).write_text(json.dumps(page))
+
+
+def code(source: str, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "id": f"c{abs(hash(source)) % 10**8}",
+        "metadata": {},
+        "execution_count": 1,
+        "source": source,
+        "outputs": outputs,
+    }
+
+
+def display(data: dict[str, str]) -> dict[str, Any]:
+    return {"output_type": "display_data", "metadata": {}, "data": data}
+
+
+def depth_rows() -> list[dict[str, Any]]:
+    notions = ("claimed_depth", "trunk_depth", "longest_path", "weighted_layers")
+    return [
+        {"network": network, "quantity": notion, "value": value, "unit": "layers"}
+        for network, values in DEPTHS.items()
+        for notion, value in zip(notions, values, strict=True)
+    ]
+
+
+def module_rows() -> list[dict[str, Any]]:
+    columns = ("longest_path", "trunk_path", "branch_path", "mask_path")
+    return [{"network": "attention56", "module": m, **dict(zip(columns, v, strict=True))} for m, v in MODULES.items()]
+
+
+def cost_rows() -> list[dict[str, Any]]:
+    values = {  # network -> quantity -> trunk, mask, shortcut
+        "attention56": {
+            "params": (21_000_000, 7_000_000, 3_000_000),
+            "macs": (4_000_000_000, 1_700_000_000, 300_000_000),
+        },
+        "resnet152": {"params": (57_000_000, 0, 3_000_000), "macs": (11_000_000_000, 0, 500_000_000)},
+    }
+    return [
+        {"network": network, "role": role, "quantity": q, "value": value, "unit": ""}
+        for network, quantities in values.items()
+        for q, by_role in quantities.items()
+        for role, value in zip(("trunk", "mask", "shortcut"), by_role, strict=True)
+    ]
+
+
+def sight_rows() -> list[dict[str, Any]]:
+    sides = {
+        ("attention56", "mask"): (355, 707, 1155),
+        ("attention56", "trunk"): (51, 123, 427),
+        ("resnet152", "trunk"): (43, 400, 1451),
+    }
+    return [
+        {"network": network, "stage": f"stage{k}", "branch": branch, "value": side, "unit": "px"}
+        for (network, branch), by_stage in sides.items()
+        for k, side in enumerate(by_stage, start=1)
+    ]
+
+
+def run_row(network: str, seed: int) -> dict[str, Any]:
+    trunk, longest = TRAINED[network]
+    return {
+        "network": network,
+        "dataset": DATASET,
+        "seed": seed,
+        "epochs": 4,
+        "images": 2000,
+        "test_error_pct": 30.0 + longest / 10 + seed,
+        "images_per_s": 100.0,
+        "elapsed_s": 20.0,
+        "params": 1_000_000 + longest,
+        "macs": 100_000_000,
+        "trunk_depth": trunk,
+        "longest_path": longest,
+        "weighted_layers": longest,
+    }
+
+
+def difference_row(network: str, n: int = 2, p_value: float | None = None) -> dict[str, Any]:
+    return {
+        "network": network,
+        "reference": "cifar-attention56",
+        "n": n,
+        "mean": -1.25,
+        "low": -2.0,
+        "high": -0.5,
+        "p_value": p_value,
+        "unit": "points of %",
+        "note": "a made-up note",
+    }
+
+
+def training_tables(name: str, seeds: int) -> dict[str, list[dict[str, Any]]]:
+    network, _, seed = name.removeprefix("50_train/").rpartition("-s")
+    return {"run": [run_row(network, int(seed))]} if network in TRAINED else {}
+
+
+VERDICTS = ("confirmed", "refuted", "matches under another definition", "depends on the reading", "not testable here")
+
+
+def claim_rows(n: int = 12) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"source{k % 3}.row.{k}",
+            "source": f"source{k % 3}",
+            "place": f"Table {k}",
+            "quote": f"a made-up sentence {HOSTILE}",
+            "subject": ("attention56", "resnet152 stride_on=1x1", "attention56 | resnet50", HOSTILE)[k % 4],
+            "quantity": ("params", "depth", "= 3 * {attention56:params}", "cost")[k % 4],
+            "definition": "counted",
+            "printed": ("31.9 M", "56 layers", "6.2 G", "< 152")[k % 4],
+            "measured": "" if k % 5 == 4 else "31.81 M",
+            "verdict": VERDICTS[k % 5],
+            "definition_used": "counted",
+            "reading": "default",
+            "why": "made up",
+            "note": "",
+        }
+        for k in range(n)
+    ]
+
+
+PUBLISHED = [
+    {
+        "id": "p.1",
+        "source": "source0",
+        "place": "Table 2",
+        "subject": "attention56",
+        "quantity": "params",
+        "printed": "31.9 M",
+        "measured": "31.81 M",
+        "verdict": "refuted",
+        "why": "",
+    },
+]
+CROSSCHECK = [
+    {
+        "network": "attention56",
+        "tool": "a tool",
+        "version": "1",
+        "quantity": "macs",
+        "definition": "its own",
+        "reported": 110,
+        "ours": 100,
+        "difference": 10,
+        "explained_by": "batch norm: 10",
+        "unexplained": 0,
+        "uncounted": "",
+    },
+]
+ARTICLE = [
+    {"network": "attention56", "step": "mask of stage 1", "said": 14, "counted": 20, "holds": False},
+    {"network": "attention56", "step": "the whole", "said": 80, "counted": 80, "holds": True},
+]
+
+TABLES: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "10_variants": {"specs": [{"network": "attention56", "field": "p", "value": "1"}]},
+    "20_depth": {"depth": depth_rows(), "modules": module_rows(), "article": ARTICLE},
+    "30_cost": {"cost": cost_rows(), "published": PUBLISHED, "crosscheck": CROSSCHECK},
+    "40_receptive_field": {"receptive_field": sight_rows()},
+    "60_compare": {
+        "runs": [run_row(network, seed) for network in TRAINED for seed in range(2)],
+        "differences": [difference_row("cifar-resnet56"), difference_row("cifar-resnet74")],
+    },
+    "80_claims": {"claims": claim_rows()},
+}

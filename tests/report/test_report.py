@@ -1,0 +1,659 @@
+"""The report: made from any study, loads nothing, hides nothing, and is never half written."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import studies
+from bs4 import BeautifulSoup
+from studies import DRAWING, HOSTILE
+
+import analysis.report.build as build
+from analysis import stats
+from analysis.report import ReportError, build_report, facts
+from analysis.report.figures import NO_TEXT, FigureError, figure
+from analysis.report.notebooks import safe_html
+from analysis.report.words import anchor, duration, label, listing, number, short
+from analysis.tables import write_json
+
+STYLE = (Path(build.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+
+
+def half(folder: Path) -> Path:
+    """Two analyses and one training run are done, the rest was never begun."""
+    studies.whole(folder)
+    for name in ("30_cost", "40_receptive_field", "60_compare", "80_claims"):
+        _remove(folder / name)
+    for run in sorted((folder / "50_train").iterdir())[1:]:
+        _remove(run)
+    return folder
+
+
+def empty(folder: Path) -> Path:
+    return folder
+
+
+def only_failed(folder: Path) -> Path:
+    for name in (*studies.ANALYSES, "50_train/cifar-attention56-s0"):
+        studies.failed(folder, name)
+    return folder
+
+
+def hostile(folder: Path) -> Path:
+    """Every text that a study can bring onto a page tries to be markup."""
+    studies.whole(folder)
+    depth = [{**row, "network": f"attention56{HOSTILE}"} for row in studies.depth_rows()]
+    studies.done(folder, "20_depth", {"depth": depth, "article": [{**studies.ARTICLE[0], "step": HOSTILE}]})
+    runs = [{**studies.run_row("cifar-resnet56", 0), "network": HOSTILE, "dataset": HOSTILE}]
+    studies.done(folder, "60_compare", {"runs": runs, "differences": [studies.difference_row(HOSTILE)]})
+    studies.failed(folder, "30_cost", message=HOSTILE)
+    write_json(folder / "study.json", {"version": 1, "profile": HOSTILE, "jobs": {HOSTILE: {"state": "not run"}}})
+    return folder
+
+
+@pytest.fixture(params=[studies.whole, half, empty, only_failed, hostile], ids=lambda make: make.__name__)
+def report(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The folder of a report."""
+    make: Callable[[Path], Path] = request.param
+    return build_report(make(tmp_path)).parent
+
+
+def _pages(report: Path) -> Iterator[tuple[Path, BeautifulSoup]]:
+    for path in sorted(report.rglob("*.html")):
+        yield path, BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def _index(study: Path) -> BeautifulSoup:
+    return BeautifulSoup(build_report(study).read_text(encoding="utf-8"), "html.parser")
+
+
+def _words(element: object) -> str:
+    return " ".join(element.get_text(" ").split())  # type: ignore[attr-defined]
+
+
+def _remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
+
+
+# --- every page of every study --------------------------------------------------------------------------------------
+
+
+def test_no_page_loads_anything(report: Path) -> None:
+    for path, page in _pages(report):
+        for element in page(True):
+            assert element.name not in ("link", "iframe", "object", "embed", "base", "audio", "video"), path
+            for name in ("src", "srcset", "data", "action", "xlink:href", "poster", "background"):
+                value = element.get(name, "")
+                assert not value or value.startswith(("data:image/", "#")), (path, element.name, name)
+            assert not re.search(r"url\((?!#)", element.get("style", "")), path
+        for style in page("style"):
+            assert not re.search(r"url\(|@import", style.get_text()), path
+        policy = page.find("meta", attrs={"http-equiv": "Content-Security-Policy"})
+        assert policy is not None
+        assert "default-src 'none'" in str(policy["content"])
+
+
+def test_only_our_own_script_may_run(report: Path) -> None:
+    for path, page in _pages(report):
+        policy = str(page.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"])  # type: ignore[index]
+        scripts = page("script")
+        assert len(scripts) == (path.name == "index.html")
+        for script in scripts:
+            digest = base64.b64encode(hashlib.sha256(script.get_text().encode()).digest()).decode()
+            assert f"script-src 'sha256-{digest}'" in policy
+        for element in page(True):
+            assert not any(name.startswith("on") for name in element.attrs), (path, element)
+            assert not str(element.get("href", "")).strip().lower().startswith(("javascript:", "data:")), path
+
+
+def test_every_figure_says_what_it_shows(report: Path) -> None:
+    for path, page in _pages(report):
+        for drawing in page("svg"):
+            assert drawing.get("role") == "img", path
+            assert len(str(drawing.get("aria-label", ""))) > 10, path
+        assert all(picture.get("alt") for picture in page("img")), path
+
+
+def test_every_link_leads_somewhere(report: Path) -> None:
+    pages = dict(_pages(report))
+    ids = {path: [str(element["id"]) for element in page(id=True)] for path, page in pages.items()}
+    for path, page in pages.items():
+        assert len(ids[path]) == len(set(ids[path])), path
+        for link in page("a"):
+            file, _, fragment = unquote(str(link.get("href", ""))).partition("#")
+            target = (path.parent / file).resolve() if file else path
+            assert target in pages, (path, link)
+            assert not fragment or fragment in ids[target], (path, link)
+        for labelled in page(attrs={"aria-labelledby": True}):
+            assert set(str(labelled["aria-labelledby"]).split()) <= set(ids[path]), path
+
+
+def test_tables_and_headings_are_ready_for_a_screen_reader(report: Path) -> None:
+    for path, page in _pages(report):
+        assert page.html is not None
+        assert page.html.get("lang") == "en"
+        assert len(page("h1")) >= 1, path
+        assert len(page("main")) == 1
+        assert all(cell.get("scope") in ("col", "row") for cell in page("th")), path
+        for region in page(attrs={"role": "region"}):
+            assert region.get("aria-label"), path
+            assert region.get("tabindex") == "0", path
+
+
+def test_a_report_is_light_enough_to_send(report: Path) -> None:
+    assert sum(path.stat().st_size for path in report.rglob("*")) < build.MAX_BYTES
+
+
+# --- what the page says ---------------------------------------------------------------------------------------------
+
+
+def test_the_opening_answers_the_question(tmp_path: Path) -> None:
+    page = _index(studies.whole(tmp_path))
+    opening = _words(page.find(id="answer"))
+    assert "What does the 56 in Attention-56 count?" in opening
+    assert "Named 56, really 80." in opening
+    assert "111 are executed in all" in opening
+    assert "56 + 14 + 8 + 2 = 80" in opening
+    assert "31.0\N{NO-BREAK SPACE}M parameters" in opening.replace("31.0 M", "31.0\N{NO-BREAK SPACE}M")
+    assert "1,155 px with the masks" in opening
+    assert "427 px without" in opening
+    assert studies.DATASET in opening
+    assert "2 seeds each" in opening
+    assert "not whole" not in opening
+
+
+def test_the_opening_follows_the_tables(tmp_path: Path) -> None:
+    studies.whole(tmp_path)
+    rows = [
+        {**row, "value": row["value"] + 1} if row["quantity"] == "longest_path" else row for row in studies.depth_rows()
+    ]
+    studies.done(tmp_path, "20_depth", {"depth": rows, "modules": studies.module_rows()})
+    opening = _words(_index(tmp_path).find(id="answer"))
+    assert "really 81" in opening
+    assert "= 80" not in opening  # the modules no longer add up to it, so no sum is shown
+
+
+def test_the_strip_has_one_cell_a_layer(tmp_path: Path) -> None:
+    page = _index(studies.whole(tmp_path))
+    bars = page.select(".strip .bar")
+    cells = [sum(int(re.sub(r"\D", "", str(part["style"]))) for part in bar.select(".part")) for bar in bars]
+    assert cells == [56, 80]
+
+
+def test_every_claim_has_a_row_to_link_to(tmp_path: Path) -> None:
+    page = _index(studies.whole(tmp_path))
+    rows = page.select("#ledger tbody tr")
+    claims = studies.claim_rows()
+    assert [row["id"] for row in rows] == [f"claim-{claim['id']}" for claim in claims]
+    for row, claim in zip(rows, claims, strict=True):
+        assert row["data-verdict"] == claim["verdict"]
+        assert row["data-source"] == claim["source"]
+        assert claim["verdict"] in row.get_text()
+        assert claim["quote"] in row.get_text()
+        assert row.find("a", href=f"#{row['id']}") is not None
+    form = page.find(id="filters")
+    assert form is not None
+    assert form.has_attr("hidden")
+    assert not any(row.has_attr("hidden") for row in rows)
+    offered = [option["value"] for option in page.select("#filters select[name=verdict] option")]
+    assert offered == ["", *studies.VERDICTS]
+    assert {"attention56", "resnet50", "resnet152"} <= {o["value"] for o in page.select("select[name=subject] option")}
+
+
+def test_claims_with_one_anchor_are_told_apart(tmp_path: Path) -> None:
+    rows = [{**studies.claim_rows(1)[0], "id": id} for id in ("a b", "a  b", "a/b")]
+    studies.done(tmp_path, "80_claims", {"claims": rows})
+    ids = [row["id"] for row in _index(tmp_path).select("#ledger tbody tr")]
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize(
+    ("seeds", "p_value", "said"),
+    [
+        (2, None, "no order of the networks is claimed"),
+        (5, 0.01, "no order of the networks is claimed"),  # whatever a table says
+        (6, 0.5, "No difference between CIFAR Attention-56 and CIFAR ResNet-56 is shown."),
+        (6, 0.03, "CIFAR Attention-56 errs 1.2 points less than CIFAR ResNet-56 (p = 0.03)."),
+    ],
+)
+def test_few_seeds_allow_no_claim(tmp_path: Path, seeds: int, p_value: float | None, said: str) -> None:
+    runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(seeds)]
+    differences = [studies.difference_row("cifar-resnet56", seeds, p_value)]
+    studies.done(tmp_path, "60_compare", {"runs": runs, "differences": differences})
+    page = _index(tmp_path)
+    for id in ("answer", "training"):
+        assert said in _words(page.find(id=id))
+        assert f"{seeds} seeds" in _words(page.find(id=id))
+    assert "errs" not in _words(page.find(id="answer")) or p_value == 0.03
+
+
+def test_an_interval_around_zero_shows_no_difference(tmp_path: Path) -> None:
+    runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(6)]
+    row = {**studies.difference_row("cifar-resnet56", 6, 0.03), "high": 0.5}
+    studies.done(tmp_path, "60_compare", {"runs": runs, "differences": [row]})
+    assert "No difference between" in _words(_index(tmp_path).find(id="answer"))
+
+
+def test_the_fewest_seeds_are_those_of_the_statistics() -> None:
+    assert facts.LEAST_SEEDS == stats.LEAST_PAIRS
+
+
+def test_seeds_that_not_all_networks_share_do_not_count(tmp_path: Path) -> None:
+    runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(6)][:-1]
+    studies.done(tmp_path, "60_compare", {"runs": runs})
+    opening = _words(_index(tmp_path).find(id="answer"))
+    assert "5 seeds each" in opening
+    assert "no order of the networks is claimed" in opening
+
+
+def test_runs_are_shown_without_their_comparison(tmp_path: Path) -> None:
+    studies.whole(tmp_path)
+    _remove(tmp_path / "60_compare")
+    training = _words(_index(tmp_path).find(id="training"))
+    assert "6 runs" in training
+    assert "36.10" in training
+    assert "60_compare.ipynb has not run" in training
+
+
+def test_how_it_was_made(tmp_path: Path) -> None:
+    made = _words(_index(studies.whole(tmp_path)).find(id="made"))
+    assert studies.COMMIT in made
+    assert "with changes that were not committed" in made
+    assert studies.DATASET in made
+    assert "Seeds 0, 1" in made
+    assert "a made-up processor" in made
+    assert "torch 0.0.1" in made.replace("\N{NO-BREAK SPACE}", " ")
+    assert "2 min 30 s" in made.replace("\N{NO-BREAK SPACE}", " ")  # 12 jobs of 12.5 s
+
+
+def test_each_executed_notebook_is_a_page(tmp_path: Path) -> None:
+    index = build_report(studies.whole(tmp_path))
+    pages = {path.stem for path in (index.parent / "pages").iterdir()}
+    assert pages == {job.replace("/", "-") for job in (*studies.ANALYSES, *_trainings())}
+    text = (index.parent / "pages" / "20_depth.html").read_text(encoding="utf-8")
+    page = BeautifulSoup(text, "html.parser")
+    assert "A made-up notebook" in _words(page.h1)
+    assert page.select_one(".code .highlight") is not None
+    assert len(page("svg")) == 2
+    assert f"printed {HOSTILE}" in page.get_text()
+    assert page.select_one(".scroll table thead th") is not None
+
+
+def _trainings() -> list[str]:
+    return [f"50_train/{network}-s{seed}" for network in studies.TRAINED for seed in range(2)]
+
+
+# --- what is missing ------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_folder_gives_a_report_that_says_how_to_fill_it(tmp_path: Path) -> None:
+    study = tmp_path / "quick"
+    study.mkdir()
+    page = _index(study)
+    text = _words(page)
+    for notebook in ("20_depth", "30_cost", "40_receptive_field", "50_train", "80_claims"):
+        assert f"{notebook}.ipynb has not run. resattn study quick runs it." in text
+    assert "0 of 7 jobs are done" in text
+
+
+def test_half_a_study_says_what_is_not_there(tmp_path: Path) -> None:
+    page = _index(half(tmp_path))
+    assert "really 80" in _words(page.find(id="answer"))
+    assert "3 of 12 jobs are done; not run:" in _words(page.find(id="answer"))
+    assert "30_cost.ipynb has not run" in _words(page.find(id="cost"))
+    assert "1 run of 6 asked for" in _words(page.find(id="training"))
+    assert "One network alone allows no comparison" in _words(page.find(id="answer"))
+
+
+def test_a_failed_run_shows_its_error_its_notebook_and_its_log(tmp_path: Path) -> None:
+    studies.whole(tmp_path)
+    _remove(tmp_path / "30_cost")
+    studies.failed(tmp_path, "30_cost")
+    page = _index(tmp_path)
+    assert "ZeroDivisionError" in _words(page.find(id="cost"))
+    assert "failed: 30_cost" in _words(page.find(id="answer"))
+    assert page.select_one("#cost a[href='pages/30_cost.html']") is not None
+    assert page.select_one("#notebooks td.state-failed") is not None
+    notebook = BeautifulSoup(
+        (tmp_path / "report" / "pages" / "30_cost.html").read_text(encoding="utf-8"), "html.parser"
+    )
+    assert "division by zero" in _words(notebook.select_one("pre.error"))
+    assert f"the last words of the kernel {HOSTILE}" in notebook.select_one("#log + pre").get_text()  # type: ignore[union-attr]
+
+
+def test_an_unfinished_run_is_called_so(tmp_path: Path) -> None:
+    write_json(tmp_path / "20_depth" / "inputs.json", {})
+    assert "20_depth.ipynb ended (unfinished) before it wrote depth.csv" in _words(_index(tmp_path).find(id="depth"))
+
+
+def test_an_altered_table_is_not_shown(tmp_path: Path) -> None:
+    studies.whole(tmp_path)
+    table = tmp_path / "20_depth" / "tables" / "depth.csv"
+    table.write_text(table.read_text().replace("80", "90"))
+    page = _index(tmp_path)
+    assert "90" not in _words(page.find(id="question"))
+    assert re.search(
+        r"depth.csv: found sha256 \w+; expected \w+, as its provenance says", _words(page.find(id="depth"))
+    )
+    assert page.select_one("#notebooks td.state-altered") is not None
+
+
+def test_a_table_without_a_needed_column_is_a_gap(tmp_path: Path) -> None:
+    studies.done(tmp_path, "20_depth", {"depth": [{"network": "attention56", "value": 1}]})
+    assert "expected also quantity" in _words(_index(tmp_path).find(id="depth"))
+
+
+@pytest.mark.parametrize(
+    "rubbish", ["", "{", "[]", '{"nbformat": 4}', '{"nbformat": 4, "nbformat_minor": 5, "cells": [1]}']
+)
+def test_rubbish_in_place_of_files_is_survived(tmp_path: Path, rubbish: str) -> None:
+    studies.whole(tmp_path)
+    for name in (
+        "study.json",
+        "plan.json",
+        "20_depth/notebook.ipynb",
+        "30_cost/result.json",
+        "40_receptive_field/failure.json",
+    ):
+        (tmp_path / name).write_text(rubbish)
+    page = _index(tmp_path)
+    assert "really 80" in _words(page.find(id="answer"))
+    assert "cannot be shown" in (tmp_path / "report" / "pages" / "20_depth.html").read_text(encoding="utf-8")
+
+
+def test_a_name_with_markup_shows_as_text(tmp_path: Path) -> None:
+    page = _index(hostile(tmp_path))
+    for id in ("answer", "depth", "training", "claims", "notebooks"):
+        assert HOSTILE in page.find(id=id).get_text(), id  # type: ignore[union-attr]
+    assert len(page("script")) == 1
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def test_drawings_share_a_page_without_sharing_ids() -> None:
+    first, second = (figure(DRAWING, name="made_up", prefix=p) for p in ("a", "b"))
+    assert "url(#a-clip)" in first.svg
+    assert 'id="a-clip"' in first.svg
+    assert '"#a-line"' in first.svg
+    assert "url(#b-clip)" in second.svg
+    assert "a-clip" not in second.svg
+    assert first.alt == "A made-up figure. It shows a line that rises from 1 to 3."
+    assert first.title == "A made-up figure."
+    assert first.width_px == 864
+    assert "<style" not in first.svg  # its rules would reach the whole page
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "<script>alert(1)</script>",
+        "<foreignObject><p xmlns='http://www.w3.org/1999/xhtml'>x</p></foreignObject>",
+        "<image href='https://example.org/a.png'/>",
+        "<use href='other.svg#a'/>",
+        "<rect onload='alert(1)'/>",
+        "<rect style='fill:url(https://example.org/a)'/>",
+        "<rect fill='url(//example.org/a)'/>",
+        "<a href='https://example.org'><text>x</text></a>",
+        "<style>@import 'https://example.org/a.css';</style>",
+    ],
+)
+def test_a_drawing_can_neither_run_nor_load(part: str) -> None:
+    drawn = figure(f"<svg xmlns='http://www.w3.org/2000/svg'><g>{part}</g></svg>", name="x", prefix="p")
+    assert not re.search(r"<script|foreign|example|other\.svg|onload|import", drawn.svg)
+    assert drawn.alt == NO_TEXT
+
+
+@pytest.mark.parametrize("words", ["fill='#0072b2'", "style='font: 9px sans-serif; fill: #0072b2'"])
+def test_coloured_words_can_be_read_in_both_themes(words: str) -> None:
+    drawn = figure(f"<svg xmlns='http://www.w3.org/2000/svg'><text {words}>trunk</text></svg>", name="x", prefix="p")
+    assert 'fill="#0072b2"' in drawn.svg
+    assert 'fill:color-mix(in srgb, #0072b2 55%, var(--ink))"' in drawn.svg
+    assert drawn.svg.count("fill:") == 2  # of the drawing, and of the words
+
+
+def test_words_on_a_coloured_ground_stay_white() -> None:
+    drawn = figure("<svg xmlns='http://www.w3.org/2000/svg'><text fill='#fdfdfd'>x</text></svg>", name="x", prefix="p")
+    assert 'fill="#fdfdfd"' in drawn.svg
+    assert "color-mix" not in drawn.svg
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_mixed_words_reach_the_contrast(theme: str) -> None:
+    plots = pytest.importorskip("analysis.plots")
+    ink, paper = _themes()[theme]["ink"], _themes()[theme]["paper"]
+    for hue in [*plots.ROLES.values(), *(colour for colour, _ in plots.NETWORKS.values())]:
+        parts = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (hue, ink)]
+        mixed = "#" + "".join(f"{round(0.55 * a + 0.45 * b):02x}" for a, b in zip(*parts, strict=True))
+        assert _contrast(mixed, paper) >= 4.5, hue
+
+
+def test_an_embedded_picture_stays() -> None:
+    data = "data:image/png;base64,iVBORw0KGgo="
+    names = "xmlns='http://www.w3.org/2000/svg' xmlns:xlink='http://www.w3.org/1999/xlink'"
+    svg = f"<svg {names}><image xlink:href='{data}'/></svg>"
+    assert data in figure(svg, name="x", prefix="p").svg
+
+
+@pytest.mark.parametrize("text", ["", "no drawing", "<html/>", "<svg"])
+def test_what_is_no_drawing_is_named(text: str) -> None:
+    with pytest.raises(FigureError, match=r"^x is no SVG"):
+        figure(text, name="x", prefix="p")
+
+
+def test_a_figure_that_cannot_be_shown_is_a_gap(tmp_path: Path) -> None:
+    studies.whole(tmp_path)
+    (tmp_path / "20_depth" / "figures" / "broken.svg").write_text("<svg")
+    heavy = DRAWING.replace("</svg>", f"<path d='{'M 0 0 ' * build.FIGURE_BYTES}'/></svg>")
+    (tmp_path / "20_depth" / "figures" / "heavy.svg").write_text(heavy)
+    depth = _words(_index(tmp_path).find(id="depth"))
+    assert "broken is no SVG" in depth
+    assert "heavy.svg is too heavy for this page" in depth
+
+
+def test_figures_about_the_subject_come_first(tmp_path: Path) -> None:
+    studies.done(tmp_path, "40_receptive_field", {"receptive_field": studies.sight_rows()})
+    names = [f"{kind}_{n}" for kind in ("by_stage", "over_image") for n in ("attention56", "cifar-attention56")]
+    for name in names:
+        (tmp_path / "40_receptive_field" / "figures" / f"{name}.svg").write_text(DRAWING)
+    page = _index(tmp_path)
+    shown = [str(f["id"]).removeprefix("figure-40_receptive_field-") for f in page.select("#sight > figure")]
+    folded = [str(f["id"]).removeprefix("figure-40_receptive_field-") for f in page.select("#sight details figure")]
+    assert shown == ["over_image_attention56", "by_stage_attention56", "made_up"]
+    assert folded == ["over_image_cifar-attention56", "by_stage_cifar-attention56"]
+
+
+def test_many_heavy_notebooks_stay_within_the_weight(tmp_path: Path) -> None:
+    picture = base64.b64encode(b"\0" * 400_000).decode()
+    for k in range(12):
+        place = studies.done(tmp_path, f"50_train/cifar-resnet56-s{k}", {"run": [studies.run_row("cifar-resnet56", k)]})
+        studies.write_notebook(place, studies.code("show()", [studies.display({"image/png": picture})]))
+    report = build_report(tmp_path).parent
+    assert 2_000_000 < sum(path.stat().st_size for path in report.rglob("*")) < build.MAX_BYTES
+    assert "too heavy for this page" in (report / "pages" / "50_train-cifar-resnet56-s9.html").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_colours_of_roles_are_those_of_the_figures() -> None:
+    plots = pytest.importorskip("analysis.plots")
+    assert {role: build.COLOURS[role] for role in ("trunk", "mask")} == {r: plots.ROLES[r] for r in ("trunk", "mask")}
+
+
+# --- foreign markup -------------------------------------------------------------------------------------------------
+
+
+def test_foreign_markup_keeps_its_words_and_loses_the_rest() -> None:
+    clean = safe_html(
+        "<style>p{color:red}</style><p onclick='x()'>kept</p><script>gone()</script><form><input></form>"
+        "<img src='https://example.org/a.png' alt='a plot'><a href='javascript:x()'>link</a>"
+        "<img src='data:image/png;base64,AA=='>"
+    )
+    assert "<p>kept</p>" in clean
+    assert "a plot" in clean
+    assert not re.search(r"style|gone|onclick|form|input|javascript|src=.https", clean)
+    assert f'alt="{NO_TEXT}"' in clean
+
+
+# --- written at once ------------------------------------------------------------------------------------------------
+
+
+def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = build_report(studies.whole(tmp_path))
+    before = {path: path.read_bytes() for path in index.parent.rglob("*.html")}
+    write = build.write_atomic
+
+    def full(path: Path, text: str) -> Path:
+        if path.name == "80_claims.html":
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, text)
+
+    monkeypatch.setattr(build, "write_atomic", full)
+    with pytest.raises(ReportError, match="No space left on device"):
+        build_report(tmp_path)
+    assert {path: path.read_bytes() for path in index.parent.rglob("*.html")} == before
+    assert not list(tmp_path.glob(".report*"))
+
+
+def test_a_swap_that_fails_puts_the_old_report_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_report(studies.whole(tmp_path))
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise OSError(13, "Permission denied", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ReportError, match="Permission denied"):
+        build_report(tmp_path)
+    assert (tmp_path / "report" / "index.html").is_file()
+    assert not list(tmp_path.glob(".report*"))
+
+
+def test_an_old_page_does_not_survive_a_new_report(tmp_path: Path) -> None:
+    report = build_report(studies.whole(tmp_path)).parent
+    assert (report / "pages" / "80_claims.html").exists()
+    _remove(tmp_path / "80_claims")
+    build_report(tmp_path)
+    assert not (report / "pages" / "80_claims.html").exists()
+
+
+def test_what_is_not_a_report_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ReportError, match="holds something that no report wrote; move it away"):
+        build_report(tmp_path)
+    assert (tmp_path / "report" / "thesis.txt").read_text() == "years of work"
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match=r"no folder .*nowhere; give one that `resattn study` made"):
+        build_report(tmp_path / "nowhere")
+
+
+def test_the_same_study_gives_the_same_pages(tmp_path: Path) -> None:
+    index = build_report(studies.whole(tmp_path))
+    before = {path: path.read_bytes() for path in index.parent.rglob("*.html")}
+    build_report(tmp_path)
+    assert {path: path.read_bytes() for path in index.parent.rglob("*.html")} == before
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (31_810_728, "31,810,728"),
+        (41.72, "41.7"),
+        (0.01234, "0.0123"),
+        (None, "–"),
+        (float("nan"), "–"),
+        (2.0, "2"),
+        ("x", "x"),
+        (0.5, "0.500"),
+    ],
+)
+def test_numbers(value: object, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (31_810_728, "31.8 M"),
+        (6_270_836_736, "6.27 G"),
+        (999, "999"),
+        (1_125_899_906_842_624, "1.1 × 10¹⁵"),
+        (-1_500, "-1.50 k"),
+        (None, "–"),
+    ],
+)
+def test_short_numbers(value: object, text: str) -> None:
+    assert short(value).replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (12.5, "12 s"), (90, "1 min 30 s"), (7260, "2 h 1 min"), (None, "–")]
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+def test_names() -> None:
+    assert label("attention56") == "Attention-56"
+    assert label("cifar-resnet56-basic") == "CIFAR ResNet-56 basic"
+    assert label("port:somebody:attention56") == "port:somebody:attention56"
+    assert listing(["a", "b", "c"]) == "a, b and c"
+    assert listing(["a"]) == "a"
+    assert listing([]) == ""
+    assert anchor('a"><b') == "a-b"
+    assert anchor("<>") == "x"
+
+
+# --- style ----------------------------------------------------------------------------------------------------------
+
+
+def _themes() -> dict[str, dict[str, str]]:
+    light, dark, printed = (
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", block))
+        for block in re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
+    )
+    return {"light": light, "dark": light | dark, "print": light | printed}
+
+
+def _luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * d for d in colour[1:])
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "print"])
+@pytest.mark.parametrize("ground", ["paper", "wash", "warn-wash"])
+@pytest.mark.parametrize("ink", ["ink", "muted", "link", "good", "bad", "other", "open", "none"])
+def test_text_can_be_read(theme: str, ground: str, ink: str) -> None:
+    colours = _themes()[theme]
+    assert _contrast(colours[ink], colours[ground]) >= 4.5
+
+
+def test_numbers_on_the_strip_can_be_read() -> None:
+    inks = {"outside": "#ffffff", "trunk": "#ffffff", "mask": "#17191c"}
+    assert ".part.mask { color: #17191c; }" in STYLE
+    assert all(_contrast(inks[part], build.COLOURS[part]) >= 4.5 for part in inks)
