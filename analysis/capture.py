@@ -43,6 +43,13 @@ INDEXING = frozenset(("aten.index", "aten._unsafe_index", "aten.index_select"))
 VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
+NEEDS_VALUES = (
+    "the forward needs the value of a tensor, which the meta device does not have: capture on the device 'cpu'"
+)
+# What torch says where it hands values to Python without an operator (tolist, numpy).
+NO_VALUES = ("meta tensor", "meta device type tensor", "unallocated storage")
+
+
 class CaptureError(RuntimeError):
     """The model's forward raised; the message gives its error and the module path at which it arose.
 
@@ -100,8 +107,8 @@ def capture(
             outputs = dict.fromkeys((o.producer, o.slot) for o in map(recorder.operand, _leaves(result)))
     except Exception as error:
         where = recorder.failed_at or type(model).__name__
-        if isinstance(error, NeedsValuesError):
-            raise NeedsValuesError(f"{error} (in {where})") from error
+        if isinstance(error, NeedsValuesError) or (recorder.is_meta and any(s in str(error) for s in NO_VALUES)):
+            raise NeedsValuesError(f"{NEEDS_VALUES} (in {where})") from error
         said = f"{type(error).__name__}: {error}".strip().splitlines()
         raise CaptureError(f"{said[0]} (in {where}, input {_shapes(shapes)})", recorder.graph([], shapes)) from error
     return recorder.graph([producer for producer, _ in outputs if producer is not None], shapes)
@@ -246,10 +253,7 @@ class _Recorder(TorchDispatchMode):
             except (NotImplementedError, RuntimeError) as error:
                 if not signature.needs_values:
                     raise
-                raise NeedsValuesError(
-                    "the forward needs the value of a tensor, which the meta device does not have: capture on the "
-                    "device 'cpu'"
-                ) from error
+                raise NeedsValuesError(NEEDS_VALUES) from error
         else:
             self._save(signature, arguments)
             result = func(*args, **kwargs)
@@ -411,7 +415,9 @@ class _Recorder(TorchDispatchMode):
 def _like(tensors: Sequence[Tensor], shape: Sequence[int]) -> Tensor | None:
     """An empty result, where the arguments are plain enough for dtype and strides to be certain."""
     first = tensors[0]
-    if all(t.dtype is first.dtype and t.is_contiguous() for t in tensors) and first.is_floating_point():
+    # A map of one position is contiguous both with channels first and last; its own strides say which it is.
+    is_plain = all(t.dtype is first.dtype and t.is_contiguous() and t.stride()[-1:] in ((), (1,)) for t in tensors)
+    if is_plain and first.is_floating_point():
         return torch.empty(shape, dtype=first.dtype, device="meta")
     return None
 
@@ -440,7 +446,7 @@ def _batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training
 
 def _broadcast(x: Tensor, y: Any, **_: Any) -> Any:
     if not isinstance(y, Tensor):
-        return _like([x], x.shape)
+        return None if isinstance(y, complex) else _like([x], x.shape)
     return _like([x, y], x.shape) if x.shape == y.shape else None
 
 
@@ -454,6 +460,8 @@ def _max_pool(
     if x.dim() != 4 or len(kernel) != 2 or len(stride) != 2 or dilation not in (1, [1, 1]):
         return None
     pads = padding if isinstance(padding, list) else [padding] * 2
+    if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
+        return None
     sizes = []
     for size, k, s, p in zip(x.shape[2:], kernel, stride, pads, strict=True):
         n = (size + 2 * p - k + (s - 1 if ceil_mode else 0)) // s + 1

@@ -206,7 +206,7 @@ def _print_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
 
 def _list(args: argparse.Namespace) -> None:
     specs = [catalog.named(name) for name in catalog.names()]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": s.name,
             "family": "port" if s.name.startswith("port:") else "attention" if s.has_masks else "resnet",
@@ -305,9 +305,8 @@ def _verify(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from resattn.training.loop import train
-
     from resattn.training.config import TrainConfig
+    from resattn.training.loop import train
 
     spec = override(catalog.named(args.name), _settings(args.settings))
     config = TrainConfig(

@@ -25,7 +25,7 @@ class Layout:
     """One way to read the text. `follows_release`: the mask is built by the rules of the ImageNet prototxts."""
 
     width: int
-    poolings: tuple[int, int, int]
+    poolings: tuple[int, ...]
     extra_units: str  # "tail": one ahead of each stage's modules and three at the end; "per stage": two in each
     bottom: int  # units at the lowest level, in r
     skip: str  # units on each skip: "none", "one", "r"
@@ -79,7 +79,7 @@ def layout_of(spec: NetworkSpec) -> Layout:
     return Layout(
         width=round(spec.width), poolings=spec.poolings, extra_units="tail" if any(spec.tail) else "per stage",
         bottom=2, skip="one", outputs=2, counts_norm=True,
-    )  # type: ignore[arg-type] # fmt: skip
+    )  # fmt: skip
 
 
 def search(networks: Mapping[str, tuple[NetworkSpec, str]]) -> pd.DataFrame:

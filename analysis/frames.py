@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from analysis.crosscheck import Check
     from resattn.training.loop import Run
 
-# The three answers to "how deep is it?": what the name says, the longest way through, and everything there is.
+# Answers to "how deep is it?": what the name says, what it counts, the longest way through, everything there is.
 DEPTHS = ("claimed_depth", "trunk_depth", "longest_path", "weighted_layers")
 COSTS = ("params", "macs", "flops")
 
@@ -70,13 +70,14 @@ def about(networks: Iterable[str], **extra: Any) -> dict[str, Any]:
 
 def shown(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, *, index: bool = False) -> Styler:
     """The frame as a notebook shows it: words to the left, digits grouped; the same frame gives the same markup."""
-    styler = Styler(frame, uuid=f"{zlib.crc32(frame.to_csv().encode()):08x}", precision=2, thousands=",")
+    uuid = f"{zlib.crc32(frame.to_csv().encode()):08x}"
+    styler = Styler(frame, uuid=uuid, precision=2, thousands=",", na_rep="")
     words = [c for c in frame.columns if not pd.api.types.is_numeric_dtype(frame[c]) and not is_whole(frame[c])]
     styler = styler.set_properties(subset=words, **{"text-align": "left"})
     left = [{"selector": f"th.col{frame.columns.get_loc(c)}", "props": "text-align: left"} for c in words]
     styler = styler.set_table_styles(left)
     if formats:
-        styler = styler.format(formats, subset=list(formats))
+        styler = styler.format(formats, subset=list(formats), na_rep="")
     return styler if index else styler.hide(axis="index")
 
 
@@ -113,10 +114,10 @@ def spec_frame(networks: Iterable[str]) -> pd.DataFrame:
 
 
 def differing(specs: pd.DataFrame) -> pd.DataFrame:
-    """A frame of specs side by side, one column for each network, with the fields in which they differ."""
-    wide = specs.pivot(index="field", columns="network", values="value")
-    wide = wide.loc[specs["field"].unique(), specs["network"].unique()]
-    return wide[wide.nunique(axis=1) > 1].rename_axis(index=None, columns=None)
+    """A frame of specs side by side: one row for each network, one column for each field in which they differ."""
+    wide = specs.pivot(index="network", columns="field", values="value")
+    wide = wide.loc[specs["network"].unique(), specs["field"].unique()]
+    return wide.loc[:, wide.nunique() > 1].rename_axis(index=None, columns=None)
 
 
 def summary_frame(networks: Iterable[str]) -> pd.DataFrame:

@@ -87,7 +87,7 @@ def trunk_units(spec: NetworkSpec) -> tuple[int, ...]:
 def resnet_like(spec: NetworkSpec, units: tuple[int, ...], width: float | None = None) -> NetworkSpec:
     """The same stem, units and stages without attention modules; under its catalog name where it has one."""
     none = (0,) * len(units)
-    plain = {name: NetworkSpec.__dataclass_fields__[name].default for name in MASK_FIELDS}
+    plain: dict[str, Any] = {name: NetworkSpec.__dataclass_fields__[name].default for name in MASK_FIELDS}
     layers = len_unit(spec) * sum(units) + 2
     suffix = "" if width is None or width == spec.width else f"[width={width:g}]"
     kind = "cifar-resnet" if spec.stem == "cifar" else "resnet"

@@ -70,7 +70,7 @@ def run_notebook(
 
     `parameters`: values, or texts as on the command line. `timeout_s`: for the whole notebook; None: no limit. The
     kernel is this Python, in the notebook's folder, with `resattn` and `analysis` importable. What an interrupted run
-    with the same inputs left in `out_dir` stays for this one to go on from; with other inputs the folder is emptied.
+    with the same inputs left in `out_dir` stays for this one to go on from (see `keeps_state`), else it is emptied.
 
     Raises: ParameterError, FolderError, FolderInUseError before a kernel starts; RunError after, with the executed
     notebook and `failure.json` kept and no `result.json`.
@@ -150,19 +150,32 @@ def check_folder(out_dir: Path) -> None:
         )
 
 
+def keeps_state(out_dir: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether a run with these inputs may go on from what an earlier one left in the folder, such as a checkpoint.
+
+    It may where all is equal but the code of `analysis`, which measures and draws and does not train.
+    """
+    try:
+        left = json.loads((out_dir / INPUTS).read_bytes())
+        return _without_analysis(left) == _without_analysis(inputs)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _without_analysis(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    code = {file: sha for file, sha in inputs["code"].items() if not file.startswith("analysis/")}
+    return {**inputs, "code": code}
+
+
 def _prepare(out_dir: Path, inputs: Mapping[str, Any]) -> None:
     """Leave in the folder only what a run with these inputs may go on from."""
     remove(out_dir / RESULT)  # first of all: from here on nothing here is a result
-    try:
-        same = json.loads((out_dir / INPUTS).read_bytes()) == inputs
-    except (OSError, ValueError):
-        same = False
+    keep = keeps_state(out_dir, inputs)
     made = {"tables", "figures", FAILURE, NOTEBOOK, LOG, RUNNING}
     for entry in out_dir.iterdir():
-        if entry.name != ".lock" and (not same or entry.name in made):
+        if entry.name != ".lock" and (not keep or entry.name in made):
             remove(entry)
-    if not same:
-        write_json(out_dir / INPUTS, inputs)  # before anything else, so that the folder can be told to be ours
+    write_json(out_dir / INPUTS, inputs)  # before anything else, so that the folder can be told to be ours
     for kind in ("tables", "figures"):
         (out_dir / kind).mkdir()
 

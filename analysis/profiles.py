@@ -135,7 +135,7 @@ def _refuse_hostile(path: Path, text: str) -> None:
     for event in yaml.parse(text[:MOST_CHARACTERS], yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             raise ProfileError(f"{path.name}, line {line}: an alias, or more levels than a profile has")
     if len(text) > MOST_CHARACTERS:
         raise ProfileError(f"{path.name}: more than the {MOST_CHARACTERS} characters that a profile may have")

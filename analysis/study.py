@@ -29,6 +29,7 @@ from analysis.notebook import (
     RESULT,
     FolderError,
     check_folder,
+    keeps_state,
     read_result,
     record_failure,
     remove,
@@ -100,17 +101,22 @@ def macs_of(study: Study) -> dict[str, int]:
 def describe(study: Study, out: Path) -> str:
     """The plan: each job, whether it has to run and why, and what training will cost."""
     stale, cost = stale_jobs(study, out), macs_of(study)
+    trained = {name for name in stale if (out / name / RESULT).exists() and _keeps_state(study.jobs[name], out)}
     width = max(map(len, study.jobs), default=0)
-    lines = [
-        f"{name:{width}}  {f'{cost[name] / 1e12:9.1f} TMACs' if name in cost else '':15}  "
-        + (f"run: {stale[name]}" if name in stale else "done")
-        for name in study.jobs
-    ]
-    total = sum(macs for name, macs in cost.items() if name in stale)
-    lines.append(
-        f"{len(stale)} of {len(study.jobs)} jobs to run; training: {total / 1e12:.1f} TMACs (forward and backward)"
-    )
+    lines = []
+    for name in study.jobs:
+        price = f"{cost[name] / 1e12:9.1f} TMACs" if name in cost else ""
+        what = f"run: {stale[name]}" if name in stale else "done"
+        lines.append(
+            f"{name:{width}}  {price:15}  {what}" + (" (trained already)" if name in cost and name in trained else "")
+        )
+    total = sum(macs for name, macs in cost.items() if name in stale and name not in trained) / 1e12
+    lines.append(f"{len(stale)} of {len(study.jobs)} jobs to run; training: {total:.1f} TMACs (forward and backward)")
     return "\n".join(lines)
+
+
+def _keeps_state(job: Job, out: Path) -> bool:
+    return keeps_state(out / job.name, _inputs(job, out))
 
 
 # --- running it -----------------------------------------------------------------------------------------------------

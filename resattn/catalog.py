@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import Any
 
 from resattn.spec import NetworkSpec, SpecError
 
@@ -31,9 +32,9 @@ CIFAR_ATTENTION_56 = NetworkSpec(
 )  # fmt: skip
 
 
-def _cifar_attention(depth: int, modules: int, **changes: int) -> NetworkSpec:
-    changed = {"name": f"cifar-attention{depth}", "claimed_depth": depth, "modules": (modules,) * 3, **changes}
-    return replace(CIFAR_ATTENTION_56, **changed)
+def _cifar_attention(depth: int, modules: int, **changes: Any) -> NetworkSpec:
+    name = f"cifar-attention{depth}"
+    return replace(CIFAR_ATTENTION_56, name=name, claimed_depth=depth, modules=(modules,) * 3, **changes)
 
 
 def _resnet(depth: int, *units: int, order: str = "post") -> NetworkSpec:
@@ -95,7 +96,7 @@ NETWORKS: dict[str, NetworkSpec] = {
 }
 
 
-def _modules_around(depth: int, m: int, **changes: object) -> NetworkSpec:
+def _modules_around(depth: int, m: int, **changes: Any) -> NetworkSpec:
     return replace(
         ATTENTION_56, name=f"attention{depth}", claimed_depth=depth, modules=(m - 1, m, m + 1, 0), **changes
     )  # fmt: skip
@@ -104,9 +105,9 @@ def _modules_around(depth: int, m: int, **changes: object) -> NetworkSpec:
 # What each port departs in, from its description in public threads; `port:NAME:NETWORK` is the network so read.
 # tengshaofeng: the release's two-input Interp misread as a sum; a projection defined in every unit; padded pooling;
 # half-pixel corners (torch's default); on CIFAR four stages from 32 channels, the last at stride 1.
-_MISREAD = {"interp": "sum", "pool_padding": "padded"}
-_TENGSHAOFENG = {**_MISREAD, "corners": "half-pixel", "projection": "always"}
-_WIDE_CIFAR = {
+_MISREAD: dict[str, Any] = {"interp": "sum", "pool_padding": "padded"}
+_TENGSHAOFENG: dict[str, Any] = {**_MISREAD, "corners": "half-pixel", "projection": "always"}
+_WIDE_CIFAR: dict[str, Any] = {
     "input_shape": (3, 32, 32), "classes": 10, "stem": "cifar", "width": 32, "strides": (1, 2, 2, 1),
     "poolings": (2, 1, 0, 0),
 }  # fmt: skip

@@ -117,7 +117,7 @@ class PreActivationUnit(Residual):
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.act1(x)
-        identity = self.shortcut(active) if self.projects else x
+        identity = self.shortcut(active) if self.projects and self.shortcut is not None else x
         return self.add(self.branch(active), identity)
 
 
@@ -167,7 +167,7 @@ class PostActivationUnit(Residual):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = self.shortcut(x) if self.projects else x
+        identity = self.shortcut(x) if self.projects and self.shortcut is not None else x
         return self.relu(self.add(self.branch(x), identity))
 
 

@@ -786,9 +786,7 @@ class SmallMask(nn.Module):
 class Hourglass(nn.Module):
     """Nested down- and up-sampling: pool, convolve, the next level beside a skip, convolve, resize back."""
 
-    def __init__(
-        self, c: int, depth: int, *, mode: str = "bilinear", aligned: bool = True, ceil: bool = True
-    ) -> None:
+    def __init__(self, c: int, depth: int, *, mode: str = "bilinear", aligned: bool = True, ceil: bool = True) -> None:
         super().__init__()
         self.pool = nn.MaxPool2d(3, 2, 0 if ceil else 1, ceil_mode=ceil)
         self.down, self.up = conv(c, c), conv(c, c)

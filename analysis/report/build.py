@@ -303,11 +303,11 @@ def _galleries(study: Study) -> dict[str, Gallery]:
                 found = read_figure(path, prefix=anchor)
             except FigureError as error:
                 what = f"A figure of {job.name} cannot be shown: {error}."
-                lost.append(Gap(what, f"`{study.remedy}` makes it anew", job.name))
+                lost.append(Gap(what, f"`{study.remedy}` makes it anew.", job.name))
                 continue
             if (weight := len(found.svg)) > min(FIGURE_BYTES, left):
                 what = f"{path.name} is too heavy for this page ({weight // 1000} kB)."
-                lost.append(Gap(what, f"it is in {job.name}/figures", job.name))
+                lost.append(Gap(what, f"It is in {job.name}/figures.", job.name))
                 continue
             left -= weight
             drawn.append(Drawn(found, anchor))

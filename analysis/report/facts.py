@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from analysis.quantities import QUANTITIES
 from analysis.report.reading import MissingError, Study
 from analysis.tables import TableError
+from resattn.training.config import DATASETS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def part(read: Callable[[Study], T], study: Study) -> Part[T]:
     except TableError as error:
         name = str(error.path.name)
         return Part(
-            gap=Gap(f"{name}: found {error.found}; expected {error.expected}.", f"`{study.remedy}` makes it anew")
+            gap=Gap(f"{name}: found {error.found}; expected {error.expected}.", f"`{study.remedy}` makes it anew.")
         )
 
 
@@ -242,6 +243,7 @@ class Training:
     epochs: tuple[int, ...]
     images: tuple[int, ...]
     n_planned: int
+    guessing_pct: float | None  # the error of a guess, where the runs tell of how many classes
 
     @property
     def n_seeds(self) -> int:
@@ -294,7 +296,14 @@ def training(study: Study) -> Training:
         tuple(sorted({row["epochs"] for row in rows})),
         tuple(sorted({row["images"] for row in rows})),
         len(study.of("50_train")),
+        _guessing_pct(study),
     )
+
+
+def _guessing_pct(study: Study) -> float | None:
+    given = {str((job.result.get("parameters") or {}).get("dataset")) for job in study.of("50_train") if job.result}
+    classes = {DATASETS[name].classes for name in given if name in DATASETS}
+    return 100 * (1 - 1 / classes.pop()) if len(given) == len(classes) == 1 else None
 
 
 @dataclass(frozen=True)

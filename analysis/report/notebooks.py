@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import warnings
+from html import unescape
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import bleach
 from bleach.css_sanitizer import CSSSanitizer
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
 from analysis.notebook import without_iri_grammar
@@ -121,7 +123,7 @@ def safe_prose(markup: str) -> Markup:
     """As `safe_html`; a script in prose is somebody's words, so it is shown as text."""
     soup = BeautifulSoup(markup, "html.parser")
     for element in soup("script"):
-        element.replace_with(str(element))
+        element.replace_with(unescape(str(element)))
     return safe_html(str(soup))
 
 
@@ -148,8 +150,27 @@ def safe_html(markup: str) -> Markup:
         if str(link.get("href", "")).startswith("data:"):
             del link["href"]
     for number, table in enumerate(clean("table"), start=1):
+        _align_numbers(table)
         table.wrap(clean.new_tag("div", attrs=_scrolling(f"table {number}")))
     return Markup(str(clean))  # safe: what bleach let through
+
+
+def _align_numbers(table: Tag) -> None:
+    """Mark the columns that hold numbers only, their heads too; a table with merged cells stays as it is."""
+    rows = [row(["td", "th"], recursive=False) for row in table("tr")]
+    if any(cell.has_attr("rowspan") or cell.has_attr("colspan") for row in rows for cell in row):
+        return
+    body = [row for row in rows if row and row[0].find_parent("tbody")]
+    if not body or len({len(row) for row in rows}) > 1:
+        return
+    for column in zip(*body, strict=True):
+        if any(texts := [cell.get_text(strip=True) for cell in column]) and all(map(NUMBER.fullmatch, texts)):
+            at = body[0].index(column[0])
+            for row in rows:
+                row[at]["class"] = "num"
+
+
+NUMBER = re.compile(r"|[\N{EN DASH}-]|[+\N{MINUS SIGN}-]?[\d,]*\.?\d+(e[+-]?\d+)?\s*%?", re.IGNORECASE)
 
 
 def _scrolling(name: str) -> dict[str, str]:
@@ -158,6 +179,8 @@ def _scrolling(name: str) -> dict[str, str]:
 
 def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:
     """Keep what a reader looks at: a heavy picture or a long text is replaced by a word that says so."""
+    # What the runner says ahead of a run that failed; the page says it itself.
+    notebook.cells = [cell for cell in notebook.cells if cell.get("id") != "failure"]
     pictures = 0
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):

@@ -118,16 +118,17 @@ class Study:
         """Why a table is not there, and what would make it."""
         found, notebook = self.job(job), f"{job.partition('/')[0]}.ipynb"
         if found.state == NOT_RUN:
-            return MissingError(f"{notebook} has not run.", f"`{self.remedy}` runs it", job=job)
+            return MissingError(f"{notebook} has not run.", f"`{self.remedy}` runs it.", job=job)
         if found.state == DONE:
             return MissingError(
-                f"{notebook} ran, but left no table {table}.csv.", "its page shows what it did", job=job
+                f"{notebook} ran, but left no table {table}.csv.", "Its page shows what it did.", job=job
             )
-        why = f": {found.message}" if found.message else ""
+        why = f": {found.message.rstrip('.')}" if found.message else ""
         return MissingError(
-            f"{notebook} ended ({found.state}) before it wrote {table}.csv{why}",
-            f"mend the cause and run `{self.remedy}` again: it goes on where it stopped", job=job,
-        )  # fmt: skip
+            f"{notebook} is {found.state}, without a table {table}.csv{why}.",
+            f"Mend the cause and run `{self.remedy}` again: it goes on where it stopped.",
+            job=job,
+        )
 
 
 def read_study(folder: Path) -> Study:

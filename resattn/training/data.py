@@ -248,7 +248,9 @@ def prepare(dataset: Dataset, config: TrainConfig, device: torch.device | str = 
     n, n_test = config.images or config.size.train, config.test_images or config.size.test
     for name, asked, there in (("images", n, dataset.labels), ("test_images", n_test, dataset.test_labels)):
         if asked > len(there):
-            raise ConfigError(f"{name} must be in [1, {len(there)}], as this {dataset.name} has {len(there)}, found {asked}")
+            raise ConfigError(
+                f"{name} must be in [1, {len(there)}], as this {dataset.name} has {len(there)}, found {asked}"
+            )
     pixels = dataset.images[:n].permute(0, 2, 3, 1)
     clean = dataset.labels[:n]
     labels = noisy(clean, dataset.classes, config.label_noise, config.seed)

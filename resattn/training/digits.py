@@ -18,7 +18,7 @@ WEIGHT = 64  # an interpolation weight of 1
 OPAQUE = WEIGHT * WEIGHT * SOURCE_MAX
 SCALES = (9 * GRAIN // 4, 3 * GRAIN)  # a digit is drawn 18 to 24 pixels wide
 FRAGMENTS, STROKES = 3, 2
-CONTRAST = 90  # least distance of ink and ground in each colour, of 255
+INK, CLUTTER = (90, 180), (40, 100)  # how much brighter than the ground in each colour, of 255; they overlap
 SPOTS, GRAINS = 30, 12  # largest deviations of the soft spots and of the single pixels, of 255
 TEST_SHARE = 5  # one source digit in five is kept for the test images
 CHUNK = 1000
@@ -66,12 +66,12 @@ def _scene(ink: NDArray[np.float32], labels: NDArray[np.uint8], n: int, rng: np.
     images, ground = _texture(n, rng)
     for _ in range(FRAGMENTS):
         fragment = ink[rng.integers(len(ink), size=n)] * _quarter(n, rng)
-        _blend(images, _placed(fragment, n, rng, inside=False), _colour(ground, rng))
+        _blend(images, _placed(fragment, n, rng, inside=False), _colour(ground, CLUTTER, rng))
     for _ in range(STROKES):
-        _blend(images, _stroke(n, rng), _colour(ground, rng))
+        _blend(images, _stroke(n, rng), _colour(ground, CLUTTER, rng))
     chosen = rng.integers(len(ink), size=n)
     digit = _placed(ink[chosen], n, rng, inside=True)
-    _blend(images, digit, _colour(ground, rng))
+    _blend(images, digit, _colour(ground, INK, rng))
     images += rng.integers(-GRAINS, GRAINS + 1, size=images.shape, dtype=np.int32)
     return Scene(images.clip(0, 255).astype(np.uint8), labels[chosen], digit[:, 0] > OPAQUE // 2)
 
@@ -86,9 +86,9 @@ def _texture(n: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
     return base[:, :, None, None] + soft.astype(np.int32) // (WEIGHT * WEIGHT), base
 
 
-def _colour(ground: Ints, rng: np.random.Generator) -> Ints:
-    """(n, 3) colours brighter than the ground by at least the contrast, in every channel."""
-    return ground + rng.integers(CONTRAST, 2 * CONTRAST, size=ground.shape, dtype=np.int32)
+def _colour(ground: Ints, contrast: tuple[int, int], rng: np.random.Generator) -> Ints:
+    """(n, 3) colours brighter than the ground by a contrast, in every channel."""
+    return ground + rng.integers(*contrast, size=ground.shape, dtype=np.int32)
 
 
 def _quarter(n: int, rng: np.random.Generator) -> NDArray[np.float32]:

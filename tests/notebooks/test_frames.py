@@ -181,8 +181,9 @@ def test_counts_of_verdicts_lose_no_claim() -> None:
 
 def test_specs_side_by_side_show_only_what_differs() -> None:
     wide = frames.differing(frames.spec_frame(["attention56", "attention92"]))
-    assert set(wide.index) == {"claimed_depth", "modules"}
-    assert wide.loc["modules", "attention92"] == "1, 2, 3, 0"
+    assert list(wide.index) == ["attention56", "attention92"]
+    assert set(wide.columns) == {"claimed_depth", "modules"}
+    assert wide.loc["attention92", "modules"] == "1, 2, 3, 0"
 
 
 def test_networks_by_the_side_of_their_input() -> None:

@@ -119,16 +119,11 @@ def test_train_and_compare_run(tmp_path: Path) -> None:
     for model in ("cifar-attention56", "cifar-resnet11"):
         for seed in (0, 1):
             out = tmp_path / f"50_train/{model}-s{seed}"
-            tables = _run("50_train", out, model=model, seed=seed, settings="width=4 test_images=32", **budget)
+            tables = _run("50_train", out, model=model, seed=seed, settings="test_images=32", **budget)
             run = read_table(tables / "run.csv", {"network": str, "dataset": str, "seed": int, "test_error_pct": float})
             assert list(run["dataset"]) == ["cluttered-digits"]
             assert len(read_table(tables / "epochs.csv", ["epoch", "test_error_pct"])) == 2
-    tables = _run(
-        "60_compare",
-        tmp_path / "60_compare",
-        runs_dir=str(tmp_path / "50_train"),
-        reference="cifar-attention56[width=4]",
-    )
+    tables = _run("60_compare", tmp_path / "60_compare", runs_dir=str(tmp_path / "50_train"))
     assert len(read_table(tables / "runs.csv", ["network", "test_error_pct"])) == 4
     differences = read_table(tables / "differences.csv", {"network": str, "n": int, "mean": float})
     assert list(differences["n"]) == [2]

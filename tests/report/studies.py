@@ -101,7 +101,7 @@ def failed(folder: Path, name: str, *, message: str = "cell 3 (`1 / 0`): ZeroDiv
         "evalue": "division by zero",
         "traceback": ["\x1b[31mZeroDivisionError\x1b[0m: division by zero", HOSTILE],
     }
-    write_notebook(place, code("1 / 0", [error]))
+    write_notebook(place, code("1 / 0", [error]), note=f"This run failed:\n\n```\n{message}\n```")
     write_json(place / INPUTS, {})
     write_json(place / FAILURE, {"error": "CellFailedError", "message": message})
     (place / LOG).write_text(f"the last words of the kernel {HOSTILE}\n")
@@ -109,10 +109,10 @@ def failed(folder: Path, name: str, *, message: str = "cell 3 (`1 / 0`): ZeroDiv
 
 
 def parameters(name: str) -> dict[str, Any]:
-    return {"seed": int(name.rpartition("-s")[2])} if name.startswith("50_train/") else {}
+    return {"seed": int(name.rpartition("-s")[2]), "dataset": "cifar10"} if name.startswith("50_train/") else {}
 
 
-def write_notebook(place: Path, *cells: dict[str, Any]) -> None:
+def write_notebook(place: Path, *cells: dict[str, Any], note: str = "") -> None:
     """An executed notebook with everything that a notebook may hold, hostile parts among it."""
     frame = (
         "<style>td {color: red}</style><table border='1'><thead><tr><th>network</th></tr></thead>"
@@ -131,7 +131,7 @@ def write_notebook(place: Path, *cells: dict[str, Any]) -> None:
         display({"image/png": "iVBORw0KGgo="}),
         display({"application/javascript": "alert(1)"}),
     ]
-    page = {
+    page: dict[str, Any] = {
         "cells": [
             {
                 "cell_type": "markdown",
@@ -147,6 +147,8 @@ def write_notebook(place: Path, *cells: dict[str, Any]) -> None:
         "nbformat": 4,
         "nbformat_minor": 5,
     }
+    if note:
+        page["cells"].insert(0, {"cell_type": "markdown", "id": "failure", "metadata": {}, "source": note})
     (place / NOTEBOOK).write_text(json.dumps(page))
 
 

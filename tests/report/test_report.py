@@ -254,6 +254,17 @@ def test_seeds_that_not_all_networks_share_do_not_count(tmp_path: Path) -> None:
     assert "no order of the networks is claimed" in opening
 
 
+def test_errors_stand_beside_that_of_a_guess(tmp_path: Path) -> None:
+    page = _index(studies.whole(tmp_path))
+    assert "a guess 90.0 %" in _words(page.find(id="answer"))  # ten classes
+    assert "4 epochs on 2,000 images" in _words(page.find(id="answer"))
+
+
+def test_no_guess_without_a_known_number_of_classes(tmp_path: Path) -> None:
+    studies.done(tmp_path, "60_compare", studies.TABLES["60_compare"])
+    assert "a guess" not in _words(_index(tmp_path))
+
+
 def test_runs_are_shown_without_their_comparison(tmp_path: Path) -> None:
     studies.whole(tmp_path)
     _remove(tmp_path / "60_compare")
@@ -281,6 +292,7 @@ def test_each_executed_notebook_is_a_page(tmp_path: Path) -> None:
     text = (index.parent / "pages" / "20_depth.html").read_text(encoding="utf-8")
     page = BeautifulSoup(text, "html.parser")
     assert "A made-up notebook" in _words(page.h1)
+    assert f"Its question {HOSTILE}" in _words(page)  # words of a markdown cell, not a script
     assert page.select_one(".code .highlight") is not None
     assert len(page("svg")) == 2
     assert f"printed {HOSTILE}" in page.get_text()
@@ -326,12 +338,16 @@ def test_a_failed_run_shows_its_error_its_notebook_and_its_log(tmp_path: Path) -
         (tmp_path / "report" / "pages" / "30_cost.html").read_text(encoding="utf-8"), "html.parser"
     )
     assert "division by zero" in _words(notebook.select_one("pre.error"))
+    assert _words(notebook).count("This run failed") == 1
     assert f"the last words of the kernel {HOSTILE}" in notebook.select_one("#log + pre").get_text()  # type: ignore[union-attr]
 
 
 def test_an_unfinished_run_is_called_so(tmp_path: Path) -> None:
     write_json(tmp_path / "20_depth" / "inputs.json", {})
-    assert "20_depth.ipynb ended (unfinished) before it wrote depth.csv" in _words(_index(tmp_path).find(id="depth"))
+    assert (
+        "20_depth.ipynb is unfinished, without a table depth.csv: it was interrupted, or is still running."
+        in _words(_index(tmp_path).find(id="depth"))
+    )
 
 
 def test_an_altered_table_is_not_shown(tmp_path: Path) -> None:
@@ -501,6 +517,18 @@ def test_foreign_markup_keeps_its_words_and_loses_the_rest() -> None:
     assert "a plot" in clean
     assert not re.search(r"style|gone|onclick|form|input|javascript|src=.https", clean)
     assert f'alt="{NO_TEXT}"' in clean
+
+
+def test_columns_of_numbers_are_aligned() -> None:
+    head = "<thead><tr><th></th><th>name</th><th>macs</th></tr></thead>"
+    rows = "<tr><th>0</th><td>a</td><td>6,270,836,736</td></tr><tr><th>1</th><td>2</td><td>-1.5e3</td></tr>"
+    table = BeautifulSoup(safe_html(f"<table>{head}<tbody>{rows}</tbody></table>"), "html.parser")
+    assert [cell.get_text() for cell in table.select(".num")] == ["", "macs", "0", "6,270,836,736", "1", "-1.5e3"]
+
+
+def test_merged_cells_are_left_alone() -> None:
+    table = "<table><tbody><tr><td rowspan='2'>1</td><td>2</td></tr><tr><td>3</td></tr></tbody></table>"
+    assert "num" not in safe_html(table)
 
 
 # --- written at once ------------------------------------------------------------------------------------------------

@@ -37,7 +37,11 @@ def write_python(layout: cifar.Layout, home: Path, protocol: int = 2) -> Path:
     folder.mkdir(parents=True)
     for file in layout.python_md5:
         images, labels = pixels(layout, f"{file}.bin")
-        batch = {"data": images.reshape(len(images), -1), layout.python_labels.decode(): labels.tolist(), "filenames": ["é"]}
+        batch = {
+            "data": images.reshape(len(images), -1),
+            layout.python_labels.decode(): labels.tolist(),
+            "filenames": ["é"],
+        }
         (folder / file).write_bytes(pickle.dumps(batch, protocol=protocol))
     return folder
 

@@ -128,10 +128,14 @@ def test_broken_binary_files_are_named(tmp_path, layout):
     path, n_bytes = folder / layout.train[0], layout.file_bytes(layout.train[0])
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    with pytest.raises(DataError, match=f"{layout.train[0]}: truncated or altered: expected {n_bytes} bytes, found {n_bytes - 1}"):
+    with pytest.raises(
+        DataError, match=f"{layout.train[0]}: truncated or altered: expected {n_bytes} bytes, found {n_bytes - 1}"
+    ):
         data.load(layout.name, tmp_path)
     path.write_bytes(whole[: layout.label_bytes - 1] + bytes([layout.classes]) + whole[layout.label_bytes :])
-    with pytest.raises(DataError, match=f"altered: label {layout.classes} in record 0, expected labels in .0, {layout.classes}."):
+    with pytest.raises(
+        DataError, match=f"altered: label {layout.classes} in record 0, expected labels in .0, {layout.classes}."
+    ):
         data.load(layout.name, tmp_path)
     path.unlink()
     with pytest.raises(DataError, match=f"{layout.train[0]}: missing"):
@@ -159,7 +163,10 @@ def test_an_altered_archive_is_refused_and_under_auto_too(tmp_path, official):
     [
         ([member("/etc/data.bin", b"abc")], "member '/etc/data.bin' would lie outside its folder"),
         ([member("set/../../data.bin", b"abc")], "would lie outside its folder"),
-        ([member("set/data.bin", type=tarfile.SYMTYPE, linkname="/etc/passwd")], "member 'set/data.bin' is a link or a device"),
+        (
+            [member("set/data.bin", type=tarfile.SYMTYPE, linkname="/etc/passwd")],
+            "member 'set/data.bin' is a link or a device",
+        ),
         ([member("set/data.bin", type=tarfile.LNKTYPE, linkname="x")], "is a link or a device"),
         ([member("set/data.bin", type=tarfile.CHRTYPE)], "is a link or a device"),
         ([member("set/data.bin", b"abcd")], "member 'set/data.bin': expected 3 bytes, found 4"),
@@ -205,7 +212,11 @@ RECURSIVE.append(RECURSIVE)
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_hostile_pickle_runs_nothing(tmp_path, protocol):
     proof = tmp_path / "ran"
-    for function, argument in ((os.system, f"touch {proof}"), (eval, f"open({str(proof)!r}, 'w')"), (os.mkdir, str(proof))):
+    for function, argument in (
+        (os.system, f"touch {proof}"),
+        (eval, f"open({str(proof)!r}, 'w')"),
+        (os.mkdir, str(proof)),
+    ):
         raw = pickle.dumps({"data": Calls(function, argument)}, protocol=protocol)
         with pytest.raises(DataError, match="refused: the pickle asks for .*; nothing was run"):
             unpickle(raw, "file")
@@ -263,9 +274,15 @@ def test_deep_and_recursive_pickles_do_no_harm():
         ({"data": np.zeros((9, 3072), np.uint8)}, "found a (9, 3072) array of uint8"),
         ({"data": np.zeros((10, 3072), np.int8)}, "found a (10, 3072) array of int8"),
         ({"data": RECURSIVE}, "found a list of 1"),
-        ({"data": np.zeros((10, 3072), np.uint8), "labels": [0] * 9}, "expected 10 whole numbers as labels, found a list of 9"),
+        (
+            {"data": np.zeros((10, 3072), np.uint8), "labels": [0] * 9},
+            "expected 10 whole numbers as labels, found a list of 9",
+        ),
         ({"data": np.zeros((10, 3072), np.uint8), "labels": [RECURSIVE] * 10}, "expected 10 whole numbers as labels"),
-        ({"data": np.zeros((10, 3072), np.uint8), "labels": [0] * 9 + [10]}, "label of record 9, expected labels in [0, 10)"),
+        (
+            {"data": np.zeros((10, 3072), np.uint8), "labels": [0] * 9 + [10]},
+            "label of record 9, expected labels in [0, 10)",
+        ),
     ],
 )
 def test_pickles_of_something_else_are_refused(tmp_path, batch, message):
@@ -295,15 +312,23 @@ def test_verify_takes_a_file_a_layout_or_a_home(tmp_path, official):
     (tmp_path / layout.archive).write_bytes(raw)
     found = data.verify(tmp_path / layout.archive)
     assert found.label == "CIFAR-10 (official binary)"
-    assert str(found) == f"CIFAR-10 (official binary): 50 training and 10 test images, 10 classes, sha256 {found.digest}"
-    with pytest.raises(DataError, match="no-such: no dataset found, expected one of cifar-10-binary.tar.gz, cifar-10-batches-bin"):
+    assert (
+        str(found) == f"CIFAR-10 (official binary): 50 training and 10 test images, 10 classes, sha256 {found.digest}"
+    )
+    with pytest.raises(
+        DataError, match="no-such: no dataset found, expected one of cifar-10-binary.tar.gz, cifar-10-batches-bin"
+    ):
         data.verify(tmp_path / "no-such")
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ConfigError, match="unknown dataset 'mnist' .one of: auto, cifar10, cifar100, cluttered-digits."):
+    with pytest.raises(
+        ConfigError, match="unknown dataset 'mnist' .one of: auto, cifar10, cifar100, cluttered-digits."
+    ):
         data.load("mnist")
-    with pytest.raises(ConfigError, match="nothing to download for dataset 'cluttered-digits' .one of: cifar10, cifar100."):
+    with pytest.raises(
+        ConfigError, match="nothing to download for dataset 'cluttered-digits' .one of: cifar10, cifar100."
+    ):
         data.fetch("cluttered-digits")
 
 
@@ -328,7 +353,9 @@ def test_auto_falls_back_within_ten_seconds_where_no_name_is_resolved(tmp_path, 
 def test_auto_falls_back_where_nothing_listens_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "digits", lambda note: note)  # they are drawn elsewhere
     note = data.load("auto", tmp_path)
-    assert note.startswith(f"auto: no CIFAR-10 in {tmp_path}, and http://127.0.0.1:9/cifar-10-binary.tar.gz: not reached: ")
+    assert note.startswith(
+        f"auto: no CIFAR-10 in {tmp_path}, and http://127.0.0.1:9/cifar-10-binary.tar.gz: not reached: "
+    )
     with pytest.raises(DownloadError, match="not reached"):
         data.load("cifar10", tmp_path)
 

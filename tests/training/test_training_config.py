@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resattn.catalog import named
-from resattn.spec import SpecError, override as override_spec
+from resattn.spec import SpecError
+from resattn.spec import override as override_spec
 from resattn.training.config import ConfigError, TrainConfig, override
 
 SPEC = named("cifar-resnet20-basic")
@@ -31,8 +32,14 @@ def run(**changes):
         ({"label_noise": float("nan")}, "label_noise must be in [0, 1), found nan"),
         ({"batch_size": 0}, "batch_size must be at least 1, found 0"),
         ({"batch_size": 50_001}, "batch_size must be in [1, 50000], the number of training images, found 50001"),
-        ({"images": 100, "batch_size": 128}, "batch_size must be in [1, 100], the number of training images, found 128"),
-        ({"dataset": "cluttered-digits", "images": 10_001}, "images must be in [0, 10000], as cluttered-digits has 10000"),
+        (
+            {"images": 100, "batch_size": 128},
+            "batch_size must be in [1, 100], the number of training images, found 128",
+        ),
+        (
+            {"dataset": "cluttered-digits", "images": 10_001},
+            "images must be in [0, 10000], as cluttered-digits has 10000",
+        ),
         ({"test_images": 10_001}, "test_images must be in [0, 10000], as auto has 10000, found 10001"),
         ({"seed": -1}, "seed must be in [0, 9223372036854775808), found -1"),
         ({"lr": 0}, "lr must be above 0, found 0"),

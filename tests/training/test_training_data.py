@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import N, N_TEST
+from conftest import N_TEST, N
 
 from resattn.training import data
 from resattn.training.config import ConfigError
@@ -98,7 +98,9 @@ def test_a_batch_is_a_crop_of_the_padded_image_or_its_mirror(digits, config):
                 for y in range(9)
                 for x in range(9)
                 for mirrored in (False, True)
-                if (crop := np.pad(dataset.images[i].permute(1, 2, 0), ((4, 4), (4, 4), (0, 0)))[y : y + 32, x : x + 32]).shape
+                if (
+                    crop := np.pad(dataset.images[i].permute(1, 2, 0), ((4, 4), (4, 4), (0, 0)))[y : y + 32, x : x + 32]
+                ).shape
                 and (crop[:, ::-1] if mirrored else crop).tobytes() == pixels.numpy().tobytes()
             ]
             assert len(found) == 1

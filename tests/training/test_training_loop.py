@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import N, N_TEST
+from conftest import N_TEST, N
 
 from resattn.catalog import named
 from resattn.spec import override
@@ -112,7 +112,11 @@ def test_it_talks_on_stderr_only_and_names_the_data_first(digits, tmp_path, capf
 
 def test_auto_becomes_what_was_found(digits, tmp_path):
     run = quiet(_config(dataset="auto", epochs=1), tmp_path, replace(digits, note="auto: because"))
-    assert (run.config.dataset, run.dataset_note, run.dataset_digest) == ("cluttered-digits", "auto: because", digits.digest)
+    assert (run.config.dataset, run.dataset_note, run.dataset_digest) == (
+        "cluttered-digits",
+        "auto: because",
+        digits.digest,
+    )
 
 
 def test_label_noise_is_recorded(digits, tmp_path):

@@ -29,7 +29,11 @@ def test_the_least_p_value_is_two_patterns(n):
 def test_many_pairs_are_estimated_the_same_each_time():
     x = np.random.default_rng(0).normal(0.5, 1, 20)
     assert sign_flip_p(x) == sign_flip_p(x)
-    exact = sum(abs(np.dot(2 * ((k >> np.arange(20)) & 1) - 1, x)) >= abs(x.sum()) for k in range(0, 2**20, 97)) * 97 / 2**20
+    exact = (
+        sum(abs(np.dot(2 * ((k >> np.arange(20)) & 1) - 1, x)) >= abs(x.sum()) for k in range(0, 2**20, 97))
+        * 97
+        / 2**20
+    )
     assert sign_flip_p(x) == pytest.approx(exact, abs=0.01)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from analysis import inputs as module
 from analysis.inputs import imported_files, run_inputs
+from analysis.notebook import keeps_state
 from analysis.provenance import ROOT
 from resattn.catalog import named
 
@@ -107,6 +108,23 @@ def test_outputs_of_a_notebook_do_not_count_and_its_text_does(write_notebook):
     notebook.cells[1].source = "2"
     nbformat.write(notebook, path)
     assert run_inputs(path, {"depth": 56, "out_dir": "x"}) != before
+
+
+def test_a_checkpoint_outlives_an_edited_plot_and_nothing_else(tmp_path, write_notebook):
+    inputs = run_inputs(write_notebook("a", "import analysis.tables, resattn.spec"), {"seed": 1})
+    (tmp_path / "inputs.json").write_text(json.dumps(inputs))
+    assert keeps_state(tmp_path, inputs)
+
+    def edited(file: str) -> dict:
+        assert file in inputs["code"]
+        return {**inputs, "code": {**inputs["code"], file: "0"}}
+
+    assert keeps_state(tmp_path, edited("analysis/tables.py"))
+    for other in (edited("resattn/spec.py"), inputs | {"parameters": {"seed": 2}}, inputs | {"notebook": ""}):
+        assert not keeps_state(tmp_path, other)
+    for broken in ("[]", "{}", "{", ""):
+        (tmp_path / "inputs.json").write_text(broken)
+        assert not keeps_state(tmp_path, inputs)
 
 
 def test_parameters_and_the_structure_of_named_networks_count(write_notebook):
