@@ -18,7 +18,7 @@ OPENINGS = frozenset(
 SIGNED = frozenset(("aten.tanh",))
 
 # Products, and which of their operands are factors.
-PRODUCTS = {"aten.mul": ("self", "other"), "aten.addcmul": ("tensor1", "tensor2"), "aten.lerp": ("weight", "end")}
+PRODUCTS = {"aten.mul": ("self", "other"), "aten.addcmul": ("tensor1", "tensor2"), "aten.lerp": ("weight", "self", "end")}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _gate_only(graph: Graph, is_layer: Sequence[bool]) -> set[int]:
     gated: set[tuple[int, int]] = set()
     for op in graph.ops:
         factors = _factors(op)
-        if len(factors) == 2:
+        if len(factors) > 1:
             for kinds in (OPENINGS, SIGNED):
                 gates = [i for i in factors if _is_gate(graph, i, kinds)]
                 if gates:

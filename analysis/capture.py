@@ -299,7 +299,11 @@ class _Recorder(TorchDispatchMode):
         tensors = [*_tensors(args), *_tensors(kwargs)]
         if all(t.device.type != "meta" and not self._stands_for_data(t) for t in tensors):
             self._save(_signature(func), dict(zip(_signature(func).names, args, strict=False)) | kwargs)
+            if tensors and kwargs.get("device") == torch.device("meta"):
+                kwargs = {**kwargs, "device": tensors[0].device}  # a constant keeps its values
             return func(*args, **kwargs)
+        if _signature(func).name in INDEXING:
+            args = [_positions(a) for a in args]
         if (quick := QUICK.get(func)) and (result := quick(*args, **kwargs)) is not None:
             return result
         written = {id(t) for t in tensors if t.device.type != "meta"}
@@ -539,6 +543,14 @@ def _blank(operand: Any) -> Any:
     return tuple(map(_blank, operand)) if isinstance(operand, tuple) else Operand(operand.shape)
 
 
+def _positions(index: Any) -> Any:
+    """A constant mask as the positions where it is true: how many those are, a meta tensor cannot say."""
+    if isinstance(index, list | tuple):
+        return [_positions(i) for i in index]
+    is_mask = isinstance(index, Tensor) and not index.is_meta and index.dtype is torch.bool and index.dim() == 1
+    return index.nonzero().flatten() if is_mask else index
+
+
 def _with_values(operand: Any, index: Any) -> Any:
     """A constant index with what it holds; a mask is the positions where it is true."""
     if isinstance(operand, tuple):
@@ -546,8 +558,7 @@ def _with_values(operand: Any, index: Any) -> Any:
     is_known = isinstance(index, Tensor) and not index.is_meta and index.dim() == 1 and operand.producer is None
     if not is_known or operand.params or index.is_floating_point():
         return operand
-    at = index.nonzero().flatten() if index.dtype is torch.bool else index
-    return dataclasses.replace(operand, values=tuple(at.tolist()))
+    return dataclasses.replace(operand, values=tuple(_positions(index).tolist()))
 
 
 def _leaves(result: Any) -> list[Tensor]:

@@ -9,7 +9,10 @@ from analysis.ops import rule_for
 
 
 def op_macs(graph: Graph) -> list[int]:
-    """Multiply-adds of each operator: convolutions and matrix products, bias excluded. 0 where there is no rule."""
+    """Multiply-adds of each operator: convolutions and matrix products, bias excluded. 0 where there is no rule.
+
+    The graph holds what data reaches: a product of parameters alone (a weight made anew) is a constant and no cost.
+    """
     return [rule.macs(op) if (rule := rule_for(op)) else 0 for op in graph.ops]
 
 

@@ -109,3 +109,17 @@ def search(networks: Mapping[str, tuple[NetworkSpec, str]]) -> pd.DataFrame:
 
 def _decimals(printed: str) -> int:
     return len(printed.partition(".")[2])
+
+
+def verdict(found: pd.DataFrame, printed: Mapping[str, str]) -> str:
+    """What the search says, in two sentences."""
+    most, n = int(found["n_matches"].max()), len(printed)
+    best = found[found["n_matches"] == most]
+    rest = "which is all of them" if most == n else "and none meets all"
+    by_release = best[best["follows_release"]]
+    nearest = found["worst_miss_m"].min()
+    return (
+        f"Of {len(found):,} layouts, {len(best)} meet {most} of the {n} printed numbers, {rest}; "
+        f"the least of their largest misses is {nearest:.2f} M. "
+        f"By the rules of the release {len(by_release)} meet {most}: poolings {' and '.join(by_release['poolings'])}."
+    )

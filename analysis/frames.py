@@ -431,6 +431,24 @@ def published_frame(source: str, places: Collection[str]) -> pd.DataFrame:
     return table[["id", "source", "place", "subject", "quantity", "printed", "measured", "verdict", "why"]]
 
 
+def printed_params(source: str, place: str, networks: Iterable[str]) -> dict[str, str]:
+    """The parameters, in millions, that a source prints for each network, as text: its digits are the tolerance.
+
+    Raises: FrameError where the ledger has no such row.
+    """
+    from analysis.claims.claims import load
+
+    rows = {
+        str(c.subject): c.value
+        for c in load()
+        if c.source == source and c.place == place and c.quantity == "params" and c.unit == "M"
+    }
+    missing = [name for name in networks if name not in rows]
+    if missing:
+        raise FrameError(f"the ledger has no parameters of {missing[0]} from {source}, {place}")
+    return {name: rows[name] for name in networks}
+
+
 def finding_counts(claims: pd.DataFrame, least: int = 10) -> pd.DataFrame:
     """Columns source, verdict, n: of a verdict table, the largest source first; those of few rows stand as one."""
     sizes = claims["source"].value_counts()

@@ -251,7 +251,8 @@ def smoothed_resize(
 ) -> Extent:
     """Anti-aliased: every pixel closer than the filter's radius, which widens as the map shrinks. Source: pillow."""
     n_in = extent.size(dim)
-    step = Fraction(n_in - 1, max(n_out - 1, 1)) if aligned else _step(n_in, n_out, scale)
+    aligned_step = Fraction(n_in - 1, n_out - 1) if n_out > 1 else Fraction(0)
+    step = aligned_step if aligned else _step(n_in, n_out, scale)
     reach = radius * max(step, Fraction(1))
     scaled = 2 * step.denominator * reach.denominator
     # In units of 1 / scaled, so that all of it is whole numbers: the centres of outputs and inputs.

@@ -193,6 +193,7 @@ def _audit_model(
     quantities |= {
         "dead_layers": len(dead),
         "dead_params": cost.n_params(graph, set(graph.params) - cost.read_params(graph)),
+        "defined_params": cost.n_params(graph, graph.params),
     }
     quantities |= _unknown(unknown, role)
     by_role = [row | _unknown_in_role(row, unknown, role) for row in by_role]

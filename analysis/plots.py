@@ -12,7 +12,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from analysis.frames import quantity
 from analysis.tables import write_atomic
@@ -710,6 +710,34 @@ def network_legend(fig: Figure, networks: Sequence[str], title: str) -> None:
 
 
 # -- claims
+
+
+@_styled
+def layout_scatter(ax: Axes, found: pd.DataFrame, printed: Mapping[str, str]) -> str:
+    """Each layout as a point: its count of the first network against that of the last, where the print is a cross."""
+    first, *_, last = printed
+    millions = found[[first, last]] / 1e6
+    matched = found["n_matches"].to_numpy()
+    levels = sorted(set(matched.tolist()))
+    for n, colour in zip(levels, ("#8A8A8A", "#0072B2", "#D55E00", "#009E73"), strict=False):
+        at = millions[matched == n]
+        ax.scatter(at[first], at[last], s=4 + 8 * n, color=colour, alpha=0.35 if n == levels[0] else 0.9, linewidth=0,
+                   label=f"{n} of {len(printed)} printed numbers met")  # fmt: skip
+    ax.plot(float(printed[first]), float(printed[last]), marker="+", markersize=14, color=INK, linestyle="none",
+            label="as printed")  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for axis, name in ((ax.xaxis, first), (ax.yaxis, last)):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+        axis.set_label_text(f"{display_name(name)}: parameters (M)")
+    ax.legend(loc="upper left")
+    return (
+        f"{len(found):,} layouts of the CIFAR networks by their parameters. "
+        f"{int((matched == max(levels)).sum())} of them meet {max(levels)} of the {len(printed)} printed numbers. "
+        f"The print is at {printed[first]} M for {display_name(first)} and {printed[last]} M for {display_name(last)}."
+    )
 
 
 @_styled

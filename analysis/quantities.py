@@ -57,5 +57,6 @@ QUANTITIES: dict[str, Quantity] = {
         ),
         Quantity("dead_layers", "layers", "Dead layers", "weighted modules defined but never executed"),
         Quantity("dead_params", "parameters", "Dead parameters", "parameters defined but never read"),
+        Quantity("defined_params", "parameters", "Defined parameters", "all parameters, read or not"),
     )
 }  # fmt: skip

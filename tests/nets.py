@@ -417,8 +417,9 @@ class HalfWritten(nn.Module):
         self.conv1, self.conv2, self.conv3 = conv(2, 4), conv(2, 2), conv(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = self.conv1(x).chunk(2, 1)
-        a.add_(self.conv2(a))
+        y = self.conv1(x)
+        a, b = y[:, :2], y[:, 2:]
+        a.add_(self.conv2(a.clone()))
         return self.conv3(b)
 
 

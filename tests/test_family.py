@@ -45,3 +45,9 @@ def test_the_default_reading_is_the_only_one_by_the_rules_of_the_release_that_gi
 def test_doubled_widths_are_excluded(found) -> None:
     # literature.md 2.4: the smallest of the doubled variants is more than twice the printed 1.9 M.
     assert found.loc[found["width"] == 32, "cifar-attention92"].min() > 2 * 1.95e6
+
+
+def test_the_search_says_what_it_found(found) -> None:
+    said = family.verdict(found, PRINTED)
+    assert "meet 2 of the 3 printed numbers, and none meets all" in said
+    assert "poolings 2,2,0 and 2,2,1" in said

@@ -38,7 +38,7 @@ def cluttered_digits(seed: int = 0, *, train: int | None = None, test: int | Non
     """Training and test images of the ten digits, drawn from disjoint sets of handwritten ones.
 
     A digit of 18 to 24 pixels lies uncovered, wholly inside, at a random place. Under it lie quarters of other
-    digits of the same sizes and colours, and straight strokes.
+    digits of the same sizes, and straight strokes, in colours that are duller on the whole, not always.
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (as sklearn.datasets.load_digits).
     """

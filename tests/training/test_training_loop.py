@@ -322,7 +322,8 @@ def test_an_error_in_another_process_is_an_error_here(digits, tmp_path):
 def test_a_small_network_learns_the_digits_and_nothing_from_shuffled_labels(tmp_path):
     digits = data.digits()
     config = _config(
-        spec=override(named("cifar-resnet20-basic"), {"width": 8}), images=6000, test_images=0, batch_size=32, epochs=4,
+        spec=override(named("cifar-resnet20-basic"), {"width": 8}), images=4000, test_images=0, epochs=4,
+        batch_size=32, lr=0.05, milestones=(0.6, 0.85),
     )  # fmt: skip
     run = quiet(config, tmp_path / "true", digits)
     assert run.test_error_pct <= 40
