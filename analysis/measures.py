@@ -199,7 +199,8 @@ def _audit_model(
     by_role = [row | _unknown_in_role(row, unknown, role) for row in by_role]
     if any(op.params for op in unknown):
         lengths, longest = {}, None
-    is_partial = any(value is None for value in quantities.values())
+    # Without an image there is no receptive field to be had: nothing is missing.
+    is_partial = any(value is None for q, value in quantities.items() if len(batch) > 3 or "receptive" not in q)
     return Audit(
         target=name,
         input_shape=batch,
@@ -285,7 +286,8 @@ def _receptive(
     model: nn.Module, graph: Graph, role: branches.Roles, batch: tuple[int, ...], device: str, notes: list[str]
 ) -> dict[str, int | float | None]:
     if len(batch) < 4:
-        return {}
+        notes.append("receptive field: the input is no image")
+        return {"receptive_field_px": None, "receptive_field_trunk_px": None}
     seen: ReceptiveField | None = None
     trunk: ReceptiveField | None = None
     try:

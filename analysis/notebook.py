@@ -125,10 +125,10 @@ def read_result(out_dir: Path | str) -> dict[str, Any] | None:
 
 
 def record_failure(out_dir: Path, error: str, message: str) -> None:
-    """Say in a job's folder that its run failed; what papermill had written becomes its page if there is none."""
-    page = out_dir / NOTEBOOK
-    if not page.exists() or page.stat().st_size == 0:  # snakemake makes an empty one
-        _keep_page(_page(out_dir / RUNNING), out_dir, message)
+    """Say in a job's folder and on its page that its run failed; where it saved no page, papermill's becomes it."""
+    page = _page(out_dir / NOTEBOOK)  # snakemake makes an empty file
+    if not any(cell.get("id") == "failure" for cell in page["cells"]):  # killed behind its last cell, or before
+        _keep_page(page if page["cells"] else _page(out_dir / RUNNING), out_dir, message)
     write_json(out_dir / FAILURE, {"error": error, "message": scrub(message)})
 
 

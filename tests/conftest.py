@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import settings
 
-# The same examples in every run: a failure is one for everyone. `--hypothesis-profile=search` looks for new ones.
+# The same examples in every run: what fails, fails for everyone. HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
-settings.register_profile("search", deadline=None, max_examples=500)
-settings.load_profile("same")
+settings.register_profile("search", deadline=None, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

@@ -455,7 +455,8 @@ def test_a_resize_to_a_fixed_size_is_measured_on_the_input_itself() -> None:
 def test_an_input_without_positions_has_no_receptive_field() -> None:
     found = audit(nn.Linear(4, 2), input_shape=(4,))
     assert found.status == "complete"
-    assert not any(k.startswith("receptive") for k in found.quantities)
+    assert found.quantities["receptive_field_px"] is None
+    assert found.notes == ("receptive field: the input is no image",)
 
 
 @pytest.mark.parametrize(
