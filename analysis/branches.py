@@ -18,7 +18,11 @@ OPENINGS = frozenset(
 SIGNED = frozenset(("aten.tanh",))
 
 # Products, and which of their operands are factors.
-PRODUCTS = {"aten.mul": ("self", "other"), "aten.addcmul": ("tensor1", "tensor2"), "aten.lerp": ("weight", "self", "end")}
+PRODUCTS = {
+    "aten.mul": ("self", "other"),
+    "aten.addcmul": ("tensor1", "tensor2"),
+    "aten.lerp": ("weight", "self", "end"),
+}
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,9 @@ def test_norms_gates_and_groups(model: nn.Module) -> None:
     assert_equal_to_gradient(model, (1, 4, 8, 8))
 
 
-@pytest.mark.parametrize("name", ["Interleaved", "ShiftedHalves", "HalfWritten", "FlatWrite", "Overwritten", "ZeroedRows"])
+@pytest.mark.parametrize(
+    "name", ["Interleaved", "ShiftedHalves", "HalfWritten", "FlatWrite", "Overwritten", "ZeroedRows"]
+)
 def test_writes_through_views(name: str) -> None:
     model, shapes = made(name)
     assert_equal_to_gradient(model, *shapes)
@@ -429,7 +431,9 @@ def test_the_masks_are_taken_away_for_the_trunk() -> None:
 
 
 def test_the_last_map_before_a_pooling_to_fixed_positions() -> None:
-    model = nn.Sequential(conv(2, 2), nn.MaxPool2d(2), conv(2, 2), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(18, 2))
+    model = nn.Sequential(
+        conv(2, 2), nn.MaxPool2d(2), conv(2, 2), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(18, 2)
+    )
     assert sides_of(model, (2, 16, 16))["receptive_field_px"] == 8
 
 
