@@ -43,6 +43,9 @@ INDEXING = frozenset(("aten.index", "aten._unsafe_index", "aten.index_select"))
 VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
+# Their parameters of several dimensions scale or are looked up: they multiply no data.
+WEIGHTLESS = (nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag)
+
 NEEDS_VALUES = (
     "the forward needs the value of a tensor, which the meta device does not have: capture on the device 'cpu'"
 )
@@ -69,7 +72,7 @@ class NeedsValuesError(CaptureError):
 class _Origin:
     """Where a tensor came from. It hangs on the tensor itself, so it lives exactly as long."""
 
-    recorder: Any
+    capture: object  # which one: a token, so that a tensor that a model keeps does not keep the capture
     producer: int | None
     slot: int
     params: tuple[str, ...]
@@ -129,6 +132,7 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, model: nn.Module, device: str) -> None:
         super().__init__()
         self.is_meta = device == "meta"
+        self.token = object()
         self.ops: list[Op] = []
         self.model = model
         self.modules = list(_modules(model))
@@ -165,11 +169,11 @@ class _Recorder(TorchDispatchMode):
         self.marked.append(weakref.ref(tensor))
 
     def _mark(self, tensor: Tensor, producer: int | None, slot: int = 0, params: tuple[str, ...] = ()) -> None:
-        tensor._resattn_origin = _Origin(self, producer, slot, params)  # type: ignore[attr-defined]
+        tensor._resattn_origin = _Origin(self.token, producer, slot, params)  # type: ignore[attr-defined]
 
     def _origin(self, tensor: Tensor) -> _Origin | None:
         origin = getattr(tensor, "_resattn_origin", None)
-        return origin if origin is not None and origin.recorder is self else None
+        return origin if origin is not None and origin.capture is self.token else None
 
     def operand(self, tensor: Tensor) -> Operand:
         origin = self._origin(tensor)
@@ -405,7 +409,7 @@ class _Recorder(TorchDispatchMode):
                 kind=type(m).__name__,
                 params=tuple(self._adopt(p, f"{path}.{n}".lstrip(".")) for n, p in m.named_parameters(recurse=False)),
                 is_executed=id(m) in self.executed,
-                is_weighted=any(p.dim() >= 2 for p in m.parameters(recurse=False)),
+                is_weighted=not isinstance(m, WEIGHTLESS) and any(p.dim() >= 2 for p in m.parameters(recurse=False)),
             )
             for path, m in self.modules
         )

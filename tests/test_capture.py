@@ -270,6 +270,24 @@ def test_a_captured_model_remembers_nothing(name: str, device: str) -> None:
     copy.deepcopy(model)
 
 
+class Keeping(nn.Module):
+    """Keeps its gate to be looked at later."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = x.sigmoid()
+        return x * self.last
+
+
+def test_a_map_that_a_model_keeps_does_not_keep_the_capture() -> None:
+    model = Keeping()
+    graph = capture(model, X, device="cpu")
+    size = len(pickle.dumps(model))
+    big = nn.Sequential(model, *(nn.Sigmoid() for _ in range(200)))
+    capture(big, X, device="cpu")
+    assert len(pickle.dumps(model)) < size + 100
+    assert capture(model, X, device="cpu") == graph
+
+
 def test_training_flags_are_given_back() -> None:
     model, shapes = made("MiniRAN")
     model.train()

@@ -222,6 +222,21 @@ def test_dead_modules_are_named_with_their_parameters() -> None:
     assert found.quantities["dead_params"] == 16
 
 
+def test_norms_and_tables_that_are_not_run_are_no_dead_layers() -> None:
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.dead = conv(4, 4), conv(4, 4, 1)
+            self.norms = nn.ModuleList([nn.BatchNorm2d(4), nn.LayerNorm([8, 8]), nn.Embedding(5, 4)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x)
+
+    found = audit(Spare(), input_shape=SHAPE)
+    assert found.dead_modules == ("dead",)
+    assert found.quantities["dead_params"] == 16 + 8 + 128 + 20
+
+
 def test_a_port_that_always_defines_the_projection_carries_dead_weight() -> None:
     # literature.md 3.2, item 3: 19.92 M defined, 12.17 M alive.
     found = cached_audit("port:tengshaofeng:cifar-attention92")

@@ -412,6 +412,11 @@ def test_height_and_width_are_told_where_they_differ() -> None:
     }  # fmt: skip
 
 
+def test_a_volume_is_measured_along_height_and_width() -> None:
+    found = sides_of(nn.Sequential(nn.Conv3d(2, 2, (3, 1, 1)), nn.Conv3d(2, 2, (1, 3, 5))), (2, 8, 16, 16))
+    assert (found["receptive_field_h_px"], found["receptive_field_w_px"]) == (3, 5)
+
+
 def test_what_is_read_whole_along_one_axis_is_whole_along_it() -> None:
     found = sides_of(nn.Sequential(conv(2, 2), Apply(lambda x: x + x.mean(3, keepdim=True))), (2, 16, 20))
     assert found["receptive_field_h_px"] == 3

@@ -14,10 +14,11 @@ FAMILIES = {"attention": "Attention", "attentionnext": "AttentionNeXt", "attenti
 
 def label(network: str) -> str:
     """`cifar-attention56` -> CIFAR Attention-56, as in the figures; a name of no known family stays as it is."""
-    match = re.fullmatch(r"(cifar-)?([a-z]+)(\d+)(-basic)?(.*)", network, re.DOTALL)
+    match = re.fullmatch(r"(cifar-)?([a-z]+)(\d+)(-basic)?(?:\[(.*)\])?", network, re.DOTALL)
     if not match or match[2] not in FAMILIES:
         return network
-    return f"{'CIFAR ' if match[1] else ''}{FAMILIES[match[2]]}-{match[3]}{' basic' if match[4] else ''}{match[5]}"
+    name = f"{'CIFAR ' if match[1] else ''}{FAMILIES[match[2]]}-{match[3]}{' basic' if match[4] else ''}"
+    return f"{name} ({match[5]})" if match[5] else name
 
 
 def number(value: Any) -> str:
