@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from analysis import profiles as module
@@ -185,19 +184,10 @@ def test_an_unknown_profile_is_told_the_nearest(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "seeds", "gpus"), [("quick", 2, 0), ("small", 6, 0), ("paper", 5, 1)])
-def test_the_profiles_of_the_project(name, seeds, gpus, tmp_path, monkeypatch):
-    """Against stand-ins for the notebooks, so that this holds of the profiles alone."""
-    analysed = 'networks = ["attention56"]\nout_dir = "o"'
-    cells = {
-        "10_variants": analysed, "20_depth": analysed, "30_cost": analysed, "40_receptive_field": analysed,
-        "50_train": TRAIN, "60_compare": 'runs_dir = ""\nout_dir = "o"', "80_claims": 'out_dir = "o"',
-    }  # fmt: skip
-    for notebook, cell in cells.items():
-        parameters = nbformat.v4.new_code_cell(cell, metadata={"tags": ["parameters"]})
-        nbformat.write(nbformat.v4.new_notebook(cells=[parameters]), tmp_path / f"{notebook}.ipynb")
-    monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
+def test_the_profiles_of_the_project(name, seeds, gpus):
+    """Every notebook of the project runs in each, with parameters that it has."""
     study = read_study(name)
-    assert {job.step for job in study.jobs.values()} == set(cells)
+    assert {job.step for job in study.jobs.values()} == {file.stem for file in module.NOTEBOOKS.glob("*.ipynb")}
     runs = [job for job in study.jobs.values() if job.training]
     assert len(runs) == 3 * seeds
     assert study.gpus == gpus
