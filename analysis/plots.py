@@ -28,6 +28,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from analysis.frames import quantity
+from analysis.names import display_name
 from analysis.tables import write_atomic
 
 INK = "#757575"  # 4.6 to 1 on white, 4.1 to 1 on #111
@@ -101,15 +102,6 @@ def axis_label(id: str) -> str:
     """Label and unit of a quantity, as on every axis."""
     q = quantity(id)
     return q.label if q.unit in ("", q.label.lower()) else f"{q.label} ({q.unit})"
-
-
-def display_name(network: str) -> str:
-    """`cifar-resnet56-basic` as it stands in a figure: CIFAR ResNet-56 basic."""
-    name, _, settings = network.partition("[")
-    name = re.sub(r"attention(next|inception)?(\d+)", lambda m: f"Attention{(m[1] or '').title()}-{m[2]}", name)
-    name = re.sub(r"resnet(\d+)", r"ResNet-\1", name)
-    name = name.replace("cifar-", "CIFAR ").replace("-basic", " basic")
-    return name + (f" ({settings.rstrip(']')})" if settings else "")
 
 
 def network_style(network: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.names import display_name
 from analysis.report import facts, words
 from analysis.report.facts import Gap, Part, part
 from analysis.report.figures import Figure, FigureError, read_figure
@@ -264,7 +265,7 @@ def _peer_words(depth: facts.Depth) -> str:
     ]
     if not shares:
         return ""
-    return f"{words.label(depth.subject)} is as deep as {words.label(facts.PEER)} to {words.listing(shares)}."
+    return f"{display_name(depth.subject)} is as deep as {display_name(facts.PEER)} to {words.listing(shares)}."
 
 
 def _pays(trained: facts.Training, tested: Sequence[facts.Difference]) -> str:
@@ -281,7 +282,7 @@ def _pays(trained: facts.Training, tested: Sequence[facts.Difference]) -> str:
 
 
 def _difference_words(tested: facts.Difference) -> str:
-    reference, network = words.label(tested.reference), words.label(tested.network)
+    reference, network = display_name(tested.reference), display_name(tested.network)
     if not tested.is_shown:
         return f"No difference between {reference} and {network} is shown."
     order = "less" if tested.mean < 0 else "more"
@@ -330,7 +331,7 @@ def _figures(study: Study, steps: Sequence[str], first: Sequence[str]) -> list[t
 def _is_of_another(stem: str) -> bool:
     """Is a figure about one network, as `by_stage_attention92` is, and not the page's subject?"""
     network = stem.rpartition("_")[2]
-    return network != facts.SUBJECT and words.label(network) != network
+    return network != facts.SUBJECT and display_name(network) != network
 
 
 # --- the templates --------------------------------------------------------------------------------------------------
@@ -352,7 +353,7 @@ def _environment() -> Environment:
         "text": _text, "leading": _leading_number, "stage_label": lambda name: re.sub(r"(\D)(\d+)$", r"\1 \2", name),
     }  # fmt: skip
     environment.globals |= {
-        "label": words.label, "quantity_label": facts.quantity_label, "networks_of": facts.networks_of,
+        "label": display_name, "quantity_label": facts.quantity_label, "networks_of": facts.networks_of,
         "signs": facts.SIGNS,
         "branches_of": lambda stages: list(dict.fromkeys(branch for row in stages.values() for branch in row)),
         "colours": COLOURS, "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),

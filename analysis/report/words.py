@@ -1,4 +1,4 @@
-"""Numbers and names as a reader wants them: digits grouped, magnitudes named, networks as print calls them."""
+"""Numbers and names as a reader wants them: digits grouped, magnitudes named."""
 
 from __future__ import annotations
 
@@ -8,17 +8,6 @@ from numbers import Real
 from typing import Any
 
 MAGNITUDES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
-FAMILIES = {"attention": "Attention", "attentionnext": "AttentionNeXt", "attentioninception": "AttentionInception",
-            "resnet": "ResNet", "resnext": "ResNeXt"}  # fmt: skip
-
-
-def label(network: str) -> str:
-    """`cifar-attention56` -> CIFAR Attention-56, as in the figures; a name of no known family stays as it is."""
-    match = re.fullmatch(r"(cifar-)?([a-z]+)(\d+)(-basic)?(?:\[(.*)\])?", network, re.DOTALL)
-    if not match or match[2] not in FAMILIES:
-        return network
-    name = f"{'CIFAR ' if match[1] else ''}{FAMILIES[match[2]]}-{match[3]}{' basic' if match[4] else ''}"
-    return f"{name} ({match[5]})" if match[5] else name
 
 
 def number(value: Any) -> str:

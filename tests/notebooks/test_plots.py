@@ -55,16 +55,6 @@ def test_a_network_looks_the_same_everywhere() -> None:
     assert plots.network_style("somebody-elses") == plots.network_style("somebody-elses")
 
 
-def test_names_are_those_of_the_papers() -> None:
-    names = {
-        "attention56": "Attention-56",
-        "cifar-resnet110-basic": "CIFAR ResNet-110 basic",
-        "attentionnext92": "AttentionNext-92",
-        "cifar-attention56[merge=naive]": "CIFAR Attention-56 (merge=naive)",
-    }
-    assert {name: plots.display_name(name) for name in names} == names
-
-
 def test_labels_and_units_come_from_the_quantities() -> None:
     assert plots.axis_label("receptive_field_px") == "Receptive field (px)"
     assert plots.axis_label("params") == "Parameters"

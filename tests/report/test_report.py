@@ -19,7 +19,7 @@ from analysis import stats
 from analysis.report import ReportError, build_report, facts
 from analysis.report.figures import NO_TEXT, FigureError, figure
 from analysis.report.notebooks import safe_html
-from analysis.report.words import anchor, duration, label, listing, number, short
+from analysis.report.words import anchor, duration, listing, number, short
 from analysis.tables import write_json
 
 STYLE = (Path(build.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
@@ -637,10 +637,7 @@ def test_durations(seconds: float | None, text: str) -> None:
     assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text
 
 
-def test_names() -> None:
-    assert label("attention56") == "Attention-56"
-    assert label("cifar-resnet56-basic") == "CIFAR ResNet-56 basic"
-    assert label("port:somebody:attention56") == "port:somebody:attention56"
+def test_lists_and_anchors() -> None:
     assert listing(["a", "b", "c"]) == "a, b and c"
     assert listing(["a"]) == "a"
     assert listing([]) == ""
