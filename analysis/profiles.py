@@ -24,6 +24,7 @@ from resattn.training.config import FIELDS, ConfigError, TrainConfig, override
 WORKFLOW, NOTEBOOKS = ROOT / "workflow", ROOT / "notebooks"
 PROFILES = WORKFLOW / "profiles"
 MOST_CHARACTERS, DEEPEST = 100_000, 20  # of a profile
+IN_FOLDER = str.maketrans({"[": "+", "]": "", "=": "-", ",": "+", " ": ""})  # a network's settings in a folder's name
 
 
 class StudyError(Exception):
@@ -276,7 +277,7 @@ def _job(
     step: str, notebook: Path, row: Mapping[str, Any], each: Mapping[str, Value], fixed: Mapping[str, Value], data: Any
 ) -> Job:
     try:
-        name = step if not each else f"{step}/{row['folder'].format(**each)}"
+        name = step if not each else f"{step}/{row['folder'].format(**each).translate(IN_FOLDER)}"
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ProfileError(f"folder {row['folder']!r} names something that is not in `each` ({error})") from error
     if not all(c.isalnum() or c in "_.+-" for c in name.partition("/")[2]) or name.endswith("."):

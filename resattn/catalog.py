@@ -7,7 +7,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
-from resattn.spec import NetworkSpec, SpecError
+from resattn.spec import NetworkSpec, SpecError, override
 
 
 class UnknownNetworkError(SpecError):
@@ -139,6 +139,7 @@ PORTS: dict[str, NetworkSpec] = {
 }
 
 _CIFAR_RESNET = re.compile(r"cifar-resnet(\d+)(-basic)?")
+_SETTINGS = re.compile(r"(?P<name>.+)\[(?P<settings>\w+=[^\[\]]*)\]", re.DOTALL)
 
 
 def names() -> tuple[str, ...]:
@@ -152,10 +153,13 @@ def is_name(target: str) -> bool:
 
 
 def named(name: str) -> NetworkSpec:
-    """The spec of a named network.
+    """The spec of a named network, or of one with settings: `cifar-resnet56[width=19, merge=naive]`.
 
-    Raises: UnknownNetworkError with the nearest names.
+    Raises: UnknownNetworkError with the nearest names; SpecError for a setting that makes no sense.
     """
+    if match := _SETTINGS.fullmatch(name):
+        settings = dict(item.split("=", 1) for item in re.split(r",\s*(?=[a-z_]+=)", match["settings"]))
+        return override(named(match["name"]), settings)
     known = NETWORKS | PORTS
     if name in known:
         return known[name]

@@ -70,3 +70,30 @@ def test_listing_the_networks_does_not_import_torch() -> None:
     code = "import sys, resattn.catalog, resattn.spec; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar-resnet56[width=19]",
+        "cifar-attention56[modules=2,2,2, merge=naive]",
+        "cifar-attention56[width=8][p=2]",
+    ],
+)
+def test_a_network_with_settings_is_named_as_it_calls_itself(name: str) -> None:
+    assert named(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar-resnet5[width=19]", "no cifar-resnet5: bottleneck networks have 9n+2 layers (nearest: 11, 20)"),
+        ("cifar-resnet56[widht=3]", "unknown field 'widht' of cifar-resnet56 (nearest: width"),
+        ("cifar-resnet56[width=]", "width of cifar-resnet56 takes numbers, found ''"),
+        ("cifar-resnet56[width=19", "unknown network 'cifar-resnet56[width=19' (nearest: cifar-resnet56"),
+    ],
+)
+def test_settings_in_a_name_are_checked(name: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        named(name)
+    assert message in str(caught.value)
