@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from analysis.graph import INPUT, OVERWRITE, Graph, Module, Op, Operand, Shape
+from analysis.graph import INPUT, OVERWRITE, Graph, Indices, Module, Op, Operand, Shape
 from analysis.memory import View, overlap
 
 # Their result depends on the shape of their argument, not on what is in it.
@@ -92,6 +92,7 @@ def capture(
 ) -> Graph:
     """The graph of one forward pass in evaluation mode, each input shape with its batch dimension.
 
+    An input whose shape is `Indices` holds whole numbers (on "cpu": zeros, which every table has).
     On "meta" nothing is computed and no memory taken: parameters elsewhere are stood in for. On "cpu" the pass is
     real and the graph holds for this input alone (drawn from a fixed seed unless `inputs` are given). Parameters,
     buffers and training flags are left as they were.
@@ -100,7 +101,10 @@ def capture(
     """
     shapes = tuple(tuple(int(n) for n in shape) for shape in input_shapes)
     recorder = _Recorder(model, device)
-    tensors = tuple(inputs) or tuple(_input(shape, device, recorder.dtype) for shape in shapes)
+    tensors = tuple(inputs) or tuple(
+        _input(shape, device, torch.int64 if isinstance(asked, Indices) else recorder.dtype)
+        for asked, shape in zip(input_shapes, shapes, strict=True)
+    )
     for tensor in tensors:
         recorder.start(tensor)
     torch.clear_autocast_cache()  # it would hand out casts of the parameters that no one saw being made
@@ -120,6 +124,8 @@ def capture(
 def _input(shape: Shape, device: str, dtype: torch.dtype) -> Tensor:
     if device == "meta":
         return torch.empty(shape, device="meta", dtype=dtype)
+    if dtype == torch.int64:
+        return torch.zeros(shape, device=device, dtype=dtype)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
 

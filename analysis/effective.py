@@ -40,6 +40,12 @@ class EffectiveField:
         held = np.bincount(rings.ravel(), weights=self.energy.ravel()).cumsum()
         return 2 * int(np.searchsorted(held, share * held[-1] * (1 - 1e-12))) + 1
 
+    def share_within(self, side_px: int) -> float:
+        """The share of the energy inside a centred square of an odd side."""
+        reach = side_px // 2
+        rows, columns = (slice(max(c - reach, 0), c + reach + 1) for c in self.centre)
+        return float(self.energy[rows, columns].sum() / self.energy.sum())
+
     @property
     def support_px(self) -> int:
         """Side of the smallest centred square outside of which the gradient is exactly zero."""

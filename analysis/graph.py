@@ -8,6 +8,13 @@ from typing import Any
 
 Shape = tuple[int, ...]
 
+
+class Indices(tuple[int, ...]):
+    """The shape of an input of whole numbers, as token ids are."""
+
+    __slots__ = ()
+
+
 INPUT = "input"  # an input of the model
 OVERWRITE = "overwrite"  # a tensor after a write in place to one that shares its memory
 

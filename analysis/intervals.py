@@ -49,6 +49,11 @@ class Extent:
         return cls((dim,), at, at, np.zeros(size, dtype=bool))
 
     @classmethod
+    def of_one(cls) -> Extent:
+        """The single position of a tensor that has no others."""
+        return cls((), np.array(0), np.array(0), np.array(False))
+
+    @classmethod
     def nothing(cls) -> Extent:
         """What a constant sees."""
         return cls((), np.array(NOTHING), np.array(-NOTHING), np.array(False))

@@ -9,6 +9,8 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from html import escape
 from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +22,12 @@ from torch import nn
 
 from analysis import branches, cost, depth, paths, receptive, zoo
 from analysis.capture import CaptureError, NeedsValuesError, capture
-from analysis.graph import Graph, Op
+from analysis.graph import INPUT, Graph, Indices, Op
 from analysis.ops import layer_flags, rule_for, unknown_ops
 from analysis.quantities import QUANTITIES
 from analysis.receptive import ReceptiveField
 from resattn import catalog
-from resattn.network import build
+from resattn.network import Network, build
 from resattn.spec import NetworkSpec, override
 
 if TYPE_CHECKING:
@@ -53,21 +55,43 @@ class Audit:
     longest_path_layers: tuple[str, ...]
     dead_modules: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    # What units at the end of modules that were asked about see; and the shapes of inputs after the first.
+    fields: tuple[Mapping[str, Any], ...] = ()
+    more_inputs: tuple[tuple[int, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path_lengths": {str(k): v for k, v in self.path_lengths.items()}}
+
+    def _repr_html_(self) -> str:
+        """For a notebook: each quantity with its definition, and what there is to say about the count."""
+        rows = "".join(
+            f'<tr><th scope="row" style="text-align:left">{escape(QUANTITIES[q].label)}</th>'
+            f"<td>{'unknown' if n is None else f'{n:,.2f}' if isinstance(n, float) else f'{n:,}'}</td>"
+            f'<td style="text-align:left">{escape(QUANTITIES[q].definition)}</td></tr>'
+            for q, n in self.quantities.items()
+        )
+        shape = " x ".join(map(str, self.input_shape))
+        said = [self.status, f"input {shape}", f"masks found by {self.roles_found_by}", *self.notes]
+        said += [f"no rule for {op}" for op in self.unknown_ops]
+        return (
+            f"<b>{escape(self.target)}</b><table><tbody>{rows}</tbody></table><small>{escape('; '.join(said))}</small>"
+        )
 
 
 def audit(
     target: str | NetworkSpec | nn.Module,
     *,
     input_shape: Sequence[int] | None = None,
+    more_inputs: Sequence[Sequence[int]] = (),
     settings: Mapping[str, Any] | None = None,
     device: str = "meta",
+    at: Sequence[str] = (),
 ) -> Audit:
     """Every quantity of `analysis.quantities` for a named network, a spec, a model, or `module:callable`.
 
-    `input_shape`: channels, height, width; a spec brings its own. On "meta" nothing is computed.
+    `input_shape`: channels, height, width; a spec brings its own. `more_inputs`: the shapes of a forward's further
+    arguments; one of whole numbers, as token ids are, is an `Indices`. The batch is 1 for all. On "meta" nothing is
+    computed. `at`: module paths whose units' receptive fields are told too.
     Raises: TargetError, SpecError, CaptureError.
     """
     if isinstance(target, str) and catalog.is_name(target):
@@ -75,28 +99,39 @@ def audit(
     elif settings:
         raise TargetError(f"only a named network has fields to set, and {_called(target)} is none")
     if isinstance(target, NetworkSpec):
-        return _audit_spec(target, tuple(input_shape or target.input_shape), device)
-    if input_shape is None:
+        input_shape = input_shape or target.input_shape
+    elif input_shape is None:
         raise TargetError(f"{_called(target)} needs an input shape: channels, height, width")
+    call = _Call(tuple(_batched(shape) for shape in (input_shape, *more_inputs)), device, tuple(at))
+    if isinstance(target, NetworkSpec):
+        return _audit_model(build(target, device=device), target.name, call, target.digest, target.claimed_depth)
     if isinstance(target, nn.Module):
-        return _audit_model(target, _called(target), tuple(input_shape), None, None, device)
+        return _audit_model(target, _called(target), call)
     model = model_of(target, device)
     try:
-        return _audit_model(model, target, tuple(input_shape), None, None, device)
+        return _audit_model(model, target, call)
     except NeedsValuesError:
         if device != "meta" or not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
             raise
     # Constants of its own, which a model built on "meta" does not have, may be all that it asks for.
-    return _audit_model(model_of(target, "cpu"), target, tuple(input_shape), None, None, device)
+    return _audit_model(model_of(target, "cpu"), target, call)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """How a model is run: the shapes of its inputs with their batch, the device, and which modules are asked about."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    device: str
+    at: tuple[str, ...]
+
+
+def _batched(shape: Sequence[int]) -> tuple[int, ...]:
+    return Indices((1, *shape)) if isinstance(shape, Indices) else (1, *shape)
 
 
 def _called(target: Any) -> str:
     return target if isinstance(target, str) else getattr(target, "name", type(target).__name__)
-
-
-def _audit_spec(spec: NetworkSpec, input_shape: tuple[int, ...], device: str) -> Audit:
-    model = build(spec, device=device)
-    return _audit_model(model, spec.name, input_shape, spec.digest, spec.claimed_depth, device)
 
 
 def model_of(target: str, device: str = "meta") -> nn.Module:
@@ -167,16 +202,15 @@ def _run(path: Path) -> ModuleType:
 
 
 def _audit_model(
-    model: nn.Module, name: str, input_shape: tuple[int, ...], digest: str | None, claimed: int | None, device: str
+    model: nn.Module, name: str, call: _Call, digest: str | None = None, claimed: int | None = None
 ) -> Audit:
-    batch = (1, *input_shape)
-    graph = capture(model, batch, device=device)
+    graph = capture(model, *call.shapes, device=call.device)
     unknown = unknown_ops(graph)
     is_layer = layer_flags(graph)
     role = branches.roles(graph, is_layer)
     trunk = graph.without(role.ops(branches.MASK))
-    notes = _stability(graph, capture(model, batch, device=device))
-    if device != "meta":
+    notes = _stability(graph, capture(model, *call.shapes, device=call.device))
+    if call.device != "meta":
         notes.append("for this input: the model ran on values")
     quantities: dict[str, int | float | None] = {} if claimed is None else {"claimed_depth": claimed}
     quantities |= _layers(graph, is_layer, role)
@@ -188,7 +222,7 @@ def _audit_model(
     quantities["mean_path_length"] = None if mean is None else float(mean)
     by_role = _by_role(graph, is_layer, role)
     quantities |= _cost(graph, by_role)
-    quantities |= _receptive(model, graph, role, batch, device, notes)
+    quantities |= _receptive(model, graph, role, call, notes)
     dead = _dead(graph)
     quantities |= {
         "dead_layers": len(dead),
@@ -200,10 +234,10 @@ def _audit_model(
     if any(op.params for op in unknown):
         lengths, longest = {}, None
     # Without an image there is no receptive field to be had: nothing is missing.
-    is_partial = any(value is None for q, value in quantities.items() if len(batch) > 3 or "receptive" not in q)
+    is_partial = any(value is None for q, value in quantities.items() if _is_image(call) or "receptive" not in q)
     return Audit(
         target=name,
-        input_shape=batch,
+        input_shape=call.shapes[0],
         spec_digest=digest,
         status="partial" if unknown or is_partial else "complete",
         unknown_ops=tuple(dict.fromkeys(f"{op.name} in {op.module or 'the model'}" for op in unknown)),
@@ -215,7 +249,13 @@ def _audit_model(
         longest_path_layers=tuple(graph.ops[i].module for i in longest.ops if is_layer[i]) if longest else (),
         dead_modules=tuple(dead),
         notes=tuple(notes),
+        fields=tuple(_fields_of(model, graph, role, call, path) for path in call.at),
+        more_inputs=call.shapes[1:],
     )
+
+
+def _is_image(call: _Call) -> bool:
+    return len(call.shapes[0]) > 3
 
 
 def _stability(first: Graph, second: Graph) -> list[str]:
@@ -283,47 +323,106 @@ def _cost(graph: Graph, by_role: Sequence[Mapping[str, Any]]) -> dict[str, int |
 
 
 def _receptive(
-    model: nn.Module, graph: Graph, role: branches.Roles, batch: tuple[int, ...], device: str, notes: list[str]
+    model: nn.Module, graph: Graph, role: branches.Roles, call: _Call, notes: list[str]
 ) -> dict[str, int | float | None]:
-    if len(batch) < 4:
+    if not _is_image(call):
         notes.append("receptive field: the input is no image")
-        return {"receptive_field_px": None, "receptive_field_trunk_px": None}
-    seen: ReceptiveField | None = None
-    trunk: ReceptiveField | None = None
-    try:
-        seen, trunk = _fields(model, graph, role.ops(branches.MASK), batch, device)
-        if seen is None:
-            raise receptive.NoReceptiveFieldError("every position is clipped, and the model takes no larger input")
-    except receptive.NoReceptiveFieldError as error:
-        notes.append(f"receptive field: {error}")
+        return dict.fromkeys(FIELDS)
+    target = receptive.feature_map(graph)
+    if target is None:
+        notes.append("receptive field: no operator keeps a map of positions")
+        return dict.fromkeys(FIELDS)
+    seen = fields_at(model, graph, target, role.ops(branches.MASK), call.shapes, call.device)
     found: dict[str, int | float | None] = {
-        "receptive_field_px": None if seen is None else max(seen.sides),
-        "receptive_field_trunk_px": None if trunk is None else max(trunk.sides),
+        name: None if field is None else max(field.sides) for name, field in zip(FIELDS, seen.fields, strict=True)
     }
-    if seen is not None and seen.height_px != seen.width_px:
-        found |= {"receptive_field_h_px": seen.height_px, "receptive_field_w_px": seen.width_px}
-    if seen is not None and seen.is_whole:
+    if seen.union is not None and seen.union.height_px != seen.union.width_px:
+        found |= {"receptive_field_h_px": seen.union.height_px, "receptive_field_w_px": seen.union.width_px}
+    if seen.union is not None and seen.union.is_whole:
         notes.append("receptive field: the whole input")
+    notes += [f"receptive field: {note}" for note in seen.notes]
     return found
 
 
-def _fields(
-    model: nn.Module, graph: Graph, masks: Sequence[int], batch: tuple[int, ...], device: str
-) -> tuple[ReceptiveField | None, ReceptiveField | None]:
-    """What a unit of the last map sees, with the masks and without."""
-    target = receptive.feature_map(graph)
-    if target is None:
-        raise receptive.NoReceptiveFieldError("no operator keeps a map of positions")
+def _fields_of(model: nn.Module, graph: Graph, role: branches.Roles, call: _Call, path: str) -> dict[str, Any]:
+    """What the units of a module's result see, by the names of the quantities."""
+    ran = [op.index for op in graph.ops if op.name != INPUT and f"{op.module}.".startswith(f"{path}.")]
+    if not ran:
+        known = dict.fromkeys(op.module for op in graph.ops if op.module)
+        near = get_close_matches(path, known, n=3) or list(known)[:3]
+        raise TargetError(f"no module {path!r} was executed (nearest: {', '.join(near)})")
+    seen = (
+        fields_at(model, graph, ran[-1], role.ops(branches.MASK), call.shapes, call.device)
+        if _is_image(call)
+        else Fields(notes=("the input is no image",))
+    )
+    sides = {n: None if f is None else list(f.sides) for n, f in zip(FIELDS, seen.fields, strict=True)}
+    return {"module": path, **sides, "notes": list(seen.notes)}
+
+
+Shapes = Sequence[tuple[int, ...]]  # of a model's inputs, each with its batch
+
+FIELDS = (
+    "receptive_field_px", "receptive_field_trunk_px", "receptive_field_narrowest_px", "receptive_field_widest_px",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a unit sees: over all paths, with the masks removed, and along the paths that see least and most.
+
+    None is what cannot be told; the notes say why.
+    """
+
+    union: ReceptiveField | None = None
+    trunk: ReceptiveField | None = None
+    narrowest: ReceptiveField | None = None
+    widest: ReceptiveField | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[ReceptiveField | None, ...]:
+        return self.union, self.trunk, self.narrowest, self.widest
+
+
+def fields_at(
+    model: nn.Module, graph: Graph, target: int, masks: Sequence[int], shapes: Shapes, device: str = "meta"
+) -> Fields:
+    """The receptive fields of an operator's units, on an input large enough that no border clips them.
+
+    `masks`: the operators of the mask branches. `shapes`: of the inputs that the graph was captured with.
+    """
+    try:
+        large, union, trunk = _over_all_paths(model, graph, target, masks, shapes, device)
+    except receptive.NoReceptiveFieldError as error:
+        return Fields(notes=(str(error),))
+    if union is None:
+        return Fields(trunk=trunk, notes=("every position is clipped, and the model takes no larger input",))
+    try:
+        single = receptive.path_fields(large, target)
+        assert single is not None  # the field over all paths was found at some position that is not clipped
+    except receptive.NoReceptiveFieldError as error:
+        return Fields(union, trunk, notes=(f"along single paths: {error}",))
+    sizes, own = large.input_shapes[0][-2:], shapes[0][-2:]
+    narrowest, widest = (_told(f, sizes, own, large is not graph) for f in (single.narrowest, single.widest))
+    return Fields(union, trunk, narrowest, widest)
+
+
+def _over_all_paths(
+    model: nn.Module, graph: Graph, target: int, masks: Sequence[int], shapes: Shapes, device: str
+) -> tuple[Graph, ReceptiveField | None, ReceptiveField | None]:
+    """A graph of the model on an input with room, and what a unit sees there, with the masks and without."""
     room = ROOM
     while True:
-        large = unclipped(model, graph, target, batch, device, room)
+        large = unclipped(model, graph, target, shapes, device, room)
         seen, trunk = (receptive.receptive_field(g, target) for g in (large, large.without(masks)))
         sizes = large.input_shapes[0][-2:]
         if (_is_told(seen, sizes) and _is_told(trunk, sizes)) or large is graph or room > MOST_ROOM:
             break
         room *= 4
     has_room = large is not graph
-    return _told(seen, sizes, batch[-2:], has_room), _told(trunk, sizes, batch[-2:], has_room)
+    own = shapes[0][-2:]
+    return large, _told(seen, sizes, own, has_room), _told(trunk, sizes, own, has_room)
 
 
 def _is_told(field: ReceptiveField | None, sizes: Sequence[int]) -> bool:
@@ -348,23 +447,28 @@ MOST_ROOM = 48
 
 
 def unclipped(
-    model: nn.Module, graph: Graph, target: int, batch: tuple[int, ...], device: str, room: int = ROOM
+    model: nn.Module, graph: Graph, target: int, shapes: Shapes, device: str = "meta", room: int = ROOM
 ) -> Graph:
-    """The model captured again, on an input large enough that the target's central units see no border.
+    """The model captured again, on inputs large enough that the target's central units see no border.
 
-    A model that takes its own input size alone is captured up to where it refuses. If that is ahead of the target, or
-    if something else runs on a larger input, the graph as it was comes back.
+    All inputs that are images grow alike. A model that takes its own input size alone is captured up to where it
+    refuses. If that is ahead of the target, or if something else runs on a larger input, the graph as it was comes
+    back. A model that was run on values is first tried without: a large input costs nothing then.
     """
     need = room * receptive.estimated_side(graph, target)
-    times = max(-(-need // min(batch[2:])), 1)
-    try:
-        large = capture(model, (*batch[:2], *(times * n for n in batch[2:])), device=device)
-    except CaptureError as error:
-        if error.graph is None:
-            return graph
-        large = error.graph
-    ran = [[(op.name, op.module) for op in g.ops[: target + 1]] for g in (graph, large)]
-    return large if ran[0] == ran[1] and receptive.grows_with_input(graph, large, target) else graph
+    times = max(-(-need // min(shapes[0][2:])), 1)
+    grown = [(*s[:2], *(times * n for n in s[2:])) if len(s) > 3 else s for s in shapes]
+    for place in dict.fromkeys(("meta", device)):
+        try:
+            large = capture(model, *grown, device=place)
+        except CaptureError as error:
+            if error.graph is None:
+                continue
+            large = error.graph
+        ran = [[(op.name, op.module) for op in g.ops[: target + 1]] for g in (graph, large)]
+        if ran[0] == ran[1] and receptive.grows_with_input(graph, large, target):
+            return large
+    return graph
 
 
 def _dead(graph: Graph) -> list[str]:
@@ -452,3 +556,10 @@ def cached_audit(target: str | NetworkSpec) -> Audit:
 @functools.lru_cache(maxsize=512)
 def _cached(spec: NetworkSpec) -> Audit:
     return audit(spec)
+
+
+@functools.lru_cache(maxsize=128)
+def captured(spec: NetworkSpec) -> tuple[Network, Graph]:
+    """The network of a spec on the meta device, and the graph of one pass on its own input; kept for the next call."""
+    network = build(spec, device="meta")
+    return network, capture(network, (1, *spec.input_shape))

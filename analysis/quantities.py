@@ -55,6 +55,14 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity(
             "receptive_field_trunk_px", "px", "Receptive field, trunk", "the receptive field when the masks are removed"
         ),
+        Quantity(
+            "receptive_field_narrowest_px", "px", "Receptive field, narrowest path",
+            "the receptive field along the one path to such a unit that sees least",
+        ),
+        Quantity(
+            "receptive_field_widest_px", "px", "Receptive field, widest path",
+            "the receptive field along the one path to such a unit that sees most",
+        ),
         Quantity("dead_layers", "layers", "Dead layers", "weighted modules defined but never executed"),
         Quantity("dead_params", "parameters", "Dead parameters", "parameters defined but never read"),
         Quantity("defined_params", "parameters", "Defined parameters", "all parameters, read or not"),

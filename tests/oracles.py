@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count, islice
 from typing import Any
 
 import networkx as nx
 import numpy as np
 import torch
 import torch.nn.functional as F
+from hypothesis import assume
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from analysis.graph import INPUT, Graph
+from analysis.graph import INPUT, Graph, Op, Operand
 
 # Where an exact weight is zero (a resize that falls on a pixel) rounding leaves about 1e-16 of the largest.
 NOISE = 1e-13
@@ -136,6 +139,38 @@ def walked_paths(graph: Graph, is_layer: list[bool]) -> dict[int, int]:
     edges = [(i, op.index) for op in graph.ops for i in op.inputs]
     sources = [op.index for op in graph.ops if op.name == INPUT]
     return enumerated_paths(len(graph.ops), edges, sources, list(graph.outputs), is_layer.__getitem__)
+
+
+def single_paths(graph: Graph, target: int, most: int = 200) -> Iterator[Graph]:
+    """The graph with the edges of one path from the first input to the target, for each path.
+
+    Raises: hypothesis' UnsatisfiedAssumption where there are more than so many.
+    """
+
+    def walk(index: int, kept: dict[int, int]) -> Iterator[dict[int, int]]:
+        op = graph.ops[index]
+        if index == 0:
+            yield kept
+        for k, operand in enumerate(op.operands()):
+            if operand.producer is not None:
+                yield from walk(operand.producer, kept | {index: k})
+
+    paths = list(islice(walk(target, {}), most + 1))
+    assume(len(paths) <= most)
+    for path in paths:
+        yield replace(graph, ops=tuple(_reading(op, path.get(op.index)) for op in graph.ops))
+
+
+def _reading(op: Op, wanted: int | None) -> Op:
+    """The operator with data from one of its tensor arguments alone, or from none."""
+    places = count()
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Operand):
+            return value if next(places) == wanted else Operand(value.shape, values=value.values)
+        return tuple(map(cut, value)) if isinstance(value, tuple) else value
+
+    return Op(op.index, op.name, op.module, {k: cut(v) for k, v in op.arguments.items()}, op.shapes)
 
 
 def leaves(module: nn.Module) -> Iterator[nn.Module]:

@@ -34,6 +34,14 @@ def test_a_share_of_uniform_energy_has_the_side_of_its_square() -> None:
     assert field.side_px(1.0) == 21
 
 
+def test_a_square_holds_its_share() -> None:
+    field = EffectiveField(np.full((21, 21), 1 / 441), (10, 10))
+    assert field.share_within(19) == pytest.approx(361 / 441)
+    assert field.share_within(99) == pytest.approx(1)
+    cornered = EffectiveField(np.full((4, 4), 1 / 16), (0, 0))
+    assert cornered.share_within(3) == pytest.approx(4 / 16)
+
+
 @pytest.mark.parametrize("share", [0.0, 1.5, -1.0])
 def test_a_share_outside_of_its_range_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="lies in"):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from analysis import measures
 from analysis.capture import CaptureError, NeedsValuesError
+from analysis.graph import Indices
 from analysis.measures import TargetError, audit, cached_audit, measure_table, model_of
 from analysis.quantities import QUANTITIES
 from resattn import catalog
@@ -150,7 +151,7 @@ LAYERS = {
     "mean_path_length",
 }  # fmt: skip
 COSTS = {"macs", "flops"}
-FIELDS = {"receptive_field_px", "receptive_field_trunk_px"}
+FIELDS = set(measures.FIELDS)
 
 
 def nulls(found: measures.Audit) -> set[str]:
@@ -198,7 +199,7 @@ class StrangeMask(nn.Module):
 
 def test_only_the_role_that_is_touched_is_left_open() -> None:
     inside, outside = (audit(StrangeMask(in_mask), input_shape=SHAPE) for in_mask in (True, False))
-    assert nulls(inside) == COSTS | FIELDS - {"receptive_field_trunk_px"} | {"macs_mask"} | FIELDS
+    assert nulls(inside) == COSTS | {"macs_mask"} | FIELDS
     assert nulls(outside) == COSTS | FIELDS
     assert outside.quantities["macs_mask"] == 64 * 4 * 36
     assert {row["role"]: row["macs"] for row in outside.roles} == {"trunk": None, "mask": 9216, "shortcut": 0}
@@ -435,3 +436,93 @@ def test_an_audit_leaves_nothing_behind() -> None:
         tracemalloc.stop()
     assert grown < MIB
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
+
+
+# -- several inputs, and what the units of a module see
+
+
+class Captioned(nn.Module):
+    """A map gated by token ids: an image and whole numbers as inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.table, self.fc = conv(4, 8), nn.Embedding(10, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+        gate = self.fc(self.table(ids)).mean(1).sigmoid()
+        return self.conv(x) * gate[:, :, None, None]
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_model_of_several_inputs(device: str) -> None:
+    found = audit(Captioned(), input_shape=SHAPE, more_inputs=[Indices((5,))], device=device)
+    assert found.status == "complete"
+    assert found.more_inputs == ((1, 5),)
+    # The image through the convolution and the ids through the matrix: one layer each.
+    assert found.quantities["weighted_layers"] == 2
+    assert found.quantities["n_paths"] == 2
+    # 36 products in each of 8 * 8 * 8 values, and 8 * 8 for each of 5 ids.
+    assert found.quantities["macs"] == 36 * 8 * 64 + 5 * 64
+    assert found.quantities["receptive_field_px"] == 3
+
+
+def test_two_images_grow_together() -> None:
+    both = Both()
+    found = audit(both, input_shape=SHAPE, more_inputs=[SHAPE])
+    assert found.quantities["receptive_field_px"] == 5
+    assert found.quantities["weighted_layers"] == 3
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = conv(4, 4), conv(4, 4), conv(8, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.last(torch.cat([self.first(x), self.second(y)], 1))
+
+
+def test_the_units_of_a_module_are_told_where_it_is_asked() -> None:
+    found = audit("cifar-attention56", at=["stem", "stage1.module1.merge", "stage3"])
+    stem, merge, last = found.fields
+    # literature.md 2.3 counts the stem's 3x3; the last stage is what the quantities tell.
+    assert [stem[name] for name in measures.FIELDS] == [[3, 3]] * 4
+    assert merge["receptive_field_narrowest_px"] == [3, 3]
+    assert merge["receptive_field_trunk_px"] == [11, 11]  # the stem, p + t units, a 3x3 each
+    assert merge["receptive_field_px"] > merge["receptive_field_trunk_px"]
+    assert [max(last[name]) for name in measures.FIELDS] == [found.quantities[name] for name in measures.FIELDS]
+    jsonschema.validate(json.loads(json.dumps([found.to_json()])), json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def test_a_module_that_did_not_run_is_refused() -> None:
+    with pytest.raises(TargetError, match=r"no module 'stage1.modul1' was executed \(nearest: stage1.module1"):
+        audit("cifar-attention56", at=["stage1.modul1"])
+
+
+def test_behind_global_pooling_a_unit_sees_the_whole_input() -> None:
+    (field,) = audit("cifar-resnet20-basic", at=["head"]).fields
+    assert [field[name] for name in measures.FIELDS] == [[32, 32]] * 4
+
+
+def test_without_an_image_no_unit_has_a_field() -> None:
+    (field,) = audit(nn.Sequential(nn.Linear(4, 4)), input_shape=(4,), at=["0"]).fields
+    assert [field[name] for name in measures.FIELDS] == [None] * 4
+    assert field["notes"] == ["the input is no image"]
+
+
+def test_a_model_on_values_takes_its_large_input_without() -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Witnessed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((x.device.type, x.shape[-1]))
+            return self.conv(x)
+
+    found = audit(Witnessed(), input_shape=SHAPE, device="cpu")
+    assert found.quantities["receptive_field_px"] == 3
+    assert {device for device, side in seen if side > 8} == {"meta"}
+    assert {device for device, side in seen if side == 8} == {"cpu"}

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from drawn import networks
 from golden_rows import rows
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import settings as limited
 from hypothesis import strategies as st
 from nets import (
@@ -27,7 +27,7 @@ from nets import (
     made,
     vgg16_features,
 )
-from oracles import gradient_support, positive, told
+from oracles import gradient_support, positive, single_paths, told
 from torch import Tensor, nn
 
 from analysis.branches import MASK, roles
@@ -36,7 +36,7 @@ from analysis.graph import Graph
 from analysis.intervals import MOST_POSITIONS, Extent, hull, nearest_resize
 from analysis.measures import audit, unclipped
 from analysis.ops import layer_flags
-from analysis.receptive import NoReceptiveFieldError, extents, feature_map, receptive_field
+from analysis.receptive import NoReceptiveFieldError, extents, feature_map, path_fields, receptive_field
 from resattn import catalog
 from resattn.network import build
 from resattn.spec import override
@@ -379,7 +379,7 @@ def unclipped_sides(name: str, *, masks: bool) -> dict[str, set[int]]:
     graph = capture(network, shape)
     target = feature_map(graph)
     assert target is not None
-    large = unclipped(network, graph, target, shape, "meta")
+    large = unclipped(network, graph, target, [shape])
     ends = {s.name: [o.index for o in large.ops if o.module.startswith(f"{s.name}.")][-1] for s in spec.stages}
     if not masks:
         large = large.without(roles(large, layer_flags(large)).ops(MASK))
@@ -522,3 +522,80 @@ def test_a_stack_adds_up_as_the_formula_says(kernel: int, strides: list[int]) ->
     graph = capture(model, (1, 1, side + 5 * jump, side + 5 * jump))
     found = extents(graph, 0, [graph.outputs[0]])[graph.outputs[0]]
     assert set(np.unique(found.sides)) == {side}
+
+
+# -- over single paths
+
+
+def enumerated_fields(graph: Graph, target: int) -> tuple[list[int], list[int]] | None:
+    """Narrowest and widest side along height and width, from every path by itself; None where it is not to be told."""
+    narrowest, widest = [], []
+    for axis in (0, 1):
+        union = extents(graph, axis, [target])[target].over([1], is_local=True)
+        if set(union.dims) - {2 + axis}:
+            return None
+        free = ~union.clipped
+        sides = []
+        for path in single_paths(graph, target):
+            found = extents(path, axis, [target]).get(target)
+            if found is None or found.is_bound or (set(found.dims) - {1, 2 + axis}):
+                return None
+            sides.append(np.broadcast_to(found.over([1]).sides, free.shape)[free])
+        if not free.any() or any((each == 0).any() for each in sides):
+            return None
+        narrowest.append(int(np.min(sides, axis=0).max()))
+        widest.append(int(np.max(sides, axis=0).max()))
+    return narrowest, widest
+
+
+@limited(deadline=None, max_examples=150)
+@given(networks(most_steps=7))
+def test_the_narrowest_and_the_widest_path_are_those_of_an_enumeration(
+    drawn: tuple[nn.Module, tuple[int, ...]],
+) -> None:
+    model, shape = drawn
+    graph = capture(model, shape)
+    target = graph.outputs[0]
+    try:
+        expected = enumerated_fields(graph, target)
+        found = path_fields(graph, target)
+    except NoReceptiveFieldError:
+        return
+    if expected is not None and found is not None:
+        event("compared")
+        assert ([*found.narrowest.sides], [*found.widest.sides]) == expected
+
+
+def test_the_narrowest_path_is_the_shortcut_and_the_widest_the_branch() -> None:
+    found = audit(Branches(nn.Identity(), nn.Conv2d(3, 3, 5, padding=2)), input_shape=(3, 32, 32)).quantities
+    fields = [found[f"receptive_field{which}_px"] for which in ("", "_narrowest", "_widest")]
+    assert fields == [5, 1, 5]
+
+
+def test_of_two_branches_that_look_aside_no_single_path_sees_as_much_as_both() -> None:
+    # Three pixels to the left on one path, three to the right on the other: 7 together, 4 each; the skip sees 1.
+    def aside(x: Tensor) -> Tensor:
+        left = F.avg_pool2d(F.pad(x, (3, 0, 3, 0)), 4, 1)
+        right = F.avg_pool2d(F.pad(x, (0, 3, 0, 3)), 4, 1)
+        return x + left + right
+
+    found = audit(Apply(aside), input_shape=(3, 32, 32)).quantities
+    fields = [found[f"receptive_field{which}_px"] for which in ("", "_narrowest", "_widest")]
+    assert fields == [7, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "narrowest"),
+    # The stem alone, and its pooling: 7 + 2 * 2. Every unit has a shortcut of one pixel, every module a trunk of them.
+    [("resnet50", 11), ("attention56", 11), ("cifar-attention56", 3), ("cifar-resnet56", 3)],
+)
+def test_a_residual_network_has_a_path_that_sees_its_stem_alone(name: str, narrowest: int) -> None:
+    found = audit(name).quantities
+    assert found["receptive_field_narrowest_px"] == narrowest
+    assert found["receptive_field_widest_px"] == found["receptive_field_px"]
+
+
+def test_a_gate_over_everything_is_the_widest_path() -> None:
+    found = audit(nn.Sequential(conv(4, 4), Squeeze(4)), input_shape=(4, 32, 32)).quantities
+    assert found["receptive_field_widest_px"] == found["receptive_field_px"] == 32
+    assert found["receptive_field_narrowest_px"] == 3

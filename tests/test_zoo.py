@@ -67,7 +67,7 @@ def large_graph(name: str) -> Graph:
     graph = capture(model, batch)
     target = receptive.feature_map(graph)
     assert target is not None
-    return unclipped(model, graph, target, batch, "meta")
+    return unclipped(model, graph, target, [batch])
 
 
 @pytest.mark.parametrize("row", [r for r in GOLDEN if r["module"]], ids=said)

@@ -60,7 +60,7 @@ class Body:
         shape = (1, *self.spec.input_shape)
         target = receptive.feature_map(self.graph)
         assert target is not None
-        return unclipped(self.network, self.graph, target, shape, "meta")
+        return unclipped(self.network, self.graph, target, [shape])
 
     def ops(self, kind: str, role: str | None = None) -> list[Op]:
         wanted = (op for op in self.graph.ops if (rule := rule_for(op)) and rule.kind == kind)
@@ -211,7 +211,7 @@ def measure(subject: Subject, quantity: str) -> int | float | None:
 
     Raises: ClaimError for a part that the network has not; SpecError for settings that make no network.
     """
-    spec = _spec(subject)
+    spec = spec_of(subject)
     return None if spec is None else _number(spec, subject.part, quantity)
 
 
@@ -224,7 +224,8 @@ def _number(spec: NetworkSpec, part: str, quantity: str) -> int | float | None:
     return cached_audit(spec).quantities.get(quantity)
 
 
-def _spec(subject: Subject) -> NetworkSpec | None:
+def spec_of(subject: Subject) -> NetworkSpec | None:
+    """The network of a subject with its settings, whatever part is meant; None for one outside the catalog."""
     try:
         # The name is kept, so that settings that change nothing do not make another network to be captured.
         return override(named(subject.network), {**dict(subject.settings), "name": subject.network})
@@ -247,22 +248,23 @@ def runs_of_table(frame: DataFrame) -> Runs:
     """
     if missing := [column for column in RUN_COLUMNS if column not in frame.columns]:
         raise ClaimError(f"the table of runs lacks {', '.join(missing)} (columns: {', '.join(RUN_COLUMNS)})")
-    found: dict[tuple[NetworkSpec, str], dict[int, float]] = {}
+    found: dict[tuple[NetworkSpec, str, str], dict[int, float]] = {}
     for n, row in enumerate(frame[list(RUN_COLUMNS)].to_dict("records"), start=1):
         where = f"row {n} of the table of runs"
         if row["quantity"] not in TRAINING_RESULTS:
             near = get_close_matches(str(row["quantity"]), TRAINING_RESULTS, n=3)
             raise ClaimError(f"{where}: unknown quantity {row['quantity']!r} (nearest: {', '.join(near)})")
-        spec = _spec(parse_subject(row["subject"]))
+        about = parse_subject(row["subject"])
+        spec = spec_of(about)
         if spec is None:
             raise ClaimError(f"{where}: no network {row['subject']!r} in the catalog")
         if not math.isfinite(row["value"]) or (is_share(row["quantity"]) and not 0 <= row["value"] <= 1):
             raise ClaimError(f"{where}: value {row['value']!r} of {row['quantity']} is no fraction between 0 and 1")
-        found.setdefault((spec, row["quantity"]), {})[int(row["seed"])] = float(row["value"])
+        found.setdefault((spec, about.part, row["quantity"]), {})[int(row["seed"])] = float(row["value"])
 
     def runs(subject: Subject, quantity: str) -> Mapping[int, float]:
-        spec = _spec(subject)
-        return {} if spec is None else found.get((spec, quantity), {})
+        spec = spec_of(subject)
+        return {} if spec is None else found.get((spec, subject.part, quantity), {})
 
     return runs
 
