@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from analysis.inputs import OUT_DIR
-from analysis.notebook import without_iri_grammar
+from analysis.notebook import light_imports
 from analysis.parameters import NotebookError, Value, check_parameters, read_parameters
 from analysis.provenance import ROOT
 from resattn.catalog import named
@@ -24,6 +24,7 @@ from resattn.training.config import FIELDS, ConfigError, TrainConfig, override
 WORKFLOW, NOTEBOOKS = ROOT / "workflow", ROOT / "notebooks"
 PROFILES = WORKFLOW / "profiles"
 MOST_CHARACTERS, DEEPEST = 100_000, 20  # of a profile
+SCALES = ("quick", "small", "paper")  # that a profile may have, the default first
 IN_FOLDER = str.maketrans({"[": "+", "]": "", "=": "-", ",": "+", " ": ""})  # a network's settings in a folder's name
 
 
@@ -73,14 +74,25 @@ class Study:
         return [name for name, other in self.jobs.items() if other.step in job.after.values()]
 
 
-def read_study(profile: str | Path, *, dataset: str | None = None) -> Study:
+def read_study(profile: str | Path, *, dataset: str | None = None, scale: str | None = None) -> Study:
     """The study that a profile (`quick`, or a file) describes, all of it checked; `dataset` overrides its own.
+
+    `scale`: of a profile that has `scales`, such as `gates`: what stands under it goes before what the profile says.
+    Default: the first of SCALES that it has. `gates-small` is `gates` at scale `small`, and so is the study called.
 
     Raises: ProfileError, one line for each mistake, before anything is run.
     """
-    path = _profile_path(str(profile))
+    if not WORKFLOW.is_dir():
+        raise ProfileError("a study needs the notebooks and the workflow, which an installed package does not have: "
+                           "clone the repository and run `make report` there")  # fmt: skip
+    path, named_scale = _profile_path(str(profile))
     tree, data = _load(path)
-    mistakes = list(_schema_mistakes(data))
+    scales = data.pop("scales", None)
+    mistakes = list(_scales_mistakes(scales))
+    if not mistakes:
+        scale = _scale(path, scales, scale, named_scale)
+        data = data if scale is None else _over(data, scales[scale])
+        mistakes = list(_schema_mistakes(data))
     if not mistakes:
         if dataset is not None:
             try:
@@ -90,25 +102,86 @@ def read_study(profile: str | Path, *, dataset: str | None = None) -> Study:
             data.setdefault("shared", {})["dataset"] = dataset
         jobs, mistakes = _jobs(data, path)
     if mistakes:
-        lines = sorted({(_line(tree, place), message) for place, message in mistakes})
+        lines = sorted({(_line_of(tree, place, scale), message) for place, message in mistakes})
         raise ProfileError("\n".join(f"{path.name}, line {line}: {message}" for line, message in lines))
     gpus = data.get("gpus", 1) if data.get("device") == "cuda" else 0
-    return Study(path.stem, data.get("shared", {}).get("dataset"), gpus, jobs)
+    name = path.stem if scale is None else f"{path.stem}-{scale}"
+    return Study(name, data.get("shared", {}).get("dataset"), gpus, jobs)
 
 
 Place = tuple[str | int, ...]  # of a value in the profile: keys and indices from the top
 Mistake = tuple[Place, str]
 
 
-def _profile_path(profile: str) -> Path:
+def _profile_path(profile: str) -> tuple[Path, str | None]:
+    """The file of a profile, and the scale that its name ends with."""
     if (path := Path(profile)).suffix in (".yaml", ".yml") or "/" in profile:
         if not path.is_file():
             raise ProfileError(f"no profile {profile}")
-        return path.resolve()
+        return path.resolve(), None
     known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
-    if profile not in known:
-        raise ProfileError(f"no profile {profile!r} ({_near(profile, known)}, or a .yaml file)")
-    return PROFILES / f"{profile}.yaml"
+    if profile in known:
+        return PROFILES / f"{profile}.yaml", None
+    name, dash, scale = profile.rpartition("-")
+    if dash and name in known and scale in SCALES:
+        return PROFILES / f"{name}.yaml", scale
+    raise ProfileError(f"no profile {profile!r} ({_near(profile, known)}, or a .yaml file)")
+
+
+def _scales_mistakes(scales: Any) -> Iterator[Mistake]:
+    if scales is None:
+        return
+    if not isinstance(scales, dict) or not scales:
+        yield ("scales",), "scales: not a mapping of a scale to what it changes"
+        return
+    for name, changes in scales.items():
+        if name not in SCALES:
+            yield ("scales", name), f"scales has no {name!r} ({_near(name, SCALES)})"
+        elif not isinstance(changes, dict) or "scales" in changes:
+            yield ("scales", name), f"scales.{name}: not a mapping of parts of a profile"
+
+
+def _scale(path: Path, scales: Mapping[str, Any] | None, asked: str | None, named_scale: str | None) -> str | None:
+    if named_scale and asked and asked != named_scale:
+        raise ProfileError(f"{path.stem}-{named_scale} is a scale of {path.stem} already, --scale says {asked}")
+    wanted = asked or named_scale
+    if scales is None:
+        if wanted is not None:
+            with_scales = sorted(
+                p.stem for p in PROFILES.glob("*.yaml") if "\nscales:" in p.read_text(encoding="utf-8")
+            )
+            raise ProfileError(f"{path.name} has no scales (those of the project that have: {', '.join(with_scales)})")
+        return None
+    if wanted is not None and wanted not in scales:
+        raise ProfileError(f"{path.name} has no scale {wanted!r} ({_near(wanted, list(scales))})")
+    return wanted or next(name for name in SCALES if name in scales)
+
+
+def _over(data: Any, changes: Any) -> Any:
+    """A profile with what a scale says laid over it: mappings are merged, everything else is replaced."""
+    if not (isinstance(data, dict) and isinstance(changes, dict)):
+        return changes
+    return {**data, **{key: _over(data.get(key), value) for key, value in changes.items()}}
+
+
+def _line_of(tree: yaml.Node, place: Place, scale: str | None) -> int:
+    """The line of a place, in the part of the scale if it stands there."""
+    under = ("scales", str(scale), *place)
+    return _line(tree, under if scale is not None and _stands(tree, under) else place)
+
+
+def _stands(node: yaml.Node, place: Place) -> bool:
+    for step in place:
+        if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            node = node.value[step]
+            continue
+        found = (
+            [value for key, value in node.value if key.value == str(step)] if isinstance(node, yaml.MappingNode) else []
+        )
+        if not found:
+            return False
+        node = found[0]
+    return True
 
 
 def _load(path: Path) -> tuple[yaml.Node, dict[str, Any]]:
@@ -173,7 +246,7 @@ def _line(node: yaml.Node, place: Place) -> int:
 
 
 def _schema_mistakes(data: dict[str, Any]) -> Iterator[Mistake]:
-    with without_iri_grammar():
+    with light_imports():
         import jsonschema
 
     checker = jsonschema.FormatChecker(formats=())
@@ -216,10 +289,12 @@ def _jobs(data: dict[str, Any], path: Path) -> tuple[dict[str, Job], list[Mistak
     for step, row in data["notebooks"].items():
         row = row or {}
         place: Place = ("notebooks", step)
-        notebook = folder / f"{step}.ipynb"
+        name = row.get("notebook", step)
+        notebook = folder / f"{name}.ipynb"
         if not notebook.is_file():
+            where = (*place, "notebook") if "notebook" in row else place
             mistakes.append(
-                (place, f"no notebook {step!r} ({_near(step, sorted(p.stem for p in folder.glob('*.ipynb')))})")
+                (where, f"no notebook {name!r} ({_near(name, sorted(p.stem for p in folder.glob('*.ipynb')))})")
             )
             continue
         try:
@@ -291,6 +366,7 @@ def _job(
 
 def _training(values: Mapping[str, Any]) -> TrainConfig:
     """The run that a training notebook will make of its parameters. Raises: ConfigError, SpecError."""
-    known = {name: values[name] for name in ("dataset", "epochs", "images", "batch_size", "seed") if name in values}
+    known = {name: values.get(name) for name in ("dataset", "epochs", "images", "batch_size", "seed", "label_noise")}
+    known = {name: value for name, value in known.items() if value is not None}
     settings = dict(item.partition("=")[::2] for item in str(values.get("settings", "")).split())
     return override(TrainConfig(spec=named(values["model"]), epochs=1), {**known, **settings})

@@ -58,6 +58,11 @@ class Comparison:
             return (
                 f"The difference has no interval ({self.interval.note}): nothing is said about a margin of {margin:g}."
             )
+        if self.interval.n < LEAST_PAIRS:
+            return (
+                f"{self.interval.n} pairs: nothing is said about a margin of {margin:g}, since the interval of fewer "
+                f"than {LEAST_PAIRS} is narrower than it should be."
+            )
         where = f"The {self.interval.confidence:.0%} interval of the difference, [{low:.3g}, {high:.3g}],"
         if -margin <= low and high <= margin:
             return f"{where} lies within +-{margin:g}: equivalent within that margin."

@@ -17,6 +17,8 @@ from resattn.spec import override as override_spec
 class ConfigError(ValueError):
     """A run that makes no sense; the message names the field, what was found and what is allowed."""
 
+    is_usage = True  # the command's words are off: exit 2
+
 
 class Size(NamedTuple):
     train: int

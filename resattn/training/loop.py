@@ -17,6 +17,8 @@ import platform
 import resource
 import sys
 import time
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -29,6 +31,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.utilities.warnings import PossibleUserWarning
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn.functional import cross_entropy
@@ -43,6 +46,7 @@ from resattn.training.data import Dataset, Feed
 
 CHECKPOINT, METRICS, TIMING, RUN = "checkpoint.pt", "metrics.csv", "timing.csv", "run.json"
 CHECKPOINT_VERSION = 1
+_PARTS = {"identity", "config", "model", "optimizer", "generators", "rows", "timing"}  # of it, that are read
 # Steps between two looks at the loss: each makes an accelerator wait.
 LOOK_EVERY = 32
 
@@ -56,7 +60,11 @@ class DivergedError(TrainError):
 
 
 class CheckpointError(TrainError):
-    """A checkpoint that belongs to another run, or that cannot be read or written."""
+    """A checkpoint that cannot be read or written."""
+
+
+class OtherRunError(CheckpointError):
+    """A checkpoint of another run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,31 +119,41 @@ class Run:
         }
 
 
+def _on_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def train(
     config: TrainConfig,
     out_dir: Path | str,
     *,
     dataset: Dataset | None = None,
-    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    on_other: Literal["refuse", "set aside"] = "refuse",
+    say: Callable[[str], None] = _on_stderr,
 ) -> Run:
     """Train a network, or go on from the checkpoint in `out_dir`; one that is finished is only read.
 
     Writes checkpoint.pt, metrics.csv, timing.csv and run.json, each whole or not at all. `dataset` saves loading the
     one that the config names. With several processes the others are started here, unless torchrun or Slurm did.
 
-    Raises: ConfigError, DataError before anything is trained; CheckpointError for a checkpoint of another run and
-    for a full disk; DivergedError naming epoch and step. The checkpoint of the last good epoch stays.
+    A damaged checkpoint is set aside, which is said, and the run starts again. `on_other`: what is done with a whole
+    one of another run; a folder that only ever holds one run, as in a study, can set it aside too.
+
+    Raises: ConfigError, DataError before anything is trained; OtherRunError; CheckpointError for a full disk;
+    DivergedError naming epoch and step. The checkpoint of the last good epoch stays.
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     dataset = dataset if dataset is not None else data.load(config.dataset)
     say(f"dataset: {dataset}")
-    config = _settled(config, dataset)
+    config = settled(config, dataset)
+    _set_aside_unusable(out / CHECKPOINT, _identity(config, dataset), on_other == "set aside", say)
     # Bound by keyword: Fabric hands itself over as the only argument, and looks into those it is given.
-    job = partial(_train, config=config, dataset=dataset, out=out)
+    # Processes that are started here take nothing along that may not be copied; they talk on their own stderr.
+    job = partial(_train, config=config, dataset=dataset, out=out, say=say if config.n_processes == 1 else _on_stderr)
     try:
         with _quiet():
-            return Run.from_json(_fabric(config).launch(job))
+            return Run.from_json(fabric_for(config).launch(job))
     except ProcessRaisedException as error:  # from a process started here; its last line is the error
         raise TrainError(str(error).strip().splitlines()[-1]) from error
 
@@ -159,7 +177,7 @@ def trained(out_dir: Path | str) -> Network:
 # ---- where it runs
 
 
-def _settled(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+def settled(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """The config with every auto replaced by what it means here."""
     accelerator = config.accelerator
     if accelerator == "auto":
@@ -180,12 +198,15 @@ def _gains_from_bf16(accelerator: str) -> bool:
     return bool(units.get("amx_bf16") or units.get("avx512_bf16"))
 
 
-def _fabric(config: TrainConfig) -> Fabric:
+def fabric_for(config: TrainConfig) -> Fabric:
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if config.precision == "bf16" else "32-true"
     if config.n_processes == 1:
         # With an environment named, Fabric does not take a job of one process for a share of a cluster's.
         return Fabric(accelerator=config.accelerator, precision=precision, plugins=LightningEnvironment())
-    outside = any(e.detect() for e in (TorchElasticEnvironment, SLURMEnvironment))
+    with warnings.catch_warnings():
+        # Where srun is installed, Lightning warns of processes that were started without it, as those here are.
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        outside = any(e.detect() for e in (TorchElasticEnvironment, SLURMEnvironment))
     # "popen" would run the caller's whole script again in each process; with several nodes there is no other way.
     start: Literal["popen", "spawn"] = "popen" if outside or config.nodes > 1 else "spawn"
     # Buffers need no copying before a step: batch norm has the same statistics in all processes, see below.
@@ -195,6 +216,7 @@ def _fabric(config: TrainConfig) -> Fabric:
         devices=config.devices,
         num_nodes=config.nodes,
         strategy=strategy,
+        plugins=[] if start == "popen" else LightningEnvironment(),
         precision=precision,
     )
 
@@ -283,19 +305,14 @@ def _with_global_statistics(network: Network, accelerator: str) -> None:
 # ---- the loop
 
 
-def _train(fabric: Fabric, *, config: TrainConfig, dataset: Dataset, out: Path) -> dict[str, Any]:
+def _train(
+    fabric: Fabric, *, config: TrainConfig, dataset: Dataset, out: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Runs in every process; only the first one writes. Returns the record of the run."""
     with _process_settings(config):
         feed = data.prepare(dataset, config, fabric.device)
-        network = build(config.spec, seed=config.seed)
-        if fabric.world_size > 1:
-            _with_global_statistics(network, config.accelerator)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.SGD(
-            network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
-            nesterov=config.momentum > 0, fused=True,
-        )  # fmt: skip
-        model, stepper = fabric.setup(network, optimizer)
+        network, model, stepper = prepared(fabric, config)
+        optimizer = stepper.optimizer
         history = _resume(out / CHECKPOINT, config, dataset, network, optimizer)
         bar = tqdm(
             total=config.steps, initial=len(history.rows) * config.steps_per_epoch, desc=config.spec.name, unit="step",
@@ -304,7 +321,7 @@ def _train(fabric: Fabric, *, config: TrainConfig, dataset: Dataset, out: Path) 
         with bar:
             for epoch in range(len(history.rows), config.epochs):
                 start = time.perf_counter()
-                seen = _train_epoch(fabric, config, feed, model, stepper, epoch, bar, out)
+                seen = train_epoch(fabric, config, feed, model, stepper, epoch, bar, out)
                 train_s = time.perf_counter() - start
                 tested = _evaluate(fabric, feed, model)
                 step = (epoch + 1) * config.steps_per_epoch
@@ -323,6 +340,8 @@ def _train(fabric: Fabric, *, config: TrainConfig, dataset: Dataset, out: Path) 
                 )
                 if fabric.is_global_zero:
                     _save(out, config, dataset, network, optimizer, history)
+                    if bar.disable:  # no terminal: a line for each epoch in place of the bar
+                        say(_epoch_words(config, history))
         run = Run(
             config=config,
             dataset_label=dataset.label,
@@ -347,7 +366,28 @@ def _train(fabric: Fabric, *, config: TrainConfig, dataset: Dataset, out: Path) 
         return run.to_json()
 
 
-def _train_epoch(
+def prepared(fabric: Fabric, config: TrainConfig) -> tuple[Network, Any, Any]:
+    """The network of a run with its first weights; and it and its optimiser as Fabric runs them."""
+    network = build(config.spec, seed=config.seed)
+    if fabric.world_size > 1:
+        _with_global_statistics(network, config.accelerator)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0, fused=True,
+    )  # fmt: skip
+    return (network, *fabric.setup(network, optimizer))
+
+
+def _epoch_words(config: TrainConfig, history: _History) -> str:
+    row, timing = history.rows[-1], history.timing[-1]
+    return (
+        f"epoch {row['epoch']}/{config.epochs}: training loss {row['train_loss']:.3f}, "
+        f"test error {row['test_error_pct']:.2f} %, {timing['elapsed_s']:.1f} s, {timing['images_per_s']:.0f} images/s"
+    )
+
+
+def train_epoch(
     fabric: Fabric, config: TrainConfig, feed: Feed, model: nn.Module, optimizer: Any, epoch: int, bar: Any, out: Path
 ) -> dict[str, float]:
     """Loss and error on the augmented images as they were seen, labels with their noise."""
@@ -451,18 +491,31 @@ def _save(
     _write_tables(out, history)
 
 
+def _set_aside_unusable(path: Path, wanted: Mapping[str, Any], also_others: bool, say: Callable[[str], None]) -> None:
+    """Rename a checkpoint that no run can go on from, or that this one cannot. Raises: OtherRunError."""
+    if not path.exists():
+        return
+    try:
+        _check_same_run(path, _read(path), wanted)
+    except CheckpointError as error:
+        if isinstance(error, OtherRunError) and not also_others:
+            raise
+        aside = path.with_name(f"{path.stem}-{_file_digest(path)[:8]}.aside")  # the same file never twice
+        os.replace(path, aside)
+        say(f"{error}; it is now {aside.name}, and the run starts again")
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
 def _resume(path: Path, config: TrainConfig, dataset: Dataset, network: Network, optimizer: Optimizer) -> _History:
     """The history in a checkpoint, whose state the arguments take over; an empty one where there is none."""
     if not path.exists():
         return _History([], [])
     saved = _read(path)
-    wanted = _identity(config, dataset)
-    for name, value in wanted.items():
-        if saved["identity"].get(name) != value:
-            raise CheckpointError(
-                f"{path} is of another run: {name} is {saved['identity'].get(name)!r} there and {value!r} here "
-                "(give another folder, or remove the checkpoint to start again)"
-            )
+    _check_same_run(path, saved, _identity(config, dataset))
     network.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     torch.set_rng_state(saved["generators"]["cpu"])
@@ -471,17 +524,32 @@ def _resume(path: Path, config: TrainConfig, dataset: Dataset, network: Network,
     return _History(saved["rows"], saved["timing"])
 
 
+def _check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for name, value in wanted.items():
+        if saved["identity"].get(name) != value:
+            raise OtherRunError(
+                f"{path} is of another run: {name} is {saved['identity'].get(name)!r} there and {value!r} here "
+                "(give another folder, or remove the checkpoint to start again)"
+            )
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
+        # torch leaves out the checksums of what it reads: a flipped bit would become a weight.
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} is damaged")
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no checkpoint") from None
     except Exception as error:  # what a broken file raises depends on where it is broken
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not readable as a checkpoint ({reason}); remove it to start again") from error
+        raise CheckpointError(f"{path}: not readable as a checkpoint ({reason})") from error
     version = saved.get("version") if isinstance(saved, dict) else None
     if version != CHECKPOINT_VERSION:
-        raise CheckpointError(f"{path}: a checkpoint of version {version}, expected {CHECKPOINT_VERSION}")
+        raise OtherRunError(f"{path}: a checkpoint of version {version}, expected {CHECKPOINT_VERSION}")
+    if missing := _PARTS - saved.keys():
+        raise CheckpointError(f"{path}: not readable as a checkpoint (without {', '.join(sorted(missing))})")
     return saved
 
 

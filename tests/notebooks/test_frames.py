@@ -205,8 +205,9 @@ def test_a_shown_frame_is_the_same_each_time() -> None:
 def _run(network: str, seed: int, error: float, **changes: object) -> dict[str, object]:
     return {
         "network": network, "dataset": "cluttered-digits", "seed": seed, "epochs": 4, "images": 2000,
-        "test_error_pct": error, "images_per_s": 100.0, "elapsed_s": 80.0, "params": 10, "macs": 20, "trunk_depth": 56,
-        "longest_path": 74, "weighted_layers": 101, **changes,
+        "label_noise": 0.0, "test_error_pct": error, "images_per_s": 100.0, "elapsed_s": 80.0, "params": 10, "macs": 20, "trunk_depth": 56,
+        "longest_path": 74, "weighted_layers": 101, "s_per_epoch": 20.0, "peak_memory_bytes": float("nan"),
+        "training_macs": 480_000, **changes,
     }  # fmt: skip
 
 
@@ -224,6 +225,24 @@ def test_pairs_are_those_of_one_seed_and_budget() -> None:
     assert (differences["n"], differences["mean"]) == (3, pytest.approx(-1.5))
     assert pd.isna(differences["p_value"])
     assert "6 pairs" in differences["note"]
+    assert differences["equivalence"].startswith("3 pairs: nothing is said about a margin of 1")
+
+
+def test_runs_with_other_label_noise_are_no_pair() -> None:
+    noisy = [_run(n, seed, 40.0 + (n == "theirs"), label_noise=0.3) for n in ("ours", "theirs") for seed in (0, 1)]
+    pairs = frames.pair_frame(pd.concat([_runs(), pd.DataFrame(noisy)]), "ours")
+    assert dict(pairs.groupby("label_noise")["difference"].mean()) == {0.0: pytest.approx(-1.5), 0.3: -1.0}
+    assert list(frames.difference_frame(pairs)["n"]) == [3, 2]
+    assert "0 % or 30 % label noise" in frames.budget(pd.concat([_runs(), pd.DataFrame(noisy)]))
+
+
+def test_without_a_reference_each_network_meets_the_one_without_its_setting() -> None:
+    names = ("a[width=8]", "a[gate=channel][width=8]", "b[width=8]", "b[merge=naive][width=8]", "c[width=8]")
+    pairs = frames.pair_frame(pd.DataFrame([_run(name, 0, 10.0 + k) for k, name in enumerate(names)]))
+    found = {row.network: (row.reference, row.difference) for row in pairs.itertuples()}
+    assert found == {names[1]: (names[0], -1.0), names[3]: (names[2], -1.0)}
+    with pytest.raises(frames.FrameError, match="no network has a twin without its settings"):
+        frames.pair_frame(_runs())
 
 
 def test_a_reference_that_was_not_trained() -> None:
@@ -249,6 +268,16 @@ def test_runs_are_read_from_their_tables(tmp_path: Path) -> None:
     runs = frames.run_frame(tmp_path)
     assert list(runs["seed"]) == [0, 1]
     assert list(runs["test_error_pct"]) == [10.0, 11.0]
+    assert list(runs["s_per_epoch"]) == [20.0, 20.0]
+    assert list(runs["training_macs"]) == [3 * 20 * 2000 * 4] * 2
+
+
+def test_a_run_of_an_earlier_version_has_no_noise_and_no_memory(tmp_path: Path) -> None:
+    row = {k: v for k, v in _run("ours", 0, 10.0).items() if k not in ("label_noise", "peak_memory_bytes")}
+    write_table(pd.DataFrame([row]), tmp_path / "ours-s0/tables/run.csv")
+    runs = frames.run_frame(tmp_path)
+    assert runs["label_noise"].tolist() == [0.0]
+    assert "peak_memory_bytes" not in set(frames.comparison_frame(runs)["quantity"])
 
 
 def test_a_folder_without_runs(tmp_path: Path) -> None:

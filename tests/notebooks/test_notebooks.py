@@ -10,12 +10,15 @@ from typing import Any
 import nbformat
 import pytest
 
+from analysis.frames import COMPARED
 from analysis.notebook import run_notebook
 from analysis.parameters import read_parameters
 from analysis.tables import read_table
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
-OURS = ("10_variants", "20_depth", "30_cost", "40_receptive_field", "50_train", "60_compare", "80_claims")
+OURS = (
+    "10_variants", "20_depth", "30_cost", "40_receptive_field", "50_train", "60_compare", "80_claims", "90_explore"
+)  # fmt: skip
 
 
 def _code(name: str) -> list[str]:
@@ -114,22 +117,38 @@ def test_receptive_field_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_train_and_compare_run(tmp_path: Path) -> None:
+def test_train_compare_masks_and_responses_run(tmp_path: Path) -> None:
     budget = {"dataset": "cluttered-digits", "epochs": 2, "images": 64, "batch_size": 32}
     for model in ("cifar-attention56", "cifar-resnet11"):
         for seed in (0, 1):
             out = tmp_path / f"50_train/{model}-s{seed}"
-            tables = _run("50_train", out, model=model, seed=seed, settings="test_images=32", **budget)
+            settings = "test_images=32 width=4"
+            tables = _run("50_train", out, model=model, seed=seed, label_noise=0.25, settings=settings, **budget)
             run = read_table(tables / "run.csv", {"network": str, "dataset": str, "seed": int, "test_error_pct": float})
             assert list(run["dataset"]) == ["cluttered-digits"]
+            assert list(run["label_noise"]) == [0.25]
             assert len(read_table(tables / "epochs.csv", ["epoch", "test_error_pct"])) == 2
-    tables = _run("60_compare", tmp_path / "60_compare", runs_dir=str(tmp_path / "50_train"))
+            page = (out / "notebook.ipynb").read_text()
+            assert "epoch 2/2: training loss" in page
+            assert "TqdmWarning" not in page + (out / "log.txt").read_text()
+    runs = str(tmp_path / "50_train")
+    tables = _run("60_compare", tmp_path / "60_compare", runs_dir=runs, reference="cifar-attention56[width=4]")
     assert len(read_table(tables / "runs.csv", ["network", "test_error_pct"])) == 4
-    differences = read_table(tables / "differences.csv", {"network": str, "n": int, "mean": float})
+    differences = read_table(tables / "differences.csv", {"network": str, "n": int, "mean": float, "equivalence": str})
     assert list(differences["n"]) == [2]
-    read_table(tables / "comparison.csv", {"network": str, "quantity": str, "n": int, "mean": float})
-    drawn = (tmp_path / "60_compare/figures/error_against_size.svg").read_text()
+    comparison = read_table(tables / "comparison.csv", {"network": str, "quantity": str, "n": int, "mean": float})
+    assert set(comparison["quantity"]) == set(COMPARED)
+    read_table(tables / "published.csv", ["id", "printed", "ours", "difference"])
+    drawn = (tmp_path / "60_compare/figures/error_against_size_noise25.svg").read_text()
     assert "cluttered-digits" in drawn
+    tables = _run("70_masks", tmp_path / "70_masks", runs_dir=runs, images=32)
+    masks = read_table(
+        tables / "masks.csv", {"network": str, "state": str, "map": str, "quantity": str, "value": float}
+    )
+    assert set(masks["network"]) == {"cifar-attention56[width=4]"}
+    assert (tmp_path / "70_masks/figures/heat_mean_digits_cifar-attention56-width-4.svg").exists()
+    tables = _run("75_response", tmp_path / "75_response", runs_dir=runs, images=32)
+    assert set(read_table(tables / "responses.csv", ["network", "relative"])["network"]) > set(masks["network"])
 
 
 @pytest.mark.slow

@@ -55,6 +55,16 @@ def test_a_network_looks_the_same_everywhere() -> None:
     assert plots.network_style("somebody-elses") == plots.network_style("somebody-elses")
 
 
+def test_variants_of_a_network_are_told_apart() -> None:
+    names = ["cifar-attention56[gate=channel]", "cifar-attention56", "cifar-resnet56[width=19]", "cifar-resnet56"]
+    styles = plots.network_styles(names)
+    assert len(set(styles.values())) == 4
+    assert styles == plots.network_styles(names[::-1])
+    assert styles["cifar-attention56"] == plots.NETWORKS["attention56"]
+    many = plots.network_styles([f"cifar-attention56[width={n}]" for n in range(4, 40)])
+    assert len(many) == 36  # more than there are styles
+
+
 def test_labels_and_units_come_from_the_quantities() -> None:
     assert plots.axis_label("receptive_field_px") == "Receptive field (px)"
     assert plots.axis_label("params") == "Parameters"
@@ -66,7 +76,7 @@ RUNS = pd.DataFrame(
         {
             "network": network, "dataset": "cluttered-digits", "seed": seed, "epoch": epoch,
             "test_error_pct": 50.0 - epoch - seed, "trunk_depth": 56, "params": 10**6 + k, "elapsed_s": 10.0 + seed,
-            "epochs": 2, "images": 100,
+            "epochs": 2, "images": 100, "label_noise": 0.0,
         }
         for k, network in enumerate(("cifar-attention56", "cifar-resnet56"))
         for seed in (0, 1)
@@ -192,3 +202,28 @@ def test_labels_are_moved_apart_and_no_further() -> None:
     assert b - a == pytest.approx(1.0)
     assert (a + b) / 2 == pytest.approx(1.05)
     assert c == 9.0
+
+
+@pytest.mark.parametrize(
+    ("sentences", "title"),
+    [
+        (["One panel."], "One panel."),
+        (
+            ["Error against depth, every run.", "Error against cost, every run."],
+            "Error against depth and cost, every run.",
+        ),
+        (["What a unit sees, alone.", "What a unit sees, with masks."], "What a unit sees, alone and with masks."),
+        (["The same words here.", "The same words here."], "The same words here."),
+        (["Quite this.", "And that."], "Quite this. And that."),
+    ],
+)
+def test_a_figure_of_several_panels_has_one_title(sentences: list[str], title: str) -> None:
+    assert plots.joint_title(sentences) == title
+
+
+def test_the_words_of_every_panel_are_kept(tmp_path: Path) -> None:
+    fig, _ = plots.figure(2.0, 1, 2)
+    drawn = plots.save(fig, tmp_path / "two.svg", alt=["It goes up here. By 3.", "It goes down here. By 4."])
+    root = ET.fromstring(drawn.svg)
+    assert root.findtext("{http://www.w3.org/2000/svg}title") == "It goes up and down here."
+    assert root.findtext("{http://www.w3.org/2000/svg}desc") == "It goes up here. By 3. It goes down here. By 4."

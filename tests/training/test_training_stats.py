@@ -99,6 +99,10 @@ def test_equivalence_is_an_interval():
     )
     with pytest.raises(StatsError, match="the margin must be above 0, found 0"):
         found.equivalence(0)
+    few = compare(dict(enumerate([0.01, 0.02, 0.03])), dict.fromkeys(range(3), 0.0))
+    assert few.equivalence(1) == (
+        "3 pairs: nothing is said about a margin of 1, since the interval of fewer than 6 is narrower than it should be."
+    )
 
 
 @pytest.mark.parametrize(

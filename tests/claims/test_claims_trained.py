@@ -1,0 +1,166 @@
+"""What training runs say of the ledger: print is tested by its own recipe alone, a direction by any budget."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from analysis.claims.claims import Claim, load
+from analysis.claims.measured import measure
+from analysis.claims.trained import judge_study, measured_runs, published_beside, subject_of
+from analysis.claims.verdicts import Finding, Verdict
+from analysis.experiments import printed_responses
+
+OFFICIAL, COPY = "CIFAR-10 (official binary)", "CIFAR-10 (JPEG q75 copy)"
+RECIPE = {"epochs": 205, "images": 50_000, "batch_size": 64, "dataset": OFFICIAL}
+SHORT = {"epochs": 4, "images": 2_000, "batch_size": 16, "dataset": COPY}
+
+
+def runs(network: str, errors: list[float], *, noise: float = 0.0, **budget: object) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"network": network, "seed": seed, "test_error_pct": error, "label_noise": noise, **budget}
+            for seed, error in enumerate(errors)
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def claims() -> tuple[Claim, ...]:
+    """The ledger's rows about training, and those that give the recipe."""
+    return tuple(
+        c for c in load() if c.allowed.kind == "statistical" or c.id.startswith(("s41.recipe", "count1.epochs"))
+    )
+
+
+def verdicts(claims: tuple[Claim, ...], measured: pd.DataFrame) -> dict[str, Verdict]:
+    return {verdict.claim.id: verdict for verdict in judge_study(claims, measure, measured)}
+
+
+def test_nothing_trained_leaves_every_training_claim_open(claims: tuple[Claim, ...]) -> None:
+    found = verdicts(claims, measured_runs())
+    assert list(found) == [claim.id for claim in claims]
+    assert {v.finding for v in found.values() if v.claim.allowed.kind == "statistical"} == {Finding.NOT_TESTABLE}
+
+
+def test_a_printed_error_is_tested_by_its_recipe_alone(claims: tuple[Claim, ...]) -> None:
+    whole = measured_runs(runs("cifar-attention56", [5.4, 5.5, 5.6], **RECIPE))
+    found = verdicts(claims, whole)
+    assert found["t1.f1.c10"].finding == Finding.CONFIRMED  # 5.52
+    assert found["t1.f2.c10"].finding == Finding.NOT_TESTABLE  # another gate
+    far = verdicts(claims, measured_runs(runs("cifar-attention56", [8.4, 8.5, 8.6], **RECIPE)))
+    assert far["t1.f1.c10"].finding == Finding.REFUTED
+    for change in ({"epochs": 8}, {"images": 10_000}, {"batch_size": 32}, {"dataset": COPY}):
+        short = measured_runs(runs("cifar-attention56", [5.4, 5.5, 5.6], **{**RECIPE, **change}))
+        assert verdicts(claims, short)["t1.f1.c10"].finding == Finding.NOT_TESTABLE, change
+    narrow = measured_runs(runs("cifar-attention56[width=8]", [5.4, 5.5, 5.6], **RECIPE))
+    assert verdicts(claims, narrow)["t1.f1.c10"].finding == Finding.NOT_TESTABLE
+
+
+def test_a_direction_is_tested_by_any_budget_which_is_said(claims: tuple[Claim, ...]) -> None:
+    short = pd.concat(
+        [
+            runs("cifar-attention56[width=8]", [40.0, 41.0, 42.0], **SHORT),
+            runs("cifar-attention56[gate=channel][width=8]", [50.0, 51.5, 52.0], **SHORT),
+            runs("cifar-attention56[gate=spatial][width=8]", [30.0, 31.0, 32.5], **SHORT),
+            runs("cifar-attention164", [30.0, 31.0], **SHORT),
+            runs("cifar-attention164[merge=naive]", [60.0, 61.0], **SHORT),
+        ]
+    )
+    found = verdicts(claims, measured_runs(short))
+    assert found["article.8.f1_below_f2"].finding == Finding.CONFIRMED
+    assert found["article.8.f1_below_f3"].finding == Finding.REFUTED
+    budget = "4 epochs of 2,000 images in batches of 16, width 8, CIFAR-10 (JPEG q75 copy)"
+    assert found["article.8.f1_below_f2"].why.endswith(f"at a budget of our own: {budget}")
+    few = found["article.7.degradation"]
+    assert few.finding == Finding.NOT_TESTABLE
+    assert "it takes at least 3 runs, 2 given" in few.why
+    assert found["t1.f1.c10"].finding == Finding.NOT_TESTABLE
+
+
+def test_runs_on_other_data_say_nothing_about_cifar(claims: tuple[Claim, ...]) -> None:
+    digits = {**SHORT, "dataset": "cluttered-digits"}
+    both = [
+        runs("cifar-attention56", [1.0, 2.0, 3.0], **digits),
+        runs("cifar-attention56[gate=channel]", [9.0] * 3, **digits),
+    ]
+    assert measured_runs(pd.concat(both)).empty
+    noisy = measured_runs(runs("cifar-attention92", [9.0], noise=0.3, **RECIPE))
+    assert set(noisy["quantity"]) == {"cifar10_error_noise30_final_epoch", "cifar10_error_noise30_unstated"}
+    assert measured_runs(runs("cifar-attention92", [9.0], noise=0.25, **RECIPE)).empty  # print has no such level
+
+
+def _masks(contrasts: list[float]) -> pd.DataFrame:
+    rows = [
+        {"network": "cifar-attention56", "dataset": "cluttered-digits", "seed": seed, "state": state, "map": name,
+         "module": module, "quantity": "contrast", "value": value if (name, state) == ("mask", "after") else -9.0}
+        for seed, value in enumerate(contrasts)
+        for state in ("before", "after")
+        for name in ("mask", "trunk")
+        for module in ("stage1.module1", "stage2.module1")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "finding"),
+    [([0.2, 0.25, 0.22], Finding.CONFIRMED), ([-0.2, -0.25, -0.22], Finding.REFUTED),
+     ([-0.2, 0.25, 0.02], Finding.NOT_TESTABLE)],
+)  # fmt: skip
+def test_trained_masks_judge_that_the_mask_filters_the_background_out(claims, contrasts, finding) -> None:
+    assert verdicts(claims, measured_runs(masks=_masks(contrasts)))["article.6.foreground"].finding == finding
+
+
+def test_stage_responses_belong_to_their_stage(claims: tuple[Claim, ...]) -> None:
+    trained = runs("cifar-resnet164", [5.4, 5.5, 5.6], **RECIPE)
+    responses = pd.DataFrame(
+        [
+            {"network": "cifar-resnet164", "dataset": OFFICIAL, "seed": seed, "place": "output", "stage": stage,
+             "relative": value + 0.004 * seed}
+            for seed in range(3)
+            for stage, value in (("stage1", 1.0), ("stage2", 0.56), ("stage3", 0.9))
+        ]
+    )  # fmt: skip
+    found = verdicts(claims, measured_runs(trained, responses=responses))
+    assert found["f4.resnet164.stage2"].finding == Finding.CONFIRMED  # 0.566
+    assert found["f4.resnet164.stage3"].finding == Finding.REFUTED  # 0.302
+    assert found["f4.arl.stage2"].finding == Finding.NOT_TESTABLE
+
+
+def test_print_stands_beside_ours_and_says_what_differs() -> None:
+    table = pd.concat(
+        [
+            runs("cifar-attention56[merge=naive][width=8]", [50.0, 52.0], **SHORT),
+            runs("cifar-attention164", [4.3], **RECIPE),
+            runs("cifar-resnet56", [6.0], **SHORT),
+        ]
+    )
+    beside = published_beside(table, "wang2017", "Table 3").set_index("id")
+    assert list(beside.index) == ["t3.attention56.nal", "t3.attention164.arl"]
+    naive = beside.loc["t3.attention56.nal"]
+    assert (naive["printed"], naive["ours"], naive["n"]) == (5.89, 51.0, 2)
+    assert naive["difference"] == (
+        "printed: 204.8 epochs of 50,000 images in batches of 64, full width, CIFAR-10; "
+        "ours: 4 epochs of 2,000 images in batches of 16, width 8, CIFAR-10 (JPEG q75 copy)"
+    )
+    assert beside.loc["t3.attention164.arl", "difference"] == "the printed recipe"
+    noisy = runs("cifar-attention92[width=4]", [60.0], noise=0.7, **SHORT)
+    assert list(published_beside(noisy, "wang2017", "Table 5")["printed"]) == [15.75]
+    assert published_beside(table, "wang2017", "Table 7").empty
+
+
+def test_a_width_is_part_of_the_budget_and_no_part_of_the_subject() -> None:
+    assert str(subject_of("cifar-attention56[gate=channel][width=8]")) == "cifar-attention56 gate=channel"
+    assert str(subject_of("cifar-attention56[width=8, merge=naive]")) == "cifar-attention56 merge=naive"
+
+
+def test_the_printed_curves_of_figure_4() -> None:
+    names = [
+        "cifar-attention164[width=4]",
+        "cifar-attention164[merge=naive][width=4]",
+        "cifar-resnet164",
+        "cifar-resnet56",
+    ]
+    assert printed_responses(names) == {
+        names[0]: [1.0, 0.524, 0.299], names[1]: [1.0, 0.016, 0.009], names[2]: [1.0, 0.566, 0.302],
+    }  # fmt: skip
