@@ -51,6 +51,7 @@ class Run:
     cell: int | None = None  # the one that ran last, by its place in the executed notebook
     source: str = ""  # its first line
     exit_code: int | None = None  # of the kernel, negative for a signal; None: it was alive at the end
+    kernel_s: float = 0.0  # from the start of its process to the end
     start: float = field(default_factory=time.monotonic)
 
     def left_s(self) -> float | None:
@@ -227,10 +228,11 @@ class Engine(PapermillEngine):
                 "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             }
             client = Client(nb_man, run, km=manager, log=logger)
+            start = time.monotonic()
             try:
                 client.execute(cleanup_kc=True, cwd=str(run.folder), env=environment, stdout=pipe, stderr=pipe)
             finally:
-                run.exit_code = manager.exit_code
+                run.exit_code, run.kernel_s = manager.exit_code, time.monotonic() - start
 
 
 def _socket_folder() -> str:

@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from analysis.inputs import OUT_DIR, VERSION, run_inputs
@@ -91,7 +93,7 @@ def run_notebook(
         start, clock = datetime.now(UTC), time.monotonic()
         source = digest(path)
         try:
-            _execute(path, given, out_dir, timeout_s)
+            kernel_s = _execute(path, given, out_dir, timeout_s)
         except RunError as error:
             record_failure(out_dir, type(error).__name__, str(error))
             raise
@@ -107,6 +109,7 @@ def run_notebook(
                 "tables": _digests(out_dir, "tables"),
                 "figures": _digests(out_dir, "figures"),
                 "elapsed_s": round(time.monotonic() - clock, 3),
+                "kernel_s": round(kernel_s, 3),
                 "provenance": provenance(start=start),
             },
         )
@@ -191,9 +194,9 @@ def remove(path: Path) -> None:
 # --- papermill ------------------------------------------------------------------------------------------------------
 
 
-def _execute(path: Path, given: Mapping[str, Value], out_dir: Path, timeout_s: float | None) -> None:
-    """Run the notebook and keep it as `notebook.ipynb`, failed or not. Raises: RunError."""
-    with without_iri_grammar():
+def _execute(path: Path, given: Mapping[str, Value], out_dir: Path, timeout_s: float | None) -> float:
+    """Run the notebook and keep it as `notebook.ipynb`, failed or not; the kernel's own time. Raises: RunError."""
+    with light_imports():
         from nbclient.exceptions import CellTimeoutError, DeadKernelError
         from papermill import execute_notebook
         from papermill.exceptions import PapermillExecutionError
@@ -248,6 +251,7 @@ def _execute(path: Path, given: Mapping[str, Value], out_dir: Path, timeout_s: f
         log.say(str(failure or "done"))
     if failure:
         raise failure
+    return run.kernel_s
 
 
 def _ending(exit_code: int | None) -> str:
@@ -290,18 +294,29 @@ def _keep_page(page: dict[str, Any], out_dir: Path, failure: str | None) -> None
     (out_dir / RUNNING).unlink(missing_ok=True)
 
 
-@contextmanager
-def without_iri_grammar() -> Iterator[None]:
-    """Import without `rfc3987_syntax`, which takes a second to build a grammar.
+# What jsonschema takes, if it is there, to check formats that neither notebooks nor profiles have.
+_FORMATS = (
+    "fqdn", "isoduration", "jsonpointer", "rfc3339_validator", "rfc3986_validator", "rfc3987", "rfc3987_syntax",
+    "uri_template", "webcolors",
+)  # fmt: skip
 
-    jsonschema takes it if it is there, to check IRIs, which neither notebooks nor profiles have.
-    """
-    name = "rfc3987_syntax"
-    absent = name not in sys.modules
-    if absent:
-        sys.modules[name] = None  # type: ignore[assignment]
+
+class _Later(ModuleType):
+    """Stands for a module until something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.__name__), name)
+
+
+@contextmanager
+def light_imports() -> Iterator[None]:
+    """Import papermill and jsonschema in half their time: without format checks, and without `requests`, which
+    papermill has for notebooks on the web."""
+    absent = dict.fromkeys(_FORMATS) | {"requests": _Later("requests")}
+    absent = {name: module for name, module in absent.items() if name not in sys.modules}
+    sys.modules.update(absent)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        if absent:
+        for name in absent:
             del sys.modules[name]

@@ -14,11 +14,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+import yaml
 
 from analysis.inputs import run_inputs
 from analysis.notebook import (
@@ -36,7 +41,7 @@ from analysis.notebook import (
 )
 from analysis.parameters import check_parameters, parameter_text
 from analysis.processes import PARENT, exclusive, signal_group
-from analysis.profiles import WORKFLOW, Job, Study, StudyError, read_study
+from analysis.profiles import PROFILES, WORKFLOW, Job, Study, StudyError, read_study
 from analysis.provenance import ROOT, provenance, usable_cpus
 from analysis.tables import digest, write_json
 from resattn.training import cifar
@@ -45,6 +50,7 @@ from resattn.training.cifar import LAYOUTS
 VERSION = 1  # of a results folder
 RESULTS = ROOT / "results"
 STUDY, PLAN, SNAKEMAKE_LOG, ASIDE = "study.json", "plan.json", "snakemake.log", ".superseded"
+SNAKEMAKE_RECORDS = ".snakemake"  # nothing is taken from them
 DONE, FAILED, NOT_RUN, RUNNING = "done", "failed", "not run", "running"
 
 
@@ -90,12 +96,13 @@ def macs_of(study: Study) -> dict[str, int]:
     training = {name: job.training for name, job in study.jobs.items() if job.training}
     if not training:
         return {}
-    from analysis.measures import cached_audit
+    from analysis.cost import op_macs
+    from analysis.measures import captured
 
-    macs = {config.spec: cached_audit(config.spec).quantities["macs"] for config in training.values()}
-    return {
-        name: 3 * int(macs[config.spec] or 0) * config.steps * config.batch_size for name, config in training.items()
-    }
+    # Neither merge nor gate has a layer: networks that differ in these alone are captured once.
+    plain = {name: replace(config.spec, name="", merge="residual", gate="mixed") for name, config in training.items()}
+    macs = {spec: sum(op_macs(captured(spec)[1])) for spec in dict.fromkeys(plain.values())}
+    return {name: 3 * macs[plain[name]] * config.steps * config.batch_size for name, config in training.items()}
 
 
 def describe(study: Study, out: Path) -> str:
@@ -129,26 +136,31 @@ def run_study(
     dry_run: bool = False,
     out: Path | str | None = None,
     dataset: str | None = None,
+    scale: str | None = None,
+    on: str | None = None,
     snakemake_args: Sequence[str] = (),
 ) -> int:
     """0 if every job of the profile is done and the report made; 1 if not; 130 if interrupted.
 
     Goes on where an earlier run stopped. A failed job stops only those that follow from it. `cores`: jobs at a time,
-    one thread each (default: all). `dry_run`: only print what would run. `out`: default `results/<profile>`.
+    one thread each (default: all of this machine, or as many as the cluster's profile says). `dry_run`: only print
+    what would run. `out`: default `results/<profile>`. `on`: where the jobs run, if not here: the name or folder of a
+    snakemake profile, such as `slurm`.
 
     Raises: ProfileError, StudyError, FolderInUseError.
     """
-    study = read_study(profile, dataset=dataset)
+    study = read_study(profile, dataset=dataset, scale=scale)
     out = Path(out or RESULTS / study.name).resolve()
     _refuse_other(out, study)
     if cores is not None and cores < 1:
         raise StudyError(f"a study needs at least 1 core, not {cores}")
+    engine = _engine(out, cores, on, snakemake_args)
     if dry_run:
         print(describe(_with_dataset(study, _settled(out)), out))
         return 0
     try:
         with exclusive(out / ".study.lock", what=f"the study in {out}") as lock:
-            return _run(study, out, cores or usable_cpus(), snakemake_args, lock)
+            return _run(study, out, engine, lock)
     except OSError as error:
         raise StudyError(f"{error.filename or out}: {error.strerror or error}") from error
 
@@ -173,7 +185,40 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _run(study: Study, out: Path, cores: int, snakemake_args: Sequence[str], lock: int) -> int:
+def _engine(out: Path, cores: int | None, on: str | None, options: Sequence[str]) -> list[str]:
+    """The words that tell snakemake where the jobs run, and how many at a time."""
+    profile = [] if on is None else _engine_profile(on, out)
+    limit = [] if cores is None and _is_away([*profile, *options]) else ["--cores", str(cores or usable_cpus())]
+    return [*profile, *limit, *options]
+
+
+def _is_away(engine: Sequence[str]) -> bool:
+    return any(word.split("=")[0] in ("--profile", "--executor", "-e") for word in engine)
+
+
+def _engine_profile(name: str, out: Path) -> list[str]:
+    """The words for a snakemake profile, whose executor is installed."""
+    folder = PROFILES / name if "/" not in name else Path(name)
+    if not (folder / "config.yaml").is_file():
+        known = sorted(file.parent.name for file in PROFILES.glob("*/config.yaml"))
+        near = get_close_matches(name, known) or known
+        raise StudyError(f"no snakemake profile {name!r} (a folder with a config.yaml, or one of: {', '.join(near)})")
+    try:
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        executor = settings.get("executor", "local")
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{folder / 'config.yaml'} is no snakemake profile: {error}") from error
+    plugin = f"snakemake_executor_plugin_{executor}".replace("-", "_")
+    if executor not in ("local", "dryrun", "touch") and not find_spec(plugin):
+        raise StudyError(
+            f"snakemake has no executor {executor!r} here: pip install --constraint constraints.txt -e '.[{executor}]'"
+        )
+    # A pod works in a folder of its own, and has the results folder mounted where it is here.
+    mounted = ["--config", f"results={out}"] if executor == "kubernetes" else []
+    return ["--profile", str(folder.resolve()), *mounted]
+
+
+def _run(study: Study, out: Path, engine: Sequence[str], lock: int) -> int:
     start = datetime.now(UTC)
     study = _settle_dataset(study, out)
     stale = stale_jobs(study, out)
@@ -182,9 +227,9 @@ def _run(study: Study, out: Path, cores: int, snakemake_args: Sequence[str], loc
     _write_study(study, out, start)
     interrupted, code = False, 0
     if stale:
-        progress = Progress(study, out, cores)
+        progress = Progress(study, out)
         try:
-            code = _snakemake(study, out, cores, snakemake_args, lock, progress)
+            code = _snakemake(study, out, engine, lock, progress)
         except KeyboardInterrupt:
             interrupted = True
         progress.close()
@@ -217,8 +262,23 @@ def _prepare(study: Study, out: Path, stale: Mapping[str, str]) -> None:
             _move_aside(out, name, "was not made by a run")
         for file in (RESULT, FAILURE, LOG, NOTEBOOK):
             remove(out / name / file)
+    _date_back(study, out)
+    if not (out / SNAKEMAKE_RECORDS).is_dir():
+        remove(out / SNAKEMAKE_RECORDS)
     rows = {name: _plan_row(study, job, out) for name, job in study.jobs.items()}
     write_json(out / PLAN, {"version": VERSION, "jobs": rows})
+
+
+def _date_back(study: Study, out: Path) -> None:
+    """Give results from the future, which a clock that jumps back leaves, the time that it is now.
+
+    For us a file's time means nothing; snakemake fails a job whose result is older than one that it follows from.
+    """
+    now = time.time()
+    for name in study.jobs:
+        with suppress(FileNotFoundError):
+            if (out / name / RESULT).stat().st_mtime > now:
+                os.utime(out / name / RESULT)
 
 
 def _settle_dataset(study: Study, out: Path) -> Study:
@@ -300,25 +360,31 @@ def _plan_row(study: Study, job: Job, out: Path) -> dict[str, Any]:
     }
 
 
-def _snakemake(study: Study, out: Path, cores: int, options: Sequence[str], lock: int, progress: Progress) -> int:
-    """snakemake's exit status; its own talk goes to a file. Raises: KeyboardInterrupt once it is down."""
+def snakemake_command(study: Study, out: Path, engine: Sequence[str]) -> list[str]:
+    """What runs the plan in a results folder. `engine`: where, and how many jobs at a time."""
+    # GPUs of this machine are counted by snakemake, those of a cluster by the cluster.
+    gpus = [f"--resources=gpu={study.gpus}"] if study.gpus and not _is_away(engine) else []
     # As `python -m snakemake`, but not outliving this process. Its lock is superseded by ours, which it inherits.
-    command = [
+    return [
         sys.executable, "-P", "-c",
         "from analysis.processes import follow_parent; follow_parent(); from snakemake.cli import main; main()",
-        "--snakefile", WORKFLOW / "Snakefile", "--directory", out, "--cores", cores, "--nolock", "--keep-going",
-        "--rerun-incomplete", "--rerun-triggers", "params", "--scheduler", "greedy",
-        *([f"--resources=gpu={study.gpus}"] if study.gpus else []), *options,
+        "--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(out), "--nolock", "--keep-going",
+        "--rerun-incomplete", "--rerun-triggers", "params", "--scheduler", "greedy", *gpus, *engine,
     ]  # fmt: skip
+
+
+def _snakemake(study: Study, out: Path, engine: Sequence[str], lock: int, progress: Progress) -> int:
+    """snakemake's exit status; its own talk goes to a file. Raises: KeyboardInterrupt once it is down."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with (out / SNAKEMAKE_LOG).open("w") as log:
         process = subprocess.Popen(
-            [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            snakemake_command(study, out, engine), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": path, PARENT: str(os.getpid())}, start_new_session=True, pass_fds=[lock],
         )  # fmt: skip
         try:
             while (code := process.poll()) is None:
                 progress.update()
+                _date_back(study, out)
                 time.sleep(0.5)
             progress.update()
             return code
@@ -385,21 +451,21 @@ def _shown(path: Path) -> str:
 class Progress:
     """One line on a terminal, rewritten; elsewhere a line for each job that ends."""
 
-    def __init__(self, study: Study, out: Path, cores: int) -> None:
-        self.study, self.out, self.cores = study, out, cores
+    def __init__(self, study: Study, out: Path) -> None:
+        self.study, self.out = study, out
         self.states = _states(study, out)
         self.width = 0
 
     def update(self) -> None:
         for name, before in self.states.items():
-            if before["state"] not in (DONE, FAILED):
+            if before["state"] != DONE:  # one that failed may be tried again
                 now = self.states[name] = _state(self.out / name, begun=RUNNING)
-                if now["state"] in (DONE, FAILED) and not sys.stderr.isatty():
+                if now["state"] in {DONE, FAILED} - {before["state"]} and not sys.stderr.isatty():
                     self._say_ended(name, now)
         if sys.stderr.isatty():
             count = Counter(row["state"] for row in self.states.values())
             line = f"{count[DONE]} of {len(self.states)} done, {count[RUNNING]} running, {count[FAILED]} failed"
-            line += self._left()
+            line += self._left(count[RUNNING])
             print(f"\r{line:{self.width}}", end="", file=sys.stderr, flush=True)
             self.width = len(line)
 
@@ -412,8 +478,11 @@ class Progress:
         took = f" in {row['elapsed_s']:.0f} s" if row["elapsed_s"] is not None else ""
         print(f"{ended}/{len(self.states)} {name} {row['state']}{took}", file=sys.stderr, flush=True)
 
-    def _left(self) -> str:
-        """What is left, if each job takes as long as those of its notebook, or of all, have taken."""
+    def _left(self, n_running: int) -> str:
+        """What is left, if each job takes as long as those of its notebook, or of all, have taken.
+
+        As many at a time as are running now: how many a cluster will run is not known.
+        """
         took: dict[str, list[float]] = {}
         for name, row in self.states.items():
             if row["elapsed_s"] is not None:
@@ -422,5 +491,5 @@ class Progress:
         if not everything:
             return ""
         left = [self.study.jobs[name].step for name, row in self.states.items() if row["state"] in (RUNNING, NOT_RUN)]
-        left_s = sum(fmean(took.get(step, everything)) for step in left) / self.cores
+        left_s = sum(fmean(took.get(step, everything)) for step in left) / max(n_running, 1)
         return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"

@@ -51,6 +51,19 @@ def wait_for(condition: Callable[[], object], limit_s: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def processes_below(pid: int, what: str) -> list[int]:
+    """The processes that one started, directly or not, whose command has `what` in it."""
+    rows = subprocess.run(["ps", "-ewwo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    children = [line.split(maxsplit=2) for line in rows.splitlines()]
+    found, todo = [], [str(pid)]
+    while todo:
+        parent = todo.pop()
+        below = [row for row in children if row[1] == parent]
+        todo += [row[0] for row in below]
+        found += [int(row[0]) for row in below if what in row[-1]]
+    return sorted(found)
+
+
 @pytest.fixture
 def write_notebook(tmp_path: Path) -> Callable[..., Path]:
     """Write a notebook: name, source of each code cell; `parameters`: of its parameters cell, None for no such cell."""

@@ -95,7 +95,7 @@ def test_training_on_cuda_asks_for_a_gpu(folder):
         ("dataset: auto", "dataset: cifar11", "line 3: unknown dataset 'cifar11' (nearest: cifar10"),
         ("  20_depth:", "  20_dept:", "line 6: no notebook '20_dept' (nearest: 20_depth)"),
         ("    budget:", "    bugdet:", "line 12: notebooks.50_train has no 'bugdet' (nearest: budget)"),
-        ("shared:", "sharde:", "line 2: a profile has no 'sharde' (nearest: shared)"),
+        ("shared:", "sharde:", "line 2: a profile has no 'sharde' (nearest: shared"),
         ("epochs: 2", "epochs: 0", "line 12: notebooks.50_train.budget.epochs: 0 is less than the minimum of 1"),
         ("epochs: 2", "epoch: 2", "line 12: notebooks.50_train.budget has no 'epoch' (nearest: epochs)"),
         ("epochs: 2", 'epochs: "2"', "line 12: notebooks.50_train.budget.epochs: '2' is not of type 'integer'"),
@@ -187,12 +187,127 @@ def test_an_unknown_profile_is_told_the_nearest(tmp_path):
 def test_the_profiles_of_the_project(name, seeds, gpus):
     """Every notebook of the project runs in each, with parameters that it has."""
     study = read_study(name)
-    assert {job.step for job in study.jobs.values()} == {file.stem for file in module.NOTEBOOKS.glob("*.ipynb")}
-    runs = [job for job in study.jobs.values() if job.training]
+    # Figure 4 of the paper is about networks that only its own experiment trains; 90 is to be played with.
+    everything = {file.stem for file in module.NOTEBOOKS.glob("*.ipynb")} - {"75_response", "90_explore"}
+    assert {job.notebook.stem for job in study.jobs.values()} == everything
+    runs = [job for job in study.jobs.values() if job.step == "50_train"]
     assert len(runs) == 3 * seeds
     assert study.gpus == gpus
     if name == "paper":
         assert {run.training.steps // 1000 for run in runs} == {160}
+    digits = [job.training for job in study.jobs.values() if job.step == "65_train_digits"]
+    assert {config.dataset for config in digits} == {"cluttered-digits"}
+    assert {config.spec.merge for config in digits} == {"residual", "naive"}
+    assert study.needs(study.jobs["70_masks"])[-1].startswith("65_train_digits/")
+
+
+def test_the_reference_shows_no_picture_of_a_dataset_that_is_not_ours():
+    assert "photos_dir" not in read_study("reference").jobs["70_masks"].after
+
+
+# experiment -> networks and levels of label noise
+EXPERIMENTS = {
+    "gates": (("gate", {"mixed", "channel", "spatial"}), 3),
+    "merge": (("merge", {"residual", "naive"}), 8),
+    "hourglass": (("mask", {"hourglass", "local"}), 2),
+    "noise": (("label_noise", {0.1, 0.3, 0.5, 0.7}), 8),
+    "response": (("merge", {"residual", "naive"}), 3),
+}
+
+
+@pytest.mark.parametrize("scale", module.SCALES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_experiments_of_the_paper(name, scale):
+    (field, values), n_each = EXPERIMENTS[name]
+    study = read_study(name, scale=scale)
+    assert study.name == f"{name}-{scale}"
+    assert study == read_study(f"{name}-{scale}")
+    runs = [job.training for job in study.jobs.values() if job.training]
+    assert {getattr(run, field, None) or getattr(run.spec, field) for run in runs} == values
+    assert len(runs) == n_each * {"quick": 3, "small": 6, "paper": 6}[scale]
+    assert study.gpus == (scale == "paper")
+    widths = {run.spec.width for run in runs}
+    if scale == "paper":
+        assert {(run.steps // 1000, run.batch_size, run.dataset) for run in runs} == {(160, 64, "cifar10")}
+    assert widths == {16} if scale != "quick" else widths <= {4, 8}
+    assert ("75_response" in study.jobs) == (name == "response")
+    reference = study.jobs["60_compare"].parameters["reference"]
+    assert not reference or reference in {run.spec.name for run in runs}
+
+
+SCALED = (
+    PROFILE
+    + """\
+scales:
+  small:
+    notebooks:
+      50_train:
+        each: {seed: [3]}
+        budget: {epochs: 5}
+  paper: {device: cuda}
+"""
+)
+
+
+@pytest.fixture
+def scaled(folder):
+    def write(*changes: tuple[str, str]) -> Path:
+        text = SCALED
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new, 1)
+        (folder / "s.yaml").write_text(text)
+        return folder / "s.yaml"
+
+    return write
+
+
+def test_a_scale_is_laid_over_the_rest(scaled):
+    small = read_study(scaled(), scale="small")
+    assert small.name == "s-small"
+    runs = [job.training for job in small.jobs.values() if job.training]
+    assert [(run.seed, run.epochs, run.images) for run in runs] == [(3, 5, 640)] * 2
+    assert read_study(scaled()).name == "s-small"  # the first that is there
+    paper = read_study(scaled(), scale="paper")
+    assert (paper.gpus, len(paper.jobs)) == (1, 6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("budget: {epochs: 5}", "budget: {epochs: 0}", "s.yaml, line 22: notebooks.50_train.budget.epochs: 0 is less"),
+        ("seed: [3]", "sead: [3]", "s.yaml, line 21: 50_train.ipynb has no parameter 'sead' (did you mean seed?)"),
+        ("images: 640", "images: 63", "s.yaml, line 22: batch_size must be in [1, 63]"),
+        ("  small:", "  smal:", "s.yaml, line 18: scales has no 'smal' (nearest: small"),
+        ("  paper: {device: cuda}", "  paper: 3", "s.yaml, line 23: scales.paper: not a mapping"),
+    ],
+)
+def test_a_mistake_in_a_scale_is_told_with_its_line(scaled, old, new, message):
+    with pytest.raises(ProfileError) as raised:
+        read_study(scaled((old, new)), scale="small" if "smal" not in new else None)
+    assert message in str(raised.value)
+
+
+def test_a_scale_that_is_not_there_is_told(scaled, folder):
+    with pytest.raises(ProfileError, match=r"s.yaml has no scale 'quick' \(one of: small, paper\)"):
+        read_study(scaled(), scale="quick")
+    with pytest.raises(ProfileError, match=r"p.yaml has no scales .*: gates, hourglass, merge, noise, response\)"):
+        read_study(_profile(folder), scale="small")
+    with pytest.raises(ProfileError, match="gates-small is a scale of gates already, --scale says paper"):
+        read_study("gates-small", scale="paper")
+    with pytest.raises(ProfileError, match=r"no profile 'gate-small' \(nearest: small or gates"):
+        read_study("gate-small")
+
+
+def test_a_step_can_run_a_notebook_of_another_name(folder):
+    step = '  65_more:\n    notebook: 50_train\n    each: {seed: [9]}\n    folder: "s{seed}"\n    budget: {epochs: 1}\n'
+    path = _profile(folder, ("  60_compare:", step + "  60_compare:"), ("{runs_dir: 50_train}", "{runs_dir: 65_more}"))
+    study = read_study(path)
+    job = study.jobs["65_more/s9"]
+    assert (job.step, job.notebook.stem, job.training.seed) == ("65_more", "50_train", 9)
+    assert study.needs(study.jobs["60_compare"]) == ["65_more/s9"]
+    with pytest.raises(ProfileError, match=r"line 15: no notebook '50_trian' \(nearest: 50_train\)"):
+        read_study(_profile(folder, ("  60_compare:", step.replace("50_train", "50_trian") + "  60_compare:")))
 
 
 def test_the_schema_is_one(tmp_path):

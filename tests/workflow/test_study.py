@@ -18,7 +18,7 @@ from analysis import study as module
 from analysis.profiles import read_study
 from analysis.study import stale_jobs
 
-from .conftest import COMMAND, ROOT, resattn, run_resattn, wait_for
+from .conftest import COMMAND, ROOT, processes_below, resattn, run_resattn, wait_for
 
 DEPTH = "import pathlib, analysis.tables\npathlib.Path(out_dir, 'tables', 'd.csv').write_text(f'depth\\n{depth}\\n')"
 TRAIN = """\
@@ -193,7 +193,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(slow_study, tmp_path, num
 @pytest.mark.parametrize("victim", ["analysis.cli notebook", "ipykernel_launcher", "snakemake.cli"])
 def test_a_killed_process_costs_its_job_and_the_next_study_makes_it(slow_study, tmp_path, victim):
     (study, first), out = slow_study, tmp_path / "out"
-    os.kill(_descendants(first.pid, victim)[0], signal.SIGKILL)
+    os.kill(processes_below(first.pid, victim)[0], signal.SIGKILL)
     (out / "50_train" / "go").touch()
     _, said = first.communicate(timeout=60)
     assert first.returncode == 1
@@ -205,19 +205,6 @@ def test_a_killed_process_costs_its_job_and_the_next_study_makes_it(slow_study, 
     second = run_resattn("study", *study)
     assert second.returncode == 0, second.stderr
     assert _tables(out) == SLOW_WHOLE
-
-
-def _descendants(pid: int, what: str) -> list[int]:
-    """The processes below one whose command has `what` in it."""
-    rows = subprocess.run(["ps", "-ewwo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    children = [line.split(maxsplit=2) for line in rows.splitlines()]
-    found, todo = [], [str(pid)]
-    while todo:
-        parent = todo.pop()
-        below = [row for row in children if row[1] == parent]
-        todo += [row[0] for row in below]
-        found += [int(row[0]) for row in below if what in row[2]]
-    return sorted(found)
 
 
 def test_damage_between_two_studies_is_found_and_mended(study, tmp_path):
