@@ -1,6 +1,6 @@
 # make report | test | lab | bench | check: each installs what it needs first, once.
 .DELETE_ON_ERROR:
-.PHONY: install report test test-faults lab bench check clean
+.PHONY: install report test test-browser test-wheel test-faults test-slurm bench-scheduling docs lab bench check clean
 
 PYTHON ?= python3
 CORES ?=
@@ -22,6 +22,32 @@ report: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# A person's way through the report and JupyterLab, in headless Chromium (Debian: apt-get install chromium).
+test-browser: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	$(BIN)/python -m pytest -m browser -s tests/browser
+
+# The wheel, built and installed beside the checkout's own packages.
+test-wheel: $(STAMP)
+	$(BIN)/python -m pytest -m wheel tests/test_wheel.py
+
+# Everything that can happen to a study, and the table of docs/reliability.md; what needs root is skipped without it.
+test-faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults --all-faults --reliability docs/reliability.md --numprocesses 2 --dist worksteal
+
+# Studies through a Slurm that is started here, as root (Debian: apt-get install slurm-wlm munge), else skipped.
+test-slurm: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm,kubernetes]'
+	$(BIN)/python -m pytest tests/slurm --slurm -rs
+
+# What the scheduling of forty empty notebooks costs, beside their kernels' own time.
+bench-scheduling: $(STAMP)
+	$(BIN)/python tests/faults/overhead.py
+
+# The pages and drawings of docs/ that are made from the code.
+docs: $(STAMP)
+	$(BIN)/python -m analysis.docs docs
 
 lab: $(STAMP)
 	$(BIN)/python -m ipykernel install --prefix .venv --name resattn --display-name 'resattn' >/dev/null

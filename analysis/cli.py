@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import resattn
+from analysis.graph import Indices
 from resattn import catalog
 from resattn.spec import SpecError, override
 
@@ -25,7 +26,7 @@ class UsageError(ValueError):
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments, engine_options = _split_engine_options(arguments)
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     args.engine_options = engine_options
     try:
         return args.run(args) or 0
@@ -56,13 +57,14 @@ def _split_engine_options(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments, []
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Every sub-command and its words."""
+    built = argparse.ArgumentParser(
         prog="resattn", description="How deep, how costly and how far-seeing a network really is."
     )
-    parser.add_argument("--version", action="version", version=f"resattn {resattn.__version__}")
-    parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    built.add_argument("--version", action="version", version=f"resattn {resattn.__version__}")
+    built.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+    commands = built.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
@@ -77,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     _set_option(sub)
 
     sub = command("audit", _audit, "Depth, paths, cost and receptive field of any networks.")
-    _targets(sub)
+    _targets(sub, inputs=True)
+    sub.add_argument("--at", nargs="+", action="extend", default=[], metavar="MODULE", help="what its units see, too")
     sub.add_argument("--device", choices=("meta", "cpu"), default="meta", help="cpu: run for real, for one input")
 
     sub = command("crosscheck", _crosscheck, "Our numbers beside fvcore, torchinfo and torch FlopCounterMode.")
@@ -117,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--label-noise", type=float, default=0.0)
     sub.add_argument("--devices", type=int, default=1)
     sub.add_argument("--strategy", default="auto")
-    _set_option(sub)
+    _set_option(sub, "of the network, or of the run: width=8 lr=0.05 threads=1")
 
     sub = command("notebook", _notebook, "One strict execution of a notebook.")
     sub.add_argument("file", type=Path)
@@ -125,36 +128,51 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, metavar="DIR")
     sub.add_argument("--timeout", type=float, default=0.0, metavar="S", help="seconds for the whole notebook; 0: none")
 
-    sub = command("study", _study, "A whole batch of notebooks, resumable: quick, small, paper, or a profile's file.")
+    sub = command(
+        "study", _study,
+        "A whole batch of notebooks, resumable: quick, small, paper; an experiment of the paper at one of these scales "
+        "(gates, merge, hourglass, noise, response); or a profile's file.",
+    )  # fmt: skip
     sub.add_argument("profile")
-    sub.add_argument("--cores", type=int)
+    sub.add_argument("--scale", help="of an experiment: quick (the default), small or paper")
+    sub.add_argument("--cores", type=int, help="jobs at a time (default: one for each core)")
+    sub.add_argument("--on", metavar="CLUSTER", help="slurm, kubernetes, or a folder with a snakemake profile")
     sub.add_argument("--dry-run", action="store_true", help="print the plan and its cost")
     sub.add_argument("--dataset", help="instead of the profile's")
-    sub.add_argument("--out", type=Path, metavar="DIR", help="default: results/PROFILE")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="default: results/PROFILE, or PROFILE-SCALE")
 
     sub = command("report", _report, "The HTML report of a study's tables.")
     sub.add_argument("study", type=Path, metavar="DIR")
+
+    sub = command("completion", _completion, "A script that completes the words of this command in a shell.")
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
     sub = command("diff", _diff, "What changed between two audits.")
     sub.add_argument("before", type=Path, metavar="A.json")
     sub.add_argument("after", type=Path, metavar="B.json")
     _json_option(sub)
-    return parser
+    return built
 
 
 def _json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true")
 
 
-def _set_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", dest="settings", nargs="+", action="extend", default=[], metavar="field=value")
+def _set_option(parser: argparse.ArgumentParser, text: str = "of the network: merge=naive width=8") -> None:
+    parser.add_argument(
+        "--set", dest="settings", nargs="+", action="extend", default=[], metavar="field=value", help=text
+    )
 
 
-def _targets(parser: argparse.ArgumentParser) -> None:
+def _targets(parser: argparse.ArgumentParser, *, inputs: bool = False) -> None:
     parser.add_argument(
         "targets", nargs="+", metavar="TARGET", help="a network's name, package.module:callable or file.py:callable"
     )
-    parser.add_argument("--input", metavar="C,H,W", help="needed for a callable")
+    if inputs:
+        said = "needed for a callable; once for each argument of its forward; int:N for N whole numbers, as token ids"
+        parser.add_argument("--input", metavar="C,H,W", action="append", default=[], help=said)
+    else:
+        parser.add_argument("--input", metavar="C,H,W", help="needed for a callable")
     _set_option(parser)
     _json_option(parser)
 
@@ -170,13 +188,16 @@ def _settings(words: Iterable[str]) -> dict[str, str]:
 def _shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
+    kind, _, sizes = text.rpartition(":")
     try:
-        shape = tuple(int(n) for n in text.split(","))
+        shape = tuple(int(n) for n in sizes.split(","))
     except ValueError:
         raise UsageError(f"--input takes C,H,W, found {text!r}") from None
     if not shape or min(shape) < 1:
         raise UsageError(f"--input takes sizes of at least 1, found {text!r}")
-    return shape
+    if kind not in ("", "int"):
+        raise UsageError(f"--input takes C,H,W or int:N, found {text!r}")
+    return Indices(shape) if kind else shape
 
 
 def _print_json(value: Any) -> None:
@@ -236,8 +257,9 @@ def _audit(args: argparse.Namespace) -> None:
     from analysis.measures import audit
     from analysis.quantities import QUANTITIES
 
-    shape, settings = _shape(args.input), _settings(args.settings)
-    audits = [audit(t, input_shape=shape, settings=settings, device=args.device) for t in args.targets]
+    shapes = [shape for text in args.input if (shape := _shape(text))]
+    how: dict[str, Any] = {"settings": _settings(args.settings), "device": args.device, "at": args.at}
+    audits = [audit(t, input_shape=next(iter(shapes), None), more_inputs=shapes[1:], **how) for t in args.targets]
     if args.json:
         return _print_json([a.to_json() for a in audits])
     shown = [q for q in QUANTITIES.values() if any(q.id in a.quantities for a in audits)]
@@ -245,10 +267,28 @@ def _audit(args: argparse.Namespace) -> None:
         [(q.id, *(a.quantities.get(q.id, "") for a in audits), q.definition) for q in shown],
         ("quantity", *(a.target for a in audits), "definition"),
     )
+    if args.at:
+        print()
+        _print_table(
+            [
+                (a.target, *(_side(value) for name, value in f.items() if name != "notes"))
+                for a in audits
+                for f in a.fields
+            ],
+            ("network", "units of", "all paths", "without masks", "narrowest path", "widest path"),
+        )
     for a in audits:
         said = [f"{a.target}: {a.status}, masks found by {a.roles_found_by}", *a.notes]
         said += [f"no rule for {op}" for op in a.unknown_ops]
+        said += [f"{f['module']}: {note}" for f in a.fields for note in f["notes"]]
         print("; ".join(said), file=sys.stderr)
+
+
+def _side(value: Any) -> Any:
+    """A side in pixels; height x width where they differ."""
+    if isinstance(value, list):
+        return value[0] if value[0] == value[1] else f"{value[0]}x{value[1]}"
+    return value
 
 
 def _crosscheck(args: argparse.Namespace) -> int:
@@ -306,13 +346,14 @@ def _verify(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from resattn.training.config import TrainConfig
+    from resattn.training.config import override as override_run
+
+    names = ("dataset", "epochs", "seed", "images", "batch_size", "label_noise", "devices", "strategy")
+    asked = {name: getattr(args, name) for name in names} | _settings(args.settings)
+    # All at once: some of them make sense only together, such as a dataset and its number of classes.
+    config = override_run(TrainConfig(spec=catalog.named(args.name), epochs=1), asked)
     from resattn.training.loop import train
 
-    spec = override(catalog.named(args.name), _settings(args.settings))
-    config = TrainConfig(
-        spec=spec, dataset=args.dataset, epochs=args.epochs, seed=args.seed, images=args.images,
-        batch_size=args.batch_size, label_noise=args.label_noise, devices=args.devices, strategy=args.strategy,
-    )  # fmt: skip
     run = train(config, args.out)
     print(json.dumps({"test_error_pct": run.test_error_pct, "out": str(args.out)}))
 
@@ -331,8 +372,8 @@ def _study(args: argparse.Namespace) -> int:
     from analysis.study import run_study
 
     return run_study(
-        args.profile, cores=args.cores, dry_run=args.dry_run, dataset=args.dataset, out=args.out,
-        snakemake_args=tuple(args.engine_options),
+        args.profile, cores=args.cores, dry_run=args.dry_run, dataset=args.dataset, scale=args.scale, out=args.out,
+        on=args.on, snakemake_args=tuple(args.engine_options),
     )  # fmt: skip
 
 
@@ -340,6 +381,33 @@ def _report(args: argparse.Namespace) -> None:
     from analysis.report import build_report
 
     print(build_report(args.study))
+
+
+def _completion(args: argparse.Namespace) -> None:
+    # Written once and sourced by the shell: a completion that ran this program would wait for it at every key.
+    import shtab
+
+    top = parser()
+    words = " ".join(catalog.names())
+    preamble = {
+        "bash": f'_resattn_networks() {{ compgen -W "{words}" -- "$1"; }}',
+        "zsh": f"_resattn_networks() {{ compadd {words}; }}",
+    }
+    for sub in _subparsers(top):
+        for action in sub._actions:
+            if action.dest in ("name", "targets") and sub.prog != "resattn data fetch":
+                action.complete = {"bash": "_resattn_networks", "zsh": "_resattn_networks"}  # type: ignore[attr-defined]
+            elif action.type is Path:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    print(shtab.complete(top, args.shell, preamble=preamble))  # type: ignore[arg-type]  # a script for each shell
+
+
+def _subparsers(top: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield sub
+                yield from _subparsers(sub)
 
 
 def _diff(args: argparse.Namespace) -> int:

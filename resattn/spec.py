@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
+from html import escape
 from typing import Any
 
 
@@ -234,6 +235,23 @@ class NetworkSpec:
 
     def to_json(self) -> dict[str, Any]:
         return {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the stages as a table, and below it every field that is not at its default."""
+        columns = ("stage", "map", "channels", "units", "modules", "tail", "poolings")
+        rows = [(s.number, f"{s.size} px", s.channels, s.units, s.modules, s.tail, s.poolings) for s in self.stages]
+        head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        shown = ("name", "units", "tail", "modules", "poolings")
+        said = [
+            f"{escape(f.name)} = {escape(_text(getattr(self, f.name)))}"
+            for f in fields(self)
+            if f.name not in shown and getattr(self, f.name) != f.default
+        ]
+        return (
+            f"<b>{escape(self.name)}</b> <small>{self.digest}</small>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><small>{'; '.join(said)}</small>"
+        )
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> NetworkSpec:

@@ -87,6 +87,19 @@ def test_audit_prints_definitions_beside_numbers_and_talks_on_stderr() -> None:
         ),
         (("audit", "resnet50", "--set", "gate=spatial"), "the network has no attention module"),
         (("frobnicate",), "invalid choice"),
+        (("train", "cifar-resnet11", "--epochs", "0", "--out", "x"), "epochs must be at least 1, found 0"),
+        (
+            ("train", "cifar-resnet11", "--epochs", "1", "--out", "x", "--label-noise", "1"),
+            "label_noise must be in [0, 1), found 1.0",
+        ),
+        (
+            ("train", "cifar-resnet11", "--epochs", "1", "--out", "x", "--set", "images=10", "lr=0.05"),
+            "batch_size must be in [1, 10], the number of training images, found 64",
+        ),
+        (
+            ("train", "cifar-resnet11", "--epochs", "1", "--out", "x", "--set", "widht=8"),
+            "unknown field 'widht' of a training run (nearest: width",
+        ),
         (("notebook", "x.ipynb", "-p", "depth", "--out", "y"), "-p takes name=value, found 'depth'"),
     ],
 )
@@ -209,3 +222,27 @@ def test_a_traceback_comes_on_demand() -> None:
 def test_the_command_ends_with_its_code_as_a_process_does() -> None:
     command = [sys.executable, "-m", "analysis.cli", "show", "atention56"]
     assert subprocess.run(command, capture_output=True, cwd=ROOT, check=False).returncode == 2
+
+
+def test_audit_takes_an_input_for_each_argument_and_modules_to_look_at(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv, self.table = nn.Conv2d(3, 8, (3, 5)), nn.Embedding(10, 8)\n"
+        "    def forward(self, x, ids):\n"
+        "        return self.conv(x) * self.table(ids).mean(1)[:, :, None, None]\n",
+        encoding="utf-8",
+    )
+    done = resattn("audit", f"{file}:Net", "--input", "3,32,32", "--input", "int:7", "--at", "conv")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].split()[1:] == ["conv", "3x5", "3x5", "3x5", "3x5"]
+
+
+@pytest.mark.parametrize("text", ["3,x", "0,3", "float:7", "int:"])
+def test_an_input_that_is_none_is_refused(text: str) -> None:
+    done = resattn("audit", "torch.nn:Flatten", "--input", text)
+    assert done.returncode == 2
+    assert "--input takes" in done.stderr

@@ -1,0 +1,206 @@
+"""The part of the docs that is made from the code: `python -m analysis.docs docs` writes it, a test compares it.
+
+The reference of the command line comes from its parser, that of the tables from the vocabulary, and every drawing from
+a captured network; so none of them can say what was true once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from analysis import depth
+from analysis.cli import parser
+from analysis.explore import path_lengths
+from analysis.frames import RUN_QUANTITIES, layer_frame
+from analysis.measures import cached_audit, captured
+from analysis.ops import layer_flags
+from analysis.provenance import provenance
+from analysis.quantities import QUANTITIES, Quantity
+from analysis.sketches import alone, network_sketch, notion_sketch, path_sketch
+from analysis.tables import write_atomic
+from resattn.catalog import named
+from resattn.spec import MASK_FIELDS, NetworkSpec
+
+MADE = "<!-- Written by `make docs` from the code. A change here is lost and fails a test. -->\n\n"
+
+# One stage, one module, one pooling, units of two layers: small enough to draw every layer.
+TINY = NetworkSpec(
+    name="tiny", input_shape=(3, 32, 32), classes=10, stem="cifar", width=16, unit="basic", units=(0,), modules=(1,),
+    tail=(0,), poolings=(1,),
+)  # fmt: skip
+
+
+def pages() -> dict[str, str]:
+    """Every generated file of the docs: its path in the folder, and its text."""
+    return {
+        "reference/command-line.md": command_line(),
+        "reference/tables.md": tables(),
+        **{f"drawings/{name}.svg": alone(svg) for name, svg in drawings().items()},
+    }
+
+
+# -- the command line
+
+
+def command_line() -> str:
+    """Every sub-command with its words, in the order of `resattn --help`."""
+    top = parser()
+    text = [MADE, "# The command line\n\n", f"{top.description}\n\n"]
+    text.append(
+        "Data goes to stdout, talk to stderr. The exit status is 0 where the work was done, 1 where it failed, 2 where "
+        "the words were wrong. A refuted claim is a result, not an error. An error is one line with what would do; "
+        "`resattn --traceback COMMAND ...` shows where it arose.\n\n"
+    )
+    for words, sub in _commands(top):
+        text += [f"## `resattn {words}`\n\n", f"{_sentence(sub.description or '')}\n\n", _arguments(sub)]
+    return "".join(text).rstrip() + "\n"
+
+
+def _commands(top: argparse.ArgumentParser, before: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help for choice in action._choices_actions}
+            for name, sub in action.choices.items():
+                sub.description = sub.description or helps.get(name)
+                inner = list(_commands(sub, f"{before}{name} "))
+                yield from inner or [(f"{before}{name}", sub)]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+def _arguments(sub: argparse.ArgumentParser) -> str:
+    rows = []
+    for action in sub._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        value = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+        if not action.option_strings:
+            name = f"{value}..." if action.nargs == "+" else value
+        else:
+            name = ", ".join(action.option_strings)
+            if action.nargs != 0:
+                name += f" {value}" + (" ..." if action.nargs == "+" else "")
+        rows.append((f"`{name}`", _what(action)))
+    if not rows:
+        return ""
+    return _table(("argument", "meaning"), rows)
+
+
+def _what(action: argparse.Action) -> str:
+    said = [action.help or ""]
+    if action.choices:
+        said.append("one of: " + ", ".join(f"`{choice}`" for choice in action.choices))
+    if action.required and action.option_strings:
+        said.append("required")
+    if action.default not in (None, False, [], "", 0, 0.0, argparse.SUPPRESS):
+        said.append(f"default: `{action.default}`")
+    return "; ".join(filter(None, said))
+
+
+# -- the tables
+
+
+def tables() -> str:
+    """Quantities, fields of a spec, and what stands beside every table."""
+    text = [MADE, "# Tables and words\n\n"]
+    text.append(
+        "Every table is tidy CSV: keys first, then `value` and `unit`. Beside `NAME.csv` stands `NAME.csv.json`, which "
+        "says where it came from.\n\n## Quantities of a network\n\n"
+    )
+    text += [_quantities(QUANTITIES), "## Quantities of a training run\n\n", _quantities(RUN_QUANTITIES)]
+    text += [
+        "## Fields of a spec\n\n",
+        "Each can be given to `--set`. Those marked * have no meaning without a mask.\n\n",
+    ]
+    rows = []
+    for f in fields(NetworkSpec):
+        choices = f.metadata.get("choices")
+        mark = "*" if f.name in MASK_FIELDS else ""
+        rows.append((f"`{f.name}`{mark}", f.metadata["doc"], ", ".join(f"`{c}`" for c in choices) if choices else ""))
+    text.append(_table(("field", "meaning", "values (the first is the default)"), rows))
+    text.append("## Beside every table\n\n")
+    text.append(_table(("key", "holds"), [(f"`{key}`", PROVENANCE[key]) for key in provenance()]))
+    text.append("## `audit --json`\n\nA list with one object for each target.\n\n")
+    schema = json.loads((Path(__file__).parent / "audit.schema.json").read_text(encoding="utf-8"))
+    properties = _properties(schema)
+    text.append(_table(("key", "type"), [(f"`{key}`", _type(value)) for key, value in properties.items()]))
+    return "".join(text).rstrip() + "\n"
+
+
+PROVENANCE = {
+    "commit": "the checkout's commit", "dirty": "whether files differed from it",
+    "versions": "of Python and of the packages that can change a number", "platform": "operating system and machine",
+    "cpu": "model of the processor", "cpus": "processors that the process could use", "threads": "of torch",
+    "device": "where it was computed", "start": "when the work began (UTC)", "elapsed_s": "seconds since then",
+}  # fmt: skip
+
+
+def _quantities(rows: Mapping[str, Quantity]) -> str:
+    return _table(("quantity", "unit", "definition"), [(f"`{q.id}`", q.unit, q.definition) for q in rows.values()])
+
+
+def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    item = schema["items"]
+    if "$ref" in item:
+        for part in item["$ref"].removeprefix("#/").split("/"):
+            schema = schema[part]
+        item = schema
+    found: Mapping[str, Any] = item["properties"]
+    return found
+
+
+def _type(value: Mapping[str, Any]) -> str:
+    kind = value.get("type") or value.get("enum") or "object"
+    return " or ".join(map(str, kind)) if isinstance(kind, list) else str(kind)
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines) + "\n"
+
+
+# -- the drawings
+
+
+def drawings() -> dict[str, str]:
+    """Name -> drawing: the network of the README, and one for each notion of depth."""
+    layers = layer_frame(TINY)
+    _, graph = captured(TINY)
+    is_layer = layer_flags(graph)
+    shortest = depth.shortest_path(graph, is_layer)
+    assert shortest is not None
+    every = frozenset(layers["layer"])
+    on = {name: frozenset(layers.loc[layers[name], "layer"]) for name in ("on_trunk", "on_longest")}
+    short = frozenset(graph.ops[i].module for i in shortest.ops if is_layer[i])
+    audit = cached_audit(TINY).quantities
+    return {
+        "attention56": network_sketch(layer_frame("attention56")),
+        "trunk_depth": notion_sketch(layers, on["on_trunk"], f"Trunk depth: {audit['trunk_depth']}"),
+        "longest_path": notion_sketch(layers, on["on_longest"], f"Longest path: {audit['longest_path']}"),
+        "shortest_path": notion_sketch(layers, short, f"Shortest path: {audit['shortest_path']}"),
+        "weighted_layers": notion_sketch(layers, every, f"Weighted layers: {audit['weighted_layers']}"),
+        "mean_path_length": path_sketch([path_lengths(named(n)) for n in ("attention56", "resnet50")]),
+    }
+
+
+def write(folder: Path) -> list[Path]:
+    """Write every generated page below a folder, those that changed."""
+    changed = []
+    for name, text in pages().items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            changed.append(write_atomic(path, text))
+    return changed
+
+
+if __name__ == "__main__":
+    for path in write(Path(sys.argv[1])):
+        print(path)
