@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
-from analysis import cost
-from analysis.capture import capture
-from analysis.measures import cached_audit
+from analysis import branches, cost, depth
+from analysis.measures import captured
+from analysis.ops import layer_flags
 from resattn import catalog
-from resattn.network import build
 from resattn.spec import MASK_FIELDS, NetworkSpec
 
 BY_UNITS = ("trunk_depth", "longest_path", "weighted_layers")
@@ -58,13 +57,11 @@ def match(spec: NetworkSpec, by: str) -> Match:
     """
     if by not in BY_UNITS + BY_WIDTH:
         raise MatchError(f"cannot match by {by!r} (one of: {', '.join(BY_UNITS + BY_WIDTH)})")
-    wanted = cached_audit(spec).quantities[by]
-    if not isinstance(wanted, int):
-        raise MatchError(f"{spec.name} has no {by} to match")
+    wanted = counts(spec)[by]
     if by in BY_UNITS:
-        return _nearest(spec, by, wanted, _by_units(spec, lambda s: _count(s, by), wanted))
+        return _nearest(spec, by, wanted, _by_units(spec, lambda s: counts(s)[by], wanted))
     trunk_equal = match(spec, "trunk_depth").spec
-    found = _nearest(spec, by, wanted, _by_width(trunk_equal, lambda s: _cost(s)[by], wanted))
+    found = _nearest(spec, by, wanted, _by_width(trunk_equal, lambda s: counts(s)[by], wanted))
     if abs(found.off_pct) > TOLERANCE_PCT:
         raise MatchError(
             f"no width of {trunk_equal.name} comes within {TOLERANCE_PCT:g} % of {wanted} {by} "
@@ -114,15 +111,20 @@ def _named_or_none(name: str) -> NetworkSpec | None:
 
 def _by_units(spec: NetworkSpec, count: Callable[[NetworkSpec], int], wanted: int) -> Iterable[tuple[NetworkSpec, int]]:
     shares = trunk_units(spec)
-    base = _scaled(spec, shares, sum(shares))
     layers = len_unit(spec)
-    guess = sum(shares) + (wanted - count(resnet_like(spec, base))) / layers
     # CIFAR ResNets have as many units in every stage (9n+2, 6n+2); others keep the proportions of the trunk.
     step = len(shares) if spec.stem == "cifar" else 1
-    below = max(int(guess // step), 1) * step
-    for total in (below, below + step):
-        resnet = resnet_like(spec, _scaled(spec, shares, total))
-        yield resnet, count(resnet)
+    # A unit more is `layers` more, so one unit a stage says where that begins; the nearest is counted all the same.
+    least = resnet_like(spec, (1,) * len(shares))
+    total = len(shares) + (wanted - count(least)) / layers
+    below = max(int(total // step), 1) * step
+    nearest = below if total - below <= below + step - total else below + step
+    for each in dict.fromkeys((nearest, below, below + step)):
+        resnet = resnet_like(spec, _scaled(spec, shares, each))
+        found = count(resnet)
+        yield resnet, found
+        if abs(found - wanted) * 2 <= step * layers:
+            return
 
 
 def _scaled(spec: NetworkSpec, shares: tuple[int, ...], total: int) -> tuple[int, ...]:
@@ -155,13 +157,17 @@ def _by_width(
     yield from (at(n) for n in range(max(low - 4, round(1 / step)), high + 4))
 
 
-def _count(spec: NetworkSpec, by: str) -> int:
-    value = cached_audit(spec).quantities[by]
-    assert isinstance(value, int)
-    return value
-
-
-@cache
-def _cost(spec: NetworkSpec) -> dict[str, int]:
-    graph = capture(build(spec, device="meta"), (1, *spec.input_shape))
-    return {"params": cost.n_params(graph, cost.read_params(graph)), "macs": sum(cost.op_macs(graph))}
+@lru_cache(maxsize=512)
+def counts(spec: NetworkSpec) -> dict[str, int]:
+    """What a network can be matched by, from one capture: each notion of depth, parameters, multiply-adds."""
+    _, graph = captured(spec)
+    is_layer = layer_flags(graph)
+    masks = branches.roles(graph, is_layer).ops(branches.MASK)
+    longest, trunk = (depth.longest_path(g, is_layer) for g in (graph, graph.without(masks)))
+    return {
+        "trunk_depth": trunk.n_layers if trunk else 0,
+        "longest_path": longest.n_layers if longest else 0,
+        "weighted_layers": sum(is_layer),
+        "params": cost.n_params(graph, cost.read_params(graph)),
+        "macs": sum(cost.op_macs(graph)),
+    }
