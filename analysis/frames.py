@@ -16,10 +16,10 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from analysis import branches, cost, depth, receptive
-from analysis.capture import capture
 from analysis.graph import Graph
 from analysis.intervals import Extent
-from analysis.measures import cached_audit, measure_table, unclipped
+from analysis.measures import cached_audit, captured, measure_table, unclipped
+from analysis.names import name_and_settings
 from analysis.ops import layer_flags
 from analysis.paths import mean_length
 from analysis.provenance import provenance
@@ -28,7 +28,7 @@ from analysis.stats import compare, mean_interval
 from analysis.tables import TableError, read_table
 from analysis.witness import gradient_support
 from resattn.catalog import named
-from resattn.network import Network, build
+from resattn.network import Network
 from resattn.spec import NetworkSpec
 from resattn.training.config import SIDE
 
@@ -50,6 +50,14 @@ RUN_QUANTITIES: Mapping[str, Quantity] = {
         ),
         Quantity("elapsed_s", "s", "Training time", "wall clock of the epochs of one run, evaluation included"),
         Quantity("images_per_s", "images/s", "Training speed", "training images over the time of the training steps"),
+        Quantity("s_per_epoch", "s", "Time of an epoch", "wall clock of an epoch, evaluation included"),
+        Quantity("peak_memory_bytes", "bytes", "Peak memory", "of the accelerator; on a processor that of the process"),
+        Quantity(
+            "training_macs",
+            "multiply-adds",
+            "Training cost",
+            "multiply-adds of an image, times the images of all epochs, times 3 for the forward and the backward pass",
+        ),
     )
 }
 
@@ -130,7 +138,7 @@ def summary_frame(networks: Iterable[str]) -> pd.DataFrame:
     rows = []
     for name in networks:
         spec, quantities = named(name), cached_audit(name).quantities
-        network, _ = _captured(spec)
+        network, _ = captured(spec)
         theirs = torchinfo.summary(network, (1, *spec.input_shape), device="meta", verbose=0)
         rows.append(
             {
@@ -146,12 +154,6 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
-@functools.lru_cache(maxsize=64)
-def _captured(spec: NetworkSpec) -> tuple[Network, Graph]:
-    network = build(spec, device="meta")
-    return network, capture(network, (1, *spec.input_shape), device="meta")
-
-
 def layer_frame(network: str | NetworkSpec) -> pd.DataFrame:
     """One row for each weighted layer that is executed, in order of execution.
 
@@ -161,7 +163,7 @@ def layer_frame(network: str | NetworkSpec) -> pd.DataFrame:
     path of the network; of the network without its masks).
     """
     spec = named(network) if isinstance(network, str) else network
-    _, graph = _captured(spec)
+    _, graph = captured(spec)
     is_layer = layer_flags(graph)
     role = branches.roles(graph, is_layer)
     macs = cost.op_macs(graph)
@@ -549,10 +551,10 @@ class _View:
 def _views(networks: Iterable[str]) -> Iterator[_View]:
     for name in networks:
         spec = named(name)
-        model, graph = _captured(spec)
+        model, graph = captured(spec)
         target = receptive.feature_map(graph)
         assert target is not None  # a network of the catalog has a last feature map
-        large = unclipped(model, graph, target, (1, *spec.input_shape), "meta")
+        large = unclipped(model, graph, target, [(1, *spec.input_shape)])
         ends = _stage_ends(large, spec)
         masks = branches.roles(large, layer_flags(large)).ops(branches.MASK)
         seen = {branches.TRUNK: large.without(masks)} | ({branches.MASK: large} if spec.has_masks else {})
@@ -590,10 +592,12 @@ def run_row(run: Run) -> pd.DataFrame:
         "seed": config.seed,
         "epochs": config.epochs,
         "images": config.images or config.size.train,
+        "label_noise": config.label_noise,
         "test_error_pct": run.test_error_pct,
         "train_error_pct": run.rows[-1]["train_error_pct"],
         "images_per_s": run.images_per_s,
         "elapsed_s": run.elapsed_s,
+        "peak_memory_bytes": max(row["peak_memory_bytes"] for row in run.timing),
         **{q: quantities[q] for q in ("params", "macs", *DEPTHS)},
         "batch_size": config.batch_size,
         "precision": config.precision,
@@ -607,18 +611,32 @@ def epoch_rows(run: Run) -> pd.DataFrame:
     """One row for each epoch: network, dataset, seed, and what the run noted, times included."""
     frame = pd.DataFrame(run.rows).merge(pd.DataFrame(run.timing), on="epoch")
     config = run.config
-    first = {"network": config.spec.name, "dataset": run.dataset_label, "seed": config.seed}
+    first = {
+        "network": config.spec.name, "dataset": run.dataset_label, "seed": config.seed,
+        "label_noise": config.label_noise,
+    }  # fmt: skip
     return frame.assign(**first)[[*first, *frame.columns]]
 
 
 def run_frame(folder: Path | str) -> pd.DataFrame:
-    """Every run below a folder, one row each, from the `run.csv` that each run wrote, ordered by network and seed.
+    """Every run below a folder, one row each, from the `run.csv` that each run wrote, by noise, network and seed.
 
-    Raises: FrameError where there is none; TableError for a table that is none.
+    Adds s_per_epoch and training_macs. Raises: FrameError where there is none; TableError for a table that is none.
     """
-    return _concatenated(Path(folder), "run.csv", RUN_COLUMNS).sort_values(
-        ["network", "seed"], ignore_index=True, kind="stable"
+    runs = _with_defaults(_concatenated(Path(folder), "run.csv", RUN_COLUMNS))
+    steps = runs["images"] // runs["batch_size"] * runs["batch_size"] if "batch_size" in runs else runs["images"]
+    runs = runs.assign(
+        s_per_epoch=runs["elapsed_s"] / runs["epochs"], training_macs=3 * runs["macs"] * steps * runs["epochs"]
     )
+    return runs.sort_values(["label_noise", "network", "seed"], ignore_index=True, kind="stable")
+
+
+def _with_defaults(frame: pd.DataFrame) -> pd.DataFrame:
+    """With the columns that tables of an earlier version lack."""
+    return frame.assign(**{name: value for name, value in LATER_COLUMNS.items() if name not in frame})
+
+
+LATER_COLUMNS: Mapping[str, float] = {"label_noise": 0.0, "peak_memory_bytes": float("nan")}
 
 
 def budget(runs: pd.DataFrame) -> str:
@@ -627,13 +645,15 @@ def budget(runs: pd.DataFrame) -> str:
     for column, words in (("epochs", "{} epochs"), ("images", "{} training images")):
         values = sorted(runs[column].unique())
         said.append(words.format(" or ".join(f"{v:,}" for v in values)))
+    if runs["label_noise"].any():
+        said.append(" or ".join(f"{100 * v:.0f} %" for v in sorted(runs["label_noise"].unique())) + " label noise")
     fewest = int(runs.groupby("network")["seed"].nunique().min())
     return ", ".join(said) + f"; {fewest} seed{'s' if fewest > 1 else ''} of each network"
 
 
 def epoch_frame(folder: Path | str) -> pd.DataFrame:
     """Every epoch of every run below a folder, from the runs' `epochs.csv`. Raises: FrameError, TableError."""
-    return _concatenated(Path(folder), "epochs.csv", EPOCH_COLUMNS)
+    return _with_defaults(_concatenated(Path(folder), "epochs.csv", EPOCH_COLUMNS))
 
 
 RUN_COLUMNS: Mapping[str, type] = {
@@ -655,20 +675,27 @@ def _concatenated(folder: Path, name: str, columns: Mapping[str, type]) -> pd.Da
     return pd.concat(frames, ignore_index=True)
 
 
-def comparison_frame(runs: pd.DataFrame, quantities: Sequence[str] = ("test_error_pct", "elapsed_s")) -> pd.DataFrame:
-    """Columns network, dataset, quantity, n, mean, low, high, least, largest, unit: of the runs of each network.
+COMPARED = ("test_error_pct", "images_per_s", "s_per_epoch", "peak_memory_bytes", "training_macs")
 
-    `low` and `high`: the confidence interval of the mean, empty where the runs allow none.
+
+def comparison_frame(runs: pd.DataFrame, quantities: Sequence[str] = COMPARED) -> pd.DataFrame:
+    """Columns network, dataset, label_noise, quantity, n, mean, low, high, least, largest, unit: of their runs.
+
+    `low` and `high`: the confidence interval of the mean, empty where the runs allow none. A quantity that the runs
+    did not record has no row.
     """
     rows = []
-    for (network, dataset), part in runs.groupby(["network", "dataset"], sort=False):
+    for (network, dataset, noise), part in runs.groupby(["network", "dataset", "label_noise"], sort=False):
         for q in quantities:
+            if part[q].isna().any():
+                continue
             values = part[q].astype(float)
             found = mean_interval(list(values))
             rows.append(
                 {
                     "network": network,
                     "dataset": dataset,
+                    "label_noise": noise,
                     "quantity": q,
                     "n": found.n,
                     "mean": found.mean,
@@ -682,33 +709,51 @@ def comparison_frame(runs: pd.DataFrame, quantities: Sequence[str] = ("test_erro
     return pd.DataFrame(rows).astype({"low": float, "high": float})
 
 
-def pair_frame(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Columns network, reference, seed, difference: test error of the reference less that of a network, in points.
+def pair_frame(runs: pd.DataFrame, reference: str = "") -> pd.DataFrame:
+    """Columns network, reference, label_noise, seed, difference: error of the reference less that of a network.
 
-    Of every seed that both were trained with, on the same data with the same budget.
-    Raises: FrameError where the reference has no run.
+    In points of %; of every seed that both were trained with, on the same data with the same noise and budget.
+    Without a reference each network is paired with its twin: the one that lacks some of its settings.
+    Raises: FrameError where the reference has no run, or no network a twin.
     """
+    if not reference:
+        networks = list(runs["network"].unique())
+        twins = {name: twin for name in networks if (twin := _twin(name, networks))}
+        if not twins:
+            raise FrameError(f"no network has a twin without its settings (there are runs of: {', '.join(networks)})")
+        parts = (pair_frame(runs[runs["network"].isin([name, twin])], twin) for name, twin in twins.items())
+        return pd.concat(parts, ignore_index=True)
     if reference not in set(runs["network"]):
         raise FrameError(f"no run of {reference!r} (there are runs of: {', '.join(runs['network'].unique())})")
-    same = ["dataset", "epochs", "images", "seed"]
+    same = ["dataset", "epochs", "images", "label_noise", "seed"]
     ours = runs[runs["network"] == reference]
     pairs = runs[runs["network"] != reference].merge(ours, on=same, suffixes=("", "_reference"))
     pairs["difference"] = pairs["test_error_pct_reference"] - pairs["test_error_pct"]
-    return pairs.assign(reference=reference)[["network", "reference", "seed", "difference"]]
+    return pairs.assign(reference=reference)[["network", "reference", "label_noise", "seed", "difference"]]
 
 
-def difference_frame(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Columns network, reference, n, mean, low, high, p_value, unit, note: what the pairs of each network say.
+def _twin(network: str, networks: Iterable[str]) -> str | None:
+    """Of the networks of the same name the one with the most of its settings, and no other."""
+    name, own = name_and_settings(network)
+    others = ((other, *name_and_settings(other)) for other in networks)
+    twins = [(len(theirs), other) for other, base, theirs in others if base == name and theirs < own]
+    return max(twins)[1] if twins else None
 
-    Negative: the reference errs less. Interval and test are those of `analysis.stats.compare`.
+
+def difference_frame(pairs: pd.DataFrame, margin: float = 1.0) -> pd.DataFrame:
+    """What the pairs of each network say; negative: the reference errs less.
+
+    Columns network, reference, label_noise, n, mean, low, high, p_value, unit, note, equivalence. Interval and test
+    are those of `analysis.stats.compare`; `equivalence`: whether the two are equal within `margin` points.
     """
     rows = []
-    for (network, reference), part in pairs.groupby(["network", "reference"], sort=False):
+    for (network, reference, noise), part in pairs.groupby(["network", "reference", "label_noise"], sort=False):
         found = compare(dict(zip(part["seed"], part["difference"], strict=True)), dict.fromkeys(part["seed"], 0.0))
         rows.append(
             {
                 "network": network,
                 "reference": reference,
+                "label_noise": noise,
                 "n": found.interval.n,
                 "mean": found.interval.mean,
                 "low": found.interval.low,
@@ -716,7 +761,10 @@ def difference_frame(pairs: pd.DataFrame) -> pd.DataFrame:
                 "p_value": found.p_value,
                 "unit": "points of %",
                 "note": " ".join(filter(None, [found.note, found.interval.note])),
+                "equivalence": found.equivalence(margin),
             }
         )
-    columns = ["network", "reference", "n", "mean", "low", "high", "p_value", "unit", "note"]
+    columns = [
+        "network", "reference", "label_noise", "n", "mean", "low", "high", "p_value", "unit", "note", "equivalence",
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float, "p_value": float})

@@ -12,7 +12,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from analysis.effective_frames import SHARES, Effective
 from analysis.frames import quantity
 from analysis.names import display_name
 from analysis.tables import write_atomic
@@ -80,7 +81,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _styled(draw: Callable[P, R]) -> Callable[P, R]:
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
     """The function under our style, whatever the session's is; the session's stays as it was."""
 
     @functools.wraps(draw)
@@ -91,7 +92,7 @@ def _styled(draw: Callable[P, R]) -> Callable[P, R]:
     return styled
 
 
-@_styled
+@styled
 def figure(height_in: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure that no session shows twice, and its axes, shape (rows, columns). `options`: of `Figure.subplots`."""
     fig = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
@@ -113,17 +114,30 @@ def network_style(network: str) -> tuple[str, str]:
     return styles[zlib.crc32(base.encode()) % len(styles)]
 
 
+def network_styles(networks: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each network of a study, no two alike: variants of one network share no style.
+
+    The same networks get the same styles in any order, so in all figures of a study.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for network in sorted(set(networks), key=lambda name: (name.count(","), "[" in name, name)):
+        wanted = network_style(network)
+        free = [style for style in NETWORKS.values() if style not in found.values()]
+        found[network] = wanted if wanted not in found.values() or not free else free[0]
+    return found
+
+
 # -- what a network is
 
 
-@_styled
+@styled
 def network_drawing(ax: Axes, layers: pd.DataFrame) -> str:
     """A network to scale: a layer is one step long and as wide as its multiply-adds, so that area is cost.
 
     The mask hangs below its trunk, a step lower at each halving of its map; a projection stands above. The longest
     path is traced; layers that are not on it are pale. `layers`: of `analysis.frames.layer_frame`.
     """
-    layers = layers.assign(y=_heights(layers))
+    layers = layers.assign(y=heights(layers))
     unit = layers["macs"].max()
     height = layers["macs"] / unit
     end = int((layers["start"] + 1).max())
@@ -187,7 +201,7 @@ def _listed(values: Any) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def _heights(layers: pd.DataFrame) -> list[float]:
+def heights(layers: pd.DataFrame) -> list[float]:
     """The height of each layer's middle: trunk 0, shortcuts above it, the masks below, each halving a row lower."""
     unit, gap = layers["macs"].max(), 0.09
 
@@ -241,7 +255,7 @@ def _scale(ax: Axes, unit: float, end: int, lowest: float) -> None:
 NOTIONS = {"claimed_depth": "in the name", "longest_path": "longest path", "weighted_layers": "all weighted layers"}
 
 
-@_styled
+@styled
 def depth_bars(ax: Axes, depths: pd.DataFrame) -> str:
     """Three bars for each network: the number in its name, its longest path, all its layers, the last two by role.
 
@@ -274,14 +288,14 @@ def depth_bars(ax: Axes, depths: pd.DataFrame) -> str:
     return " ".join(alt)
 
 
-@_styled
+@styled
 def role_legend(fig: Figure, roles: Sequence[str] = tuple(ROLES)) -> None:
     """The colours of the roles, once for all panels of a figure."""
     handles = [Rectangle((0, 0), 1, 1, color=ROLES[role], lw=0) for role in roles]
     fig.legend(handles, roles, loc="outside upper left", ncol=len(roles))
 
 
-@_styled
+@styled
 def module_depths(ax: Axes, modules: pd.DataFrame) -> str:
     """Each attention module by its longest path, the p units and the mask apart; a line where the article has it.
 
@@ -315,7 +329,7 @@ def module_depths(ax: Axes, modules: pd.DataFrame) -> str:
     )
 
 
-@_styled
+@styled
 def stage_depths(ax: Axes, stages: pd.DataFrame) -> str:
     """What each stage adds to the trunk's depth, to the longest path and to all layers, by role.
 
@@ -348,7 +362,7 @@ def stage_depths(ax: Axes, stages: pd.DataFrame) -> str:
 BIN = 6  # layers; units of two and of three layers give paths that differ by 2 or by 3
 
 
-@_styled
+@styled
 def path_lengths(ax: Axes, paths: pd.DataFrame, summary: pd.DataFrame) -> str:
     """The share of paths against their length, one row for each network, with the mean and a stretch of lengths marked.
 
@@ -388,7 +402,7 @@ def path_lengths(ax: Axes, paths: pd.DataFrame, summary: pd.DataFrame) -> str:
 # -- cost
 
 
-@_styled
+@styled
 def cost_bars(ax: Axes, costs: pd.DataFrame, id: str) -> str:
     """One quantity of each network, stacked by role. `costs`: of `analysis.frames.cost_frame`."""
     part = costs[costs["quantity"] == id]
@@ -429,7 +443,7 @@ def _scaled_label(id: str, most: float) -> tuple[float, str]:
 # -- receptive field
 
 
-@_styled
+@styled
 def receptive_by_stage(ax: Axes, fields: pd.DataFrame, input_px: int) -> str:
     """The side of the square that a unit at each stage's end sees, with the masks and without.
 
@@ -472,7 +486,7 @@ def receptive_by_stage(ax: Axes, fields: pd.DataFrame, input_px: int) -> str:
     )
 
 
-@_styled
+@styled
 def receptive_over_image(ax: Axes, fields: pd.DataFrame, branch: str, image: np.ndarray, input_px: int) -> str:
     """The squares that a central unit sees at the end of each stage, over an image to the same scale.
 
@@ -532,7 +546,69 @@ def _squares(ax: Axes, fields: pd.DataFrame, role: str, half_px: float) -> None:
         )
 
 
-@_styled
+@styled
+def effective_map(ax: Axes, found: Effective) -> str:
+    """Where the gradient of one unit comes from, and the squares that hold most of its energy."""
+    energy = found.field.energy
+    # The root of the energy is the size of the gradient: energy alone would show its centre only.
+    size = np.sqrt(energy / energy.max())
+    height, width = energy.shape
+    ax.imshow(size, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    y, x = found.field.centre
+    sides = []
+    for share, style in zip(SHARES, ("-", (0, (3, 2))), strict=True):
+        side = found.field.side_px(share)
+        sides.append(f"{100 * share:.0f} % of its energy in a square of {side} px")
+        square = Rectangle((x - side / 2, y - side / 2), side, side, fill=False, ec="#fdfdfd", lw=1.3, ls=style)
+        ax.add_patch(square)
+    ax.set_xlim(-0.5, width - 0.5)
+    ax.set_ylim(height - 0.5, -0.5)
+    ax.set_axis_off()
+    ax.set_title(f"{_module_words(found.module)}\n{found.branch}, {found.weights}", fontsize=8.5)
+    return (
+        f"The gradient of a unit of {display_name(found.network)} behind {found.module} along its {found.branch}, "
+        f"{found.weights} weights, {found.n_seeds} seeds: {' and '.join(sides)}."
+    )
+
+
+@styled
+def effective_sides(ax: Axes, frame: pd.DataFrame) -> str:
+    """The squares that hold 68 and 95 % of the energy, trunk beside mask, for each module and kind of weights.
+
+    `frame`: of `analysis.effective_frames.effective_frame`.
+    """
+    rows = list(frame[["weights", "module"]].drop_duplicates().itertuples(index=False))
+    said = []
+    for k, (weights, module) in enumerate(rows):
+        for branch, offset in (("trunk", -0.13), ("mask", 0.13)):
+            part = frame[(frame["weights"] == weights) & (frame["module"] == module) & (frame["branch"] == branch)]
+            inner, outer = (int(part[f"side_{100 * share:.0f}_px"].iloc[0]) for share in SHARES)
+            ax.plot([inner, outer], [k + offset] * 2, color=ROLES[branch], lw=2)
+            ax.plot([inner, outer], [k + offset] * 2, color=ROLES[branch], marker="o", ms=6, ls="none")
+            if k == 0:
+                ax.annotate(
+                    branch, (outer, k + offset), xytext=(9, 0), textcoords="offset points", va="center", fontsize=8.5
+                )  # fmt: skip
+            said.append(f"{weights} weights, {_module_words(module)}, {branch}: {inner} and {outer} px")
+    ax.set_yticks(range(len(rows)), [f"{_module_words(module)}, {weights}" for weights, module in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.15 * frame[f"side_{100 * SHARES[-1]:.0f}_px"].max())
+    ax.set_xlabel("side of the square that holds 68 and 95 % of the energy (px)")
+    name = display_name(frame["network"].iloc[0])
+    ax.set_title(f"{name}: where the gradient of a unit comes from")
+    ax.grid(axis="x")
+    return f"Effective receptive fields of {name}, sides of the squares with 68 and 95 % of the energy: " + "; ".join(
+        said
+    ) + "."  # fmt: skip
+
+
+def _module_words(path: str) -> str:
+    """`stage1.module2` as stage 1, module 2."""
+    return ", ".join(re.sub(r"(\D)(\d+)$", r"\1 \2", part) for part in path.split("."))
+
+
+@styled
 def gradient_support(ax: Axes, fields: pd.DataFrame, share: float) -> str:
     """For each stage and branch: what is seen by intervals, what by gradient, and where most of the weight lies.
 
@@ -574,12 +650,13 @@ def gradient_support(ax: Axes, fields: pd.DataFrame, share: float) -> str:
 # -- training
 
 
-@_styled
+@styled
 def training_curves(ax: Axes, epochs: pd.DataFrame, id: str) -> str:
     """A thin line for each run, a thick one for each network's mean. `epochs`: of `analysis.frames.epoch_frame`."""
     ends: dict[str, float] = {}
+    styles = network_styles(epochs["network"].unique())
     for network, part in epochs.groupby("network", sort=False):
-        colour, marker = network_style(network)
+        colour, marker = styles[network]
         for _, run in part.groupby("seed"):
             ax.plot(run["epoch"], run[id], color=colour, lw=0.8, alpha=0.55)
         mean = part.groupby("epoch")[id].mean()
@@ -592,7 +669,7 @@ def training_curves(ax: Axes, epochs: pd.DataFrame, id: str) -> str:
     low, high = ax.get_ylim()
     at_end = ax.get_yaxis_transform()  # x in the axes, y in the data
     for network, y in zip(ends, _apart(list(ends.values()), (high - low) * 0.075), strict=True):
-        colour, marker = network_style(network)
+        colour, marker = styles[network]
         ax.plot([1.02], [y], transform=at_end, clip_on=False, color=colour, marker=marker, ms=7, mfc="none", mew=1.8)
         ax.annotate(
             display_name(network), (1.02, y), xycoords=at_end, xytext=(8, 0), textcoords="offset points", va="center"
@@ -616,7 +693,7 @@ def _apart(values: Sequence[float], gap: float) -> list[float]:
     return [float(v) for v in placed]
 
 
-@_styled
+@styled
 def error_against(ax: Axes, runs: pd.DataFrame, id: str) -> str:
     """Test error against one quantity: each run a dot, each network's mean a marker with the range of its runs.
 
@@ -627,8 +704,9 @@ def error_against(ax: Axes, runs: pd.DataFrame, id: str) -> str:
     sizes = runs.groupby("network", sort=False)[id].mean()
     # Of networks of one size the axis still shows where it lies.
     span = max(float(sizes.max() - sizes.min()), 0.1 * float(sizes.max()))
+    styles = network_styles(sizes.index)
     for (network, part), nudge in zip(runs.groupby("network", sort=False), _nudges(sizes, span), strict=True):
-        colour, marker = network_style(network)
+        colour, marker = styles[network]
         ax.scatter(part[id] + nudge, part["test_error_pct"], s=14, color=colour, alpha=0.6, linewidths=0, zorder=2)
         x, y = part[id].mean() + nudge, part["test_error_pct"].mean()
         ax.vlines(x, part["test_error_pct"].min(), part["test_error_pct"].max(), color=colour, lw=1.2, zorder=1)
@@ -646,18 +724,21 @@ def error_against(ax: Axes, runs: pd.DataFrame, id: str) -> str:
     return f"Test error against {label.lower()}, every run and the mean of each network. {said}."
 
 
-@_styled
+@styled
 def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Error of the reference less that of each network: each seed a dot, the mean a marker.
 
     A bar is the mean's interval, where the seeds are enough for a test: one from fewer is too narrow to show.
     `pairs`, `differences`: of `analysis.frames.pair_frame` and `difference_frame`.
     """
-    reference = display_name(differences["reference"].iloc[0])
+    references = list(differences["reference"].unique())
+    reference = display_name(references[0]) if len(references) == 1 else "the first"
+    styles = network_styles([*references, *differences["network"]])
     alt = [f"Test error of {reference} less that of another network, seed by seed, in points of %."]
+    keys = ["network", "reference", "label_noise"]
     for row, about in enumerate(differences.itertuples()):
-        colour, marker = network_style(about.network)
-        part = pairs[pairs["network"] == about.network]
+        colour, marker = styles[about.network]
+        part = pairs[(pairs[keys] == [getattr(about, key) for key in keys]).all(axis=1)]
         ax.scatter(part["difference"], [row] * len(part), s=16, color=colour, alpha=0.6, linewidths=0)
         if pd.notna(about.p_value) and pd.notna(about.low) and pd.notna(about.high):
             ax.plot([about.low, about.high], [row, row], color=colour, lw=1.6)
@@ -666,9 +747,11 @@ def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame)
         ax.annotate(
             test, (1, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points", va="center"
         )
-        alt.append(f"{display_name(about.network)}: {about.mean:+.2f} in the mean of {about.n} seeds, {test}.")
+        alt.append(f"{_compared(about)}: {about.mean:+.2f} in the mean of {about.n} seeds, {test}.")
     ax.axvline(0, color=INK, lw=0.8)
-    ax.set_yticks(range(len(differences)), [f"less {display_name(n)}" for n in differences["network"]])
+    firsts = ["" if len(references) == 1 else f"{display_name(name)}\n" for name in differences["reference"]]
+    words = [f"{first}less {_compared(about)}" for first, about in zip(firsts, differences.itertuples(), strict=True)]
+    ax.set_yticks(range(len(differences)), words)
     ax.set_ylim(len(differences) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     reach = 1.15 * max(pairs["difference"].abs().max(), differences[["low", "high"]].abs().max().max(), 0.1)
@@ -676,6 +759,12 @@ def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame)
     ax.set_xlabel(f"difference of test errors (points of %): left of 0, {reference} errs less")
     ax.grid(axis="x")
     return " ".join(alt)
+
+
+def _compared(about: Any) -> str:
+    """The network of a difference, and the label noise that both were trained with, if any."""
+    noise = f", {100 * about.label_noise:.0f} % label noise" if about.label_noise else ""
+    return f"{display_name(about.network)}{noise}"
 
 
 def _nudges(sizes: pd.Series, span: float) -> list[float]:
@@ -687,15 +776,16 @@ def _nudges(sizes: pd.Series, span: float) -> list[float]:
     return nudges
 
 
-@_styled
+@styled
 def network_legend(fig: Figure, networks: Sequence[str], title: str) -> None:
     """The colours and markers of the networks, once for all panels of a figure, under a title."""
     handles = []
+    styles = network_styles(networks)
     for network in networks:
-        colour, marker = network_style(network)
+        colour, marker = styles[network]
         handles.append(Line2D([], [], color=colour, marker=marker, ms=8, mfc="none", mew=1.8, lw=0))
     legend = fig.legend(
-        handles, [display_name(n) for n in networks], loc="outside upper left", ncol=len(networks), title=title,
+        handles, [display_name(n) for n in networks], loc="outside upper left", ncol=min(len(networks), 4), title=title,
         alignment="left", title_fontsize=10,
     )  # fmt: skip
     legend.get_title().set_color(INK)
@@ -704,7 +794,7 @@ def network_legend(fig: Figure, networks: Sequence[str], title: str) -> None:
 # -- claims
 
 
-@_styled
+@styled
 def layout_scatter(ax: Axes, found: pd.DataFrame, printed: Mapping[str, str]) -> str:
     """Each layout as a point: its count of the first network against that of the last, where the print is a cross."""
     first, *_, last = printed
@@ -732,7 +822,7 @@ def layout_scatter(ax: Axes, found: pd.DataFrame, printed: Mapping[str, str]) ->
     )
 
 
-@_styled
+@styled
 def finding_bars(ax: Axes, counts: pd.DataFrame) -> str:
     """How many claims of each source came to which verdict. `counts`: source, verdict, n."""
     sources = list(counts["source"].unique())
@@ -770,17 +860,43 @@ class Drawing:
         return {"text/html": self.svg, "text/plain": self.alt}
 
 
+FIRST_SENTENCE = re.compile(r"(?<=[.!?]) ")
+
+
+def joint_title(sentences: Sequence[str]) -> str:
+    """One sentence for several panels: what they share once, and in its midst what each has of its own.
+
+    Sentences that share little stand one after the other.
+    """
+    rows = [sentence.rstrip(".").split() for sentence in dict.fromkeys(sentences)]
+    if len(rows) == 1:
+        return sentences[0]
+    shortest = min(map(len, rows))
+    head = next((k for k in range(shortest) if len({row[k] for row in rows}) > 1), shortest - 1)
+    room = shortest - head - 1  # a word at least is each one's own
+    tail = next((k for k in range(room) if len({row[-1 - k] for row in rows}) > 1), room)
+    middles = [" ".join(row[head : len(row) - tail]) for row in rows]
+    if head + tail < 3 or max(map(len, middles)) > 40:
+        return " ".join(dict.fromkeys(sentences))
+    comma = "," if middles[0].endswith(",") else ""
+    middle = _listed(middle.removesuffix(",") for middle in middles) + comma
+    return " ".join(filter(None, [*rows[0][:head], middle, *rows[0][len(rows[0]) - tail :]])) + "."
+
+
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 FONTS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
 
-@_styled
-def save(fig: Figure, path: Path | str, *, alt: str) -> Drawing:
+@styled
+def save(fig: Figure, path: Path | str, *, alt: str | Sequence[str]) -> Drawing:
     """Write a figure as SVG, atomically; the same figure gives the same bytes.
 
-    `alt` says what the figure shows, for those who do not see it: its first sentence becomes the title. The text stays
-    text, in the reader's own font; ids begin with the file's name, so that many figures can share a page.
+    `alt` says what the figure shows, for those who do not see it; of several panels, what each shows. The first
+    sentence becomes the title; those of several panels are joined where they differ. The text stays text, in the
+    reader's own font; ids begin with the file's name, so that many figures can share a page.
     """
+    leads = [FIRST_SENTENCE.split(said, maxsplit=1)[0] for said in ([alt] if isinstance(alt, str) else alt)]
+    alt = alt if isinstance(alt, str) else " ".join(alt)
     path = Path(path)
     buffer = io.BytesIO()
     fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -789,7 +905,7 @@ def save(fig: Figure, path: Path | str, *, alt: str) -> Drawing:
     title, desc = ET.Element(f"{{{SVG}}}title"), ET.Element(f"{{{SVG}}}desc")
     title.set("id", f"{path.stem}-title")
     desc.set("id", f"{path.stem}-desc")
-    title.text, desc.text = re.split(r"(?<=[.!?]) ", alt, maxsplit=1)[0], alt
+    title.text, desc.text = joint_title(leads), alt
     root.insert(0, title)
     root.insert(1, desc)
     inline = _text(root)

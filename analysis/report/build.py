@@ -37,7 +37,7 @@ OPEN_FIGURES = 6  # of one section; further ones are folded away
 LOG_CHARACTERS = 40_000  # the end of a failed run's log
 
 SECTIONS = (
-    ("depth", "Depth"), ("cost", "Cost"), ("sight", "Receptive field"), ("training", "Training"),
+    ("depth", "Depth"), ("cost", "Cost"), ("sight", "Receptive field"), ("training", "Training"), ("masks", "Masks"),
     ("claims", "Claims"), ("made", "How this was made"), ("notebooks", "Notebooks"),
 )  # fmt: skip
 # Which jobs' figures stand in which section of the page, and which come first there, by how their names begin.
@@ -47,6 +47,7 @@ DRAWN: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cost": (("30_cost",), ()),
     "sight": (("40_receptive_field",), ("over_image", "by_stage", "gradient")),
     "training": (("60_compare",), ("error", "differences")),
+    "masks": (("70_masks", "75_response"), ("scores_auc", "heat_mean", "responses", "scores")),
     "claims": (("80_claims", "85_which_network"), ()),
 }
 
@@ -148,7 +149,7 @@ def _pages(study: Study) -> Iterable[tuple[str, str]]:
     yield INDEX, index
     left = MAX_BYTES - len(index.encode()) - 100_000
     # Training runs last: they are many and alike, so where weight is short, it is they that lose their pictures.
-    for job in sorted(shown, key=lambda job: (job.step == "50_train", job.name)):
+    for job in sorted(shown, key=lambda job: ("train" in job.step, job.name)):
         body, problem = Markup(), ""
         if job.notebook:
             try:
@@ -202,7 +203,9 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str]) -> 
     for job in study.jobs:
         if job.state != DONE:
             unwell.setdefault(job.state, []).append(job.name)
-    found = {name: part(getattr(facts, name), study) for name in ("depth", "cost", "sight", "training", "claims")}
+    found = {
+        name: part(getattr(facts, name), study) for name in ("depth", "cost", "sight", "training", "masks", "claims")
+    }
     script = (TEMPLATES / "ledger.js").read_text(encoding="utf-8")
     source = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     compared = part(facts.differences, study)
@@ -283,6 +286,8 @@ def _pays(trained: facts.Training, tested: Sequence[facts.Difference]) -> str:
 
 def _difference_words(tested: facts.Difference) -> str:
     reference, network = display_name(tested.reference), display_name(tested.network)
+    if tested.label_noise:
+        network += f" with {100 * tested.label_noise:.0f} % of the labels wrong"
     if not tested.is_shown:
         return f"No difference between {reference} and {network} is shown."
     order = "less" if tested.mean < 0 else "more"

@@ -220,6 +220,7 @@ class Result:
     network: str
     errors: Mapping[int, float]
     facts: Mapping[str, Any]
+    label_noise: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -280,19 +281,17 @@ def training(study: Study) -> Training:
     rows = [row for frame in frames for row in _rows(frame)]
     if not rows:
         raise study.missing(next((job.name for job in study.of("50_train")), "50_train"), "run")
-    networks = dict.fromkeys(row["network"] for row in rows)
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["network"], row.get("label_noise", 0.0)), []).append(row)
     results = tuple(
-        Result(
-            name,
-            {row["seed"]: row["test_error_pct"] for row in rows if row["network"] == name},
-            next(row for row in rows if row["network"] == name),
-        )
-        for name in networks
+        Result(name, {row["seed"]: row["test_error_pct"] for row in group}, group[0], noise)
+        for (name, noise), group in groups.items()
     )
     return Training(
         tuple(dict.fromkeys(row["dataset"] for row in rows)),
         # The attention network first, then by how deep it is.
-        tuple(sorted(results, key=lambda r: ("attention" not in r.network, r.facts["longest_path"]))),
+        tuple(sorted(results, key=lambda r: (r.label_noise, "attention" not in r.network, r.facts["longest_path"]))),
         tuple(sorted({row["epochs"] for row in rows})),
         tuple(sorted({row["images"] for row in rows})),
         len(study.of("50_train")),
@@ -318,6 +317,7 @@ class Difference:
     high: float | None
     p_value: float | None
     note: str
+    label_noise: float = 0.0
 
     @property
     def is_shown(self) -> bool:
@@ -332,7 +332,62 @@ def differences(study: Study) -> tuple[Difference, ...]:
     columns: dict[str, type] = {"network": str, "reference": str, "n": int, "mean": float, "note": str}
     frame = study.table("60_compare", "differences", {**columns, "low": float, "high": float, "p_value": float})
     names = list(Difference.__dataclass_fields__)
-    return tuple(Difference(**{name: _none_if_nan(row[name]) for name in names}) for row in _rows(frame))
+    return tuple(Difference(**{name: _none_if_nan(row[name]) for name in names if name in row}) for row in _rows(frame))
+
+
+# --- masks ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MaskScore:
+    """Area under the ROC curve of one map against the true foreground, by stage: the mean over seeds and modules."""
+
+    network: str
+    map: str
+    state: str
+    by_stage: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What the masks of trained networks single out, where the true foreground is known."""
+
+    datasets: tuple[str, ...]
+    scores: tuple[MaskScore, ...]
+    errors: Mapping[str, float]  # network -> mean test error in percent
+    n_seeds: int
+
+    @property
+    def stages(self) -> list[str]:
+        return sorted({stage for score in self.scores for stage in score.by_stage})
+
+    def gain(self, network: str, over: tuple[str, str]) -> float | None:
+        """How far the trained mask is above another map in another state, in the mean over stages."""
+        by = {(s.map, s.state): s.by_stage for s in self.scores if s.network == network}
+        if ("mask", "after") not in by or over not in by:
+            return None
+        mask, other = by["mask", "after"], by[over]
+        return sum(mask[stage] - other[stage] for stage in mask) / len(mask)
+
+
+MASKS = {
+    "network": str, "dataset": str, "seed": int, "test_error_pct": float, "state": str, "stage": str, "map": str,
+    "quantity": str, "value": float,
+}  # fmt: skip
+
+
+def masks(study: Study) -> Masks:
+    """Raises: MissingError, TableError."""
+    frame = study.table("70_masks", "masks", MASKS)
+    frame = frame[frame["quantity"] == "auc"]
+    if frame.empty:
+        raise study.missing("70_masks", "masks")
+    scores = tuple(
+        MaskScore(str(network), str(name), str(state), part.groupby("stage")["value"].mean().to_dict())
+        for (network, name, state), part in frame.groupby(["network", "map", "state"], sort=False)
+    )
+    errors = frame.groupby("network", sort=False)["test_error_pct"].mean().to_dict()
+    return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()))
 
 
 # --- claims ---------------------------------------------------------------------------------------------------------

@@ -121,9 +121,9 @@ def _clean(element: ET.Element, prefix: str) -> None:
 
 def _mix_words(element: ET.Element) -> None:
     """Draw coloured words with the page's ink in their colour: a hue that marks a line on light and dark may be too
-    pale, or too dark, to be read on one of them. What is nearly white stands on a ground of its own."""
+    pale, or too dark, to be read on one of them. What stands on a ground of its own keeps its colour."""
     fill = re.search(FILL, f"fill:{element.get('fill', '')};{element.get('style', '')}")
-    if fill and min(int(fill[1][i : i + 2], 16) for i in (1, 3, 5)) < NEARLY_WHITE:
+    if fill and fill[1].lower() not in ON_GROUND:
         style = re.sub(FILL, "", element.get("style", "")).strip("; ")
         mixed = f"fill:color-mix(in srgb, {fill[1]} {HUE_PCT}%, var(--ink))"
         element.set("fill", fill[1])  # where a browser cannot mix
@@ -131,7 +131,8 @@ def _mix_words(element: ET.Element) -> None:
 
 
 FILL = re.compile(r"\bfill:\s*(#[0-9a-fA-F]{6})\b")
-NEARLY_WHITE, HUE_PCT = 240, 55
+ON_GROUND = ("#fdfdfd", "#111111")  # of words on a role's colour, as in `analysis.plots`; a test compares them
+HUE_PCT = 55
 
 
 def _is_inside(reference: str) -> bool:

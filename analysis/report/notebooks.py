@@ -16,10 +16,10 @@ from bleach.css_sanitizer import CSSSanitizer
 from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
-from analysis.notebook import without_iri_grammar
+from analysis.notebook import light_imports
 from analysis.report.figures import NO_TEXT, Figure, FigureError, figure
 
-with without_iri_grammar():
+with light_imports():
     import nbformat
     from nbconvert import HTMLExporter
     from nbformat import NotebookNode

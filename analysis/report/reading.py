@@ -25,6 +25,7 @@ STEPS: Mapping[str, str] = {
     "40_receptive_field": "receptive field",
     "50_train": "training runs",
     "60_compare": "the comparison",
+    "70_masks": "the masks",
     "80_claims": "the claims",
 }
 
@@ -90,6 +91,7 @@ class Study:
     folder: Path
     jobs: tuple[Job, ...]
     record: Mapping[str, Any]
+    planned: frozenset[str] = frozenset()  # steps; empty where the folder holds no plan
 
     @property
     def name(self) -> str:
@@ -117,6 +119,8 @@ class Study:
     def missing(self, job: str, table: str) -> MissingError:
         """Why a table is not there, and what would make it."""
         found, notebook = self.job(job), f"{job.partition('/')[0]}.ipynb"
+        if found.state == NOT_RUN and self.planned and found.step not in self.planned:
+            return MissingError(f"{notebook} is not part of this study.", "`resattn study quick` runs it.", job=job)
         if found.state == NOT_RUN:
             return MissingError(f"{notebook} has not run.", f"`{self.remedy}` runs it.", job=job)
         if found.state == DONE:
@@ -142,11 +146,13 @@ def read_study(folder: Path) -> Study:
         for mark in sorted(folder.glob(pattern + name))
     ]
     names = dict.fromkeys(name for name in [*listed, *found] if _is_job(name))
-    names |= dict.fromkeys(step for step in STEPS if not any(name.partition("/")[0] == step for name in names))
+    planned = frozenset(name.partition("/")[0] for name in _mapping(plan.get("jobs")))
+    lacking = [step for step in STEPS if not any(name.partition("/")[0] == step for name in names)]
+    names |= dict.fromkeys(step for step in lacking if not planned or step in planned)
     said = {name: _mapping(row) for name, row in _mapping(record.get("jobs")).items()}
     # By step, in the order of the plan within one.
     order = sorted(names, key=lambda name: name.partition("/")[0])
-    return Study(folder, tuple(_read_job(folder, name, said.get(name, {})) for name in order), record)
+    return Study(folder, tuple(_read_job(folder, name, said.get(name, {})) for name in order), record, planned)
 
 
 def _is_job(name: str) -> bool:

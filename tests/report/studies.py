@@ -43,7 +43,7 @@ DEPTHS = {"attention56": (56, 56, 80, 111), "resnet50": (50, 50, 50, 54), "resne
 MODULES = {"stage1.module1": (26, 12, 6, 20), "stage2.module1": (20, 12, 6, 14), "stage3.module1": (14, 12, 6, 8)}
 TRAINED = {"cifar-attention56": (56, 74), "cifar-resnet56": (56, 56), "cifar-resnet74": (74, 74)}
 
-ANALYSES = ("10_variants", "20_depth", "30_cost", "40_receptive_field", "60_compare", "80_claims")
+ANALYSES = ("10_variants", "20_depth", "30_cost", "40_receptive_field", "60_compare", "70_masks", "80_claims")
 
 
 def whole(folder: Path, *, seeds: int = 2) -> Path:
@@ -306,6 +306,28 @@ ARTICLE = [
     {"network": "attention56", "step": "the whole", "said": 80, "counted": 80, "holds": True},
 ]
 
+
+def mask_rows(network: str = "cifar-attention56") -> list[dict[str, Any]]:
+    return [
+        {
+            "network": network,
+            "dataset": DATASET,
+            "seed": 0,
+            "test_error_pct": 61.5,
+            "state": state,
+            "module": f"{stage}.module1",
+            "stage": stage,
+            "map": name,
+            "quantity": quantity,
+            "value": {"random": 0.5, "mask": 0.75 if state == "after" else 0.55}.get(name, 0.6),
+        }
+        for state in ("before", "after")
+        for stage in ("stage1", "stage2", "stage3")
+        for name in ("mask", "trunk", "output", "random")
+        for quantity in ("auc", "energy_share", "contrast")
+    ]
+
+
 TABLES: dict[str, dict[str, list[dict[str, Any]]]] = {
     "10_variants": {"specs": [{"network": "attention56", "field": "p", "value": "1"}]},
     "20_depth": {"depth": depth_rows(), "modules": module_rows(), "article": ARTICLE},
@@ -315,5 +337,6 @@ TABLES: dict[str, dict[str, list[dict[str, Any]]]] = {
         "runs": [run_row(network, seed) for network in TRAINED for seed in range(2)],
         "differences": [difference_row("cifar-resnet56"), difference_row("cifar-resnet74")],
     },
+    "70_masks": {"masks": mask_rows()},
     "80_claims": {"claims": claim_rows()},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from studies import DRAWING, HOSTILE
 
 import analysis.report.build as build
 from analysis import stats
+from analysis.plots import ON_ROLE
 from analysis.report import ReportError, build_report, facts
 from analysis.report.figures import NO_TEXT, FigureError, figure
 from analysis.report.notebooks import safe_html
@@ -28,7 +30,7 @@ STYLE = (Path(build.__file__).parent / "templates" / "style.css").read_text(enco
 def half(folder: Path) -> Path:
     """Two analyses and one training run are done, the rest was never begun."""
     studies.whole(folder)
-    for name in ("30_cost", "40_receptive_field", "60_compare", "80_claims"):
+    for name in ("30_cost", "40_receptive_field", "60_compare", "70_masks", "80_claims"):
         _remove(folder / name)
     for run in sorted((folder / "50_train").iterdir())[1:]:
         _remove(run)
@@ -274,6 +276,50 @@ def test_runs_are_shown_without_their_comparison(tmp_path: Path) -> None:
     assert "60_compare.ipynb has not run" in training
 
 
+def test_masks_stand_beside_their_controls(tmp_path: Path) -> None:
+    section = _index(studies.whole(tmp_path)).find(id="masks")
+    words = _words(section)
+    assert "CIFAR Attention-56, which errs in 61.5 %" in words
+    assert "+0.20 from where they began" in words  # 0.75 after, 0.55 before
+    assert "+0.15 from the trunk beside them" in words
+    assert "CIFAR Attention-56 mask after 0.75 0.75 0.75" in words
+    assert section.find("svg") is not None  # type: ignore[union-attr]
+
+
+def test_masks_that_were_not_measured_are_a_gap(tmp_path: Path) -> None:
+    studies.whole(tmp_path)
+    _remove(tmp_path / "70_masks")
+    assert "70_masks.ipynb has not run. resattn study quick runs it." in _words(_index(tmp_path).find(id="masks"))
+
+
+def test_a_study_of_its_own_is_whole_without_what_it_never_planned(tmp_path: Path) -> None:
+    studies.whole(tmp_path)
+    _remove(tmp_path / "20_depth")
+    for name in ("plan.json", "study.json"):
+        record = json.loads((tmp_path / name).read_text())
+        record["jobs"].pop("20_depth")
+        write_json(tmp_path / name, record)
+    page = _index(tmp_path)
+    assert "20_depth.ipynb is not part of this study. resattn study quick runs it." in _words(page.find(id="depth"))
+    assert "This study is not whole" not in _words(page)
+
+
+def test_runs_with_and_without_label_noise_are_kept_apart(tmp_path: Path) -> None:
+    studies.whole(tmp_path)
+    runs = [
+        {**studies.run_row("cifar-resnet56", seed), "label_noise": noise, "test_error_pct": 10 + 100 * noise}
+        for noise in (0.1, 0.5)
+        for seed in (0, 1)
+    ]
+    differences = [{**studies.difference_row("cifar-resnet56"), "label_noise": 0.5}]
+    studies.done(tmp_path, "60_compare", {"runs": runs, "differences": differences})
+    words = _words(_index(tmp_path).find(id="training")).replace("\N{NO-BREAK SPACE}", " ")
+    assert "CIFAR ResNet-56, 10 % label noise 56 56" in words
+    assert "2 20.00 20.00 20.00" in words
+    assert "2 60.00 60.00 60.00" in words
+    assert "CIFAR ResNet-56, 50 % label noise 2 -1.25" in words.replace("\N{MINUS SIGN}", "-")
+
+
 def test_how_it_was_made(tmp_path: Path) -> None:
     made = _words(_index(studies.whole(tmp_path)).find(id="made"))
     assert studies.COMMIT in made
@@ -282,7 +328,7 @@ def test_how_it_was_made(tmp_path: Path) -> None:
     assert "Seeds 0, 1" in made
     assert "a made-up processor" in made
     assert "torch 0.0.1" in made.replace("\N{NO-BREAK SPACE}", " ")
-    assert "2 min 30 s" in made.replace("\N{NO-BREAK SPACE}", " ")  # 12 jobs of 12.5 s
+    assert "2 min 42 s" in made.replace("\N{NO-BREAK SPACE}", " ")  # 13 jobs of 12.5 s
 
 
 def test_each_executed_notebook_is_a_page(tmp_path: Path) -> None:
@@ -313,13 +359,13 @@ def test_an_empty_folder_gives_a_report_that_says_how_to_fill_it(tmp_path: Path)
     text = _words(page)
     for notebook in ("20_depth", "30_cost", "40_receptive_field", "50_train", "80_claims"):
         assert f"{notebook}.ipynb has not run. resattn study quick runs it." in text
-    assert "0 of 7 jobs are done" in text
+    assert "0 of 8 jobs are done" in text
 
 
 def test_half_a_study_says_what_is_not_there(tmp_path: Path) -> None:
     page = _index(half(tmp_path))
     assert "really 80" in _words(page.find(id="answer"))
-    assert "3 of 12 jobs are done; not run:" in _words(page.find(id="answer"))
+    assert "3 of 13 jobs are done; not run:" in _words(page.find(id="answer"))
     assert "30_cost.ipynb has not run" in _words(page.find(id="cost"))
     assert "1 run of 6 asked for" in _words(page.find(id="training"))
     assert "One network alone allows no comparison" in _words(page.find(id="answer"))
@@ -436,10 +482,12 @@ def test_coloured_words_can_be_read_in_both_themes(words: str) -> None:
     assert drawn.svg.count("fill:") == 2  # of the drawing, and of the words
 
 
-def test_words_on_a_coloured_ground_stay_white() -> None:
-    drawn = figure("<svg xmlns='http://www.w3.org/2000/svg'><text fill='#fdfdfd'>x</text></svg>", name="x", prefix="p")
-    assert 'fill="#fdfdfd"' in drawn.svg
-    assert "color-mix" not in drawn.svg
+@pytest.mark.parametrize("ink", sorted(set(ON_ROLE.values())))
+def test_words_on_the_colour_of_a_role_keep_theirs(ink: str) -> None:
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg'><text fill='{ink}'>x</text></svg>"
+    drawn = figure(svg, name="x", prefix="p").svg
+    assert f'fill="{ink}"' in drawn
+    assert "color-mix" not in drawn
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
