@@ -28,6 +28,7 @@ from analysis.provenance import provenance, scrub
 from analysis.tables import digest, write_atomic, write_json
 
 RESULT, FAILURE, INPUTS, NOTEBOOK, LOG = "result.json", "failure.json", "inputs.json", "notebook.ipynb", "log.txt"
+LOCK = ".lock"
 RUNNING = ".running.ipynb"  # papermill writes here while it runs, in place; the page itself appears whole
 
 
@@ -88,7 +89,7 @@ def run_notebook(
         values[OUT_DIR] = given[OUT_DIR] = os.path.relpath(out_dir, path.parent)
     inputs = run_inputs(path, values)
     check_folder(out_dir)
-    with exclusive(out_dir / ".lock", what=str(out_dir)):
+    with exclusive(out_dir / LOCK, what=str(out_dir)):
         _prepare(out_dir, inputs)
         start, clock = datetime.now(UTC), time.monotonic()
         source = digest(path)
@@ -146,7 +147,7 @@ def check_folder(out_dir: Path) -> None:
         raise FolderError(f"{out_dir} is a file; give a folder")
     if not out_dir.is_dir() or (out_dir / INPUTS).exists():
         return
-    ours = {".lock", RESULT, FAILURE, NOTEBOOK, LOG}
+    ours = {LOCK, RESULT, FAILURE, NOTEBOOK, LOG}
     if strangers := sorted(entry.name for entry in out_dir.iterdir() if entry.name not in ours):
         raise FolderError(
             f"{out_dir} holds {strangers[0]!r}, which no notebook run wrote; give a new or an empty folder"
@@ -176,7 +177,7 @@ def _prepare(out_dir: Path, inputs: Mapping[str, Any]) -> None:
     keep = keeps_state(out_dir, inputs)
     made = {"tables", "figures", FAILURE, NOTEBOOK, LOG, RUNNING}
     for entry in out_dir.iterdir():
-        if entry.name != ".lock" and (not keep or entry.name in made):
+        if entry.name != LOCK and (not keep or entry.name in made):
             remove(entry)
     write_json(out_dir / INPUTS, inputs)  # before anything else, so that the folder can be told to be ours
     for kind in ("tables", "figures"):

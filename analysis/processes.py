@@ -58,6 +58,9 @@ def follow_parent() -> None:
     parent = int(os.environ.pop(PARENT, 0))
     if not parent:
         return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Inherited from a study that was begun in a shell's background, where the keyboard is none of its business.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def watch() -> None:
         while os.getppid() == parent:

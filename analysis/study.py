@@ -29,6 +29,7 @@ from analysis.inputs import run_inputs
 from analysis.notebook import (
     FAILURE,
     INPUTS,
+    LOCK,
     LOG,
     NOTEBOOK,
     RESULT,
@@ -40,7 +41,7 @@ from analysis.notebook import (
     remove,
 )
 from analysis.parameters import check_parameters, parameter_text
-from analysis.processes import PARENT, exclusive, signal_group
+from analysis.processes import PARENT, FolderInUseError, exclusive, signal_group
 from analysis.profiles import PROFILES, WORKFLOW, Job, Study, StudyError, read_study
 from analysis.provenance import ROOT, provenance, usable_cpus
 from analysis.tables import digest, write_json
@@ -419,8 +420,20 @@ def _record_silent_failures(study: Study, out: Path) -> None:
         if states[name]["state"] == NOT_RUN and all(states[other]["state"] == DONE for other in study.needs(job)):
             log = out / name / LOG
             began = log.exists() and log.stat().st_size > 0
+            if began:
+                _await_end(out / name)
             why = "its process ended without a word (killed?)" if began else "it did not start"
             record_failure(out / name, "KilledError" if began else "StartError", f"{why}; see {SNAKEMAKE_LOG}")
+
+
+def _await_end(folder: Path) -> None:
+    """Let a job whose snakemake was killed wind down, so that it does not write over what is said of it."""
+    for _ in range(150):
+        try:
+            with exclusive(folder / LOCK, what=str(folder), wait_s=0):
+                return
+        except FolderInUseError:
+            time.sleep(0.1)
 
 
 def _write_study(study: Study, out: Path, start: datetime) -> dict[str, dict[str, Any]]:

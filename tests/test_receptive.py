@@ -409,6 +409,7 @@ def test_height_and_width_are_told_where_they_differ() -> None:
     found = sides_of(nn.Sequential(conv(2, 2), nn.Conv2d(2, 2, (1, 5))), (2, 16, 16))
     assert found == {
         "receptive_field_px": 7, "receptive_field_h_px": 3, "receptive_field_w_px": 7, "receptive_field_trunk_px": 7,
+        "receptive_field_narrowest_px": 7, "receptive_field_widest_px": 7,
     }  # fmt: skip
 
 

@@ -190,6 +190,21 @@ def test_an_interrupted_study_goes_on_where_it_stopped(slow_study, tmp_path, num
     assert (out / "50_train" / "s0" / "steps").read_text() == "xx"  # what it had before was still there
 
 
+def test_jobs_of_a_study_begun_in_the_background_do_not_outlive_it_either(request, tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a command with &
+    try:
+        (study, first), out = request.getfixturevalue("slow_study"), tmp_path / "out"
+    finally:
+        signal.signal(signal.SIGINT, before)
+    first.kill()
+    first.communicate(timeout=30)
+    (out / "50_train" / "go").touch()
+    second = run_resattn("study", *study)
+    assert second.returncode == 0, second.stderr
+    assert _tables(out) == SLOW_WHOLE
+    assert (out / "50_train" / "s0" / "steps").read_text() == "xx"
+
+
 @pytest.mark.parametrize("victim", ["analysis.cli notebook", "ipykernel_launcher", "snakemake.cli"])
 def test_a_killed_process_costs_its_job_and_the_next_study_makes_it(slow_study, tmp_path, victim):
     (study, first), out = slow_study, tmp_path / "out"
