@@ -120,7 +120,7 @@ def mask_heat(
 
 
 def _image(ax: Axes, values: NDArray[Any], **options: Any) -> None:
-    ax.imshow(values, interpolation="nearest", **options)
+    ax.imshow(values, interpolation="none", **options)
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():

@@ -553,7 +553,7 @@ def effective_map(ax: Axes, found: Effective) -> str:
     # The root of the energy is the size of the gradient: energy alone would show its centre only.
     size = np.sqrt(energy / energy.max())
     height, width = energy.shape
-    ax.imshow(size, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(size, cmap="cividis", vmin=0, vmax=1, interpolation="none")
     y, x = found.field.centre
     sides = []
     for share, style in zip(SHARES, ("-", (0, (3, 2))), strict=True):
@@ -803,8 +803,9 @@ def layout_scatter(ax: Axes, found: pd.DataFrame, printed: Mapping[str, str]) ->
     levels = sorted(set(matched.tolist()))
     for n, colour in zip(levels, ("#8A8A8A", "#0072B2", "#D55E00", "#009E73"), strict=False):
         at = millions[matched == n]
+        # Thousands of points: as a picture they weigh a tenth.
         ax.scatter(at[first], at[last], s=4 + 8 * n, color=colour, alpha=0.35 if n == levels[0] else 0.9, linewidth=0,
-                   label=f"{n} of {len(printed)} printed numbers met")  # fmt: skip
+                   rasterized=len(at) > 1000, label=f"{n} of {len(printed)} printed numbers met")  # fmt: skip
     ax.plot(float(printed[first]), float(printed[last]), marker="+", markersize=14, color=INK, linestyle="none",
             label="as printed")  # fmt: skip
     ax.set_xscale("log")

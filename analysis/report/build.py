@@ -50,6 +50,7 @@ DRAWN: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "masks": (("70_masks", "75_response"), ("scores_auc", "heat_mean", "responses", "scores")),
     "claims": (("80_claims", "85_which_network"), ()),
 }
+DETAILS = ("heat_stage",)  # figures that stand on the pages of their notebooks alone
 
 
 class ReportError(RuntimeError):
@@ -330,7 +331,8 @@ def _figures(study: Study, steps: Sequence[str], first: Sequence[str]) -> list[t
         place = next((k for k, start in enumerate(first) if path.stem.startswith(start)), len(first))
         return _is_of_another(path.stem), steps.index(job.step), place, path.name
 
-    return sorted(((job, path) for step in steps for job in study.of(step) for path in job.figures), key=rank)
+    found = ((job, path) for step in steps for job in study.of(step) for path in job.figures)
+    return sorted((figure for figure in found if not figure[1].stem.startswith(DETAILS)), key=rank)
 
 
 def _is_of_another(stem: str) -> bool:
