@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+TEST_S = 400  # of one test, on a busy machine
+WAIT_MS = 60_000  # of one wait for a page
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -56,15 +59,31 @@ class Watched:
     requests: list[str] = field(default_factory=list)
 
 
+@pytest.fixture(scope="session")
+def context_of(browser: Any) -> Iterator[Any]:
+    """`context_of(**options)`: one session of the browser for each set of options; what was loaded stays in its cache."""
+    contexts: dict[str, Any] = {}
+
+    def context_of_(**options: Any) -> Any:
+        key = json.dumps(options, sort_keys=True)
+        if key not in contexts:
+            contexts[key] = browser.new_context(**options)
+            contexts[key].set_default_timeout(WAIT_MS)
+        return contexts[key]
+
+    yield context_of_
+    for context in contexts.values():
+        context.close()
+
+
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[Any]:
-    """`open_page(url, **context)`: a page of its own session, watched from the first byte."""
-    contexts = []
+def open_page(context_of: Any) -> Iterator[Any]:
+    """`open_page(url, **context)`: a page that is watched from the first byte and closed with the test."""
+    opened = []
 
     def open_(url: str, **options: Any) -> Watched:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        watched = Watched(context.new_page())
+        watched = Watched(context_of(**options).new_page())
+        opened.append(watched.page)
         page = watched.page
         page.on("console", lambda m: watched.errors.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: watched.errors.append(str(error)))
@@ -73,8 +92,22 @@ def open_page(browser: Any) -> Iterator[Any]:
         return watched
 
     yield open_
-    for context in contexts:
-        context.close()
+    for page in opened:
+        page.close()
+
+
+@pytest.fixture(autouse=True)
+def in_time() -> Iterator[None]:
+    """No test waits for ever: what asks a page that never answers has no limit of its own."""
+
+    def late(*_: Any) -> None:
+        raise TimeoutError(f"a test of the browser took more than {TEST_S} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(TEST_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -33,7 +33,7 @@ def _failed(folder: Path) -> Path:
 
 
 def _quick(folder: Path) -> Path:
-    """The report of `make report`, if that has run."""
+    """The report of `make report`, with its real figures, if that has run."""
     report = ROOT / "results" / "quick" / "report"
     if not (report / "index.html").is_file():
         pytest.skip("no results/quick/report: make report writes it")
@@ -54,27 +54,36 @@ def _pages(report: Path) -> Iterator[Path]:
     yield from sorted(report.rglob("*.html"))
 
 
+def _walk(report: Path, open_page: Any, **options: Any) -> Iterator[tuple[Path, Any]]:
+    """Every page of a report, one after another in one window."""
+    page = None
+    for path in _pages(report):
+        page = page or open_page("about:blank", **options).page
+        page.goto(path.as_uri())
+        yield path, page
+
+
 @pytest.mark.parametrize("where", ["disk", "server"])
 def test_it_opens_quietly_and_asks_for_nothing(report: Path, where: str, open_page: Any, serve: Any) -> None:
     base = report.as_uri() + "/" if where == "disk" else serve(report)
-    for path in _pages(report):
-        seen = open_page(base + path.relative_to(report).as_posix())
+    urls = [base + path.relative_to(report).as_posix() for path in _pages(report)]
+    opened = [open_page(url) for url in urls]
+    for url, seen in zip(urls, opened, strict=True):
         seen.page.wait_for_load_state("networkidle")
         # Not even for an icon: the address of the page itself is all.
-        assert seen.requests == [base + path.relative_to(report).as_posix()], path.name
-        assert not seen.errors, path.name
+        assert seen.requests == [url]
+        assert not seen.errors, url
 
 
 def test_its_weight(report: Path) -> None:
     weight = sum(path.stat().st_size for path in report.rglob("*") if path.is_file())
-    print(f"\nreport {report.parent.name}: {weight / 1e6:.2f} MB, opening page "
-          f"{(report / 'index.html').stat().st_size / 1e6:.2f} MB")  # fmt: skip
+    page = (report / "index.html").stat().st_size
+    print(f"\nreport {report.parent.name}: {weight / 1e6:.2f} MB, opening page {page / 1e6:.2f} MB")
     assert weight < 5_000_000
 
 
 def test_every_figure_has_words_in_its_place(report: Path, open_page: Any) -> None:
-    for path in _pages(report):
-        page = open_page(path.as_uri()).page
+    for path, page in _walk(report, open_page):
         unnamed = page.evaluate(
             """() => [...document.querySelectorAll('svg, img, canvas')]
               .filter((e) => !e.closest('[aria-hidden="true"]'))
@@ -88,8 +97,7 @@ def test_every_figure_has_words_in_its_place(report: Path, open_page: Any) -> No
 def test_every_link_leads_somewhere(report: Path, open_page: Any) -> None:
     ids: dict[str, set[str]] = {}
     links: dict[str, list[str]] = {}
-    for path in _pages(report):
-        page = open_page(path.as_uri()).page
+    for path, page in _walk(report, open_page):
         ids[path.as_uri()] = set(page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)"))
         links[path.as_uri()] = page.evaluate(
             "[...document.querySelectorAll('a[href]')].map((e) => e.getAttribute('href'))"
@@ -102,8 +110,7 @@ def test_every_link_leads_somewhere(report: Path, open_page: Any) -> None:
 
 
 def test_a_phone_shows_the_page_without_sideways_scrolling(report: Path, open_page: Any) -> None:
-    for path in _pages(report):
-        page = open_page(path.as_uri(), **PHONE).page
+    for path, page in _walk(report, open_page, **PHONE):
         wide, room = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert wide <= room, path.name
 
@@ -263,8 +270,7 @@ CONTRASTS = """async () => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_word_can_be_read(report: Path, scheme: str, open_page: Any) -> None:
-    for path in _pages(report):
-        page = open_page(path.as_uri(), color_scheme=scheme).page
+    for path, page in _walk(report, open_page, color_scheme=scheme):
         found = page.evaluate(CONTRASTS)
         assert len(found) > 20
         pale = [row for row in found if row[0] < LEAST_CONTRAST]
