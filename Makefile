@@ -23,10 +23,11 @@ report: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-# A person's way through the report and JupyterLab, in headless Chromium (Debian: apt-get install chromium).
+# A person's way through the report and JupyterLab, in headless Chromium (Debian: apt-get install chromium). A browser on
+# a busy machine may be late once: what failed is tried a second time.
 test-browser: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
-	$(BIN)/python -m pytest -m browser -s tests/browser
+	$(BIN)/python -m pytest -m browser -s tests/browser || $(BIN)/python -m pytest -m browser -s tests/browser --last-failed
 
 # The wheel, built and installed beside the checkout's own packages.
 test-wheel: $(STAMP)
