@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from analysis.names import display_name
+from analysis.names import display_name, part_name
 from analysis.quantities import Quantity
 from resattn.attention import AttentionModule
 from resattn.network import Network, build
 from resattn.training import data
 from resattn.training.data import Dataset, Feed
-from resattn.training.loop import Run, TrainError, read_run, trained
+from resattn.training.loop import Run, TrainError, read_runs, trained
 
 BATCH = 100  # images at a time: the maps of a wide network are large
 SETTLING = 20  # batches that give an untrained network the statistics of its norms
@@ -255,8 +255,7 @@ def runs_below(folder: Path | str, *, with_masks: bool = True) -> Iterator[Train
     if not str(folder):
         return
     datasets: dict[str, Dataset] = {}
-    places = sorted(path.parent for path in Path(folder).glob("*/run/run.json"))
-    runs = [(place, read_run(place)) for place in places]
+    runs = read_runs(folder)
     if with_masks:
         runs = [(place, run) for place, run in runs if run.config.spec.has_masks]
     if not runs:
@@ -339,17 +338,13 @@ def view(run: Trained, n_images: int, n_channels: int) -> View:
     By stage, of the last module there: the mean over channels; and for each stage those channels that vary most.
     """
     last = {found.stage: found for found in attended(run.network("after"), run.images(n_images))}
-    means = {_stage_label(stage): found.mask.mean(1).numpy() for stage, found in last.items()}
+    means = {part_name(stage): found.mask.mean(1).numpy() for stage, found in last.items()}
     columns: dict[str, Mapping[str, Maps]] = {"mean": means}
     for stage, found in last.items():
         chosen = varied_channels(found.mask, n_channels)
-        columns[f"{stage}_channels"] = {f"{_stage_label(stage)}, channel {c}": found.mask[:, c].numpy() for c in chosen}
+        columns[f"{stage}_channels"] = {f"{part_name(stage)}, channel {c}": found.mask[:, c].numpy() for c in chosen}
     known = run.dataset.test_foreground
     return View(run.pixels(n_images), columns, None if known is None else known[:n_images].numpy())
-
-
-def _stage_label(stage: str) -> str:
-    return stage.replace("stage", "stage ")
 
 
 def varied_channels(mask: Tensor, n: int) -> list[int]:

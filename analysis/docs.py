@@ -130,7 +130,7 @@ def tables() -> str:
     text.append(_table(("key", "holds"), [(f"`{key}`", PROVENANCE[key]) for key in provenance()]))
     text.append("## `audit --json`\n\nA list with one object for each target.\n\n")
     schema = json.loads((Path(__file__).parent / "audit.schema.json").read_text(encoding="utf-8"))
-    properties = _properties(schema)
+    properties = schema["items"]["properties"]
     text.append(_table(("key", "type"), [(f"`{key}`", _type(value)) for key, value in properties.items()]))
     return "".join(text).rstrip() + "\n"
 
@@ -145,16 +145,6 @@ PROVENANCE = {
 
 def _quantities(rows: Mapping[str, Quantity]) -> str:
     return _table(("quantity", "unit", "definition"), [(f"`{q.id}`", q.unit, q.definition) for q in rows.values()])
-
-
-def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    item = schema["items"]
-    if "$ref" in item:
-        for part in item["$ref"].removeprefix("#/").split("/"):
-            schema = schema[part]
-        item = schema
-    found: Mapping[str, Any] = item["properties"]
-    return found
 
 
 def _type(value: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from analysis.effective import EffectiveField, effective_field
 from resattn.catalog import named
 from resattn.network import build
 from resattn.spec import NetworkSpec
-from resattn.training.loop import RUN, read_run, trained
+from resattn.training.loop import read_runs, trained
 
 SHARES = (0.68, 0.95)  # of the energy: those of one and two standard deviations in luo2016
 RANDOM, TRAINED = "random", "trained"
@@ -38,7 +38,7 @@ def effective_fields(network: str, *, n_seeds: int, runs_dir: Path | str = "") -
     of another network with masks, which is then measured in its place. The input has the network's own size: beyond it
     a trained network sees nothing.
     """
-    runs = _runs(Path(runs_dir)) if runs_dir else {}
+    runs = _runs(runs_dir) if runs_dir else {}
     spec = next((s for s in runs if s.name == network), next(iter(runs), named(network)))
     folders = runs.get(spec, [])
     makes: dict[str, tuple[Callable[[int], nn.Module], Sequence[int]]] = {
@@ -62,13 +62,12 @@ def _attention_modules(spec: NetworkSpec) -> list[str]:
     return [path.removesuffix(".merge") for path, _ in model.named_modules() if path.endswith(".merge")]
 
 
-def _runs(folder: Path) -> dict[NetworkSpec, list[Path]]:
+def _runs(folder: Path | str) -> dict[NetworkSpec, list[Path]]:
     """The folders of the runs of each network with masks, in the order of their names."""
     found: dict[NetworkSpec, list[Path]] = {}
-    for record in sorted(folder.glob(f"*/*/{RUN}")):
-        spec = read_run(record.parent).config.spec
-        if spec.has_masks:
-            found.setdefault(spec, []).append(record.parent)
+    for place, run in read_runs(folder):
+        if run.config.spec.has_masks:
+            found.setdefault(run.config.spec, []).append(place)
     return found
 
 

@@ -17,10 +17,10 @@ from typing import Any
 import ipywidgets as widgets
 import pandas as pd
 
-from analysis import branches, paths, receptive
-from analysis.frames import layer_frame
+from analysis import branches, paths
+from analysis.frames import layer_frame, receptive_frame
 from analysis.matching import Match, MatchError, counts, match
-from analysis.measures import captured, unclipped
+from analysis.measures import captured
 from analysis.names import display_name
 from analysis.ops import layer_flags
 from analysis.quantities import QUANTITIES
@@ -115,19 +115,9 @@ def path_lengths(spec: NetworkSpec) -> Paths:
 @lru_cache(maxsize=256)
 def sight(spec: NetworkSpec) -> Mapping[str, Mapping[str, int]]:
     """stage -> branch ("trunk", "mask") -> side in px of what a unit at the stage's end sees, nothing clipped."""
-    model, graph = captured(spec)
-    target = receptive.feature_map(graph)
-    assert target is not None  # every network here ends in a map and a pooling over it
-    large = unclipped(model, graph, target, [(1, *spec.input_shape)])
-    ends = {op.module.split(".", 1)[0]: op.index for op in large.ops[:target]}
-    ends = {stage.name: ends[stage.name] for stage in spec.stages}
-    masks = branches.roles(large, layer_flags(large)).ops(branches.MASK)
-    views = {branches.TRUNK: large.without(masks)} | ({branches.MASK: large} if spec.has_masks else {})
-    seen: dict[str, dict[str, int]] = {stage: {} for stage in ends}
-    for branch, view in views.items():
-        found = receptive.extents(view, 0, list(ends.values()))
-        for stage, index in ends.items():
-            seen[stage][branch] = int(found[index].sides[~found[index].clipped].max())
+    seen: dict[str, dict[str, int]] = {}
+    for row in receptive_frame([spec]).itertuples():
+        seen.setdefault(str(row.stage), {})[str(row.branch)] = int(row.value)
     return seen
 
 

@@ -19,7 +19,7 @@ from analysis import branches, cost, depth, receptive
 from analysis.graph import Graph
 from analysis.intervals import Extent
 from analysis.measures import cached_audit, captured, measure_table, unclipped
-from analysis.names import name_and_settings
+from analysis.names import name_and_settings, part_name
 from analysis.ops import layer_flags
 from analysis.paths import mean_length
 from analysis.provenance import provenance
@@ -322,7 +322,7 @@ def _steps(name: str) -> list[dict[str, Any]]:
         ("their sum, the number in the name", said["named"], audit.quantities["trunk_depth"]),
     ]
     for module in audit.modules:
-        where = module["module"].replace(".", ", ").replace("stage", "stage ").replace("module", "module ")
+        where = part_name(module["module"])
         rows += [
             (f"trunk of {where}", said["trunk"], module["trunk_path"]),
             (f"mask of {where}", said["mask"], module["mask_path"]),
@@ -464,7 +464,7 @@ def finding_counts(claims: pd.DataFrame, least: int = 10) -> pd.DataFrame:
 # -- receptive field
 
 
-def receptive_frame(networks: Iterable[str]) -> pd.DataFrame:
+def receptive_frame(networks: Iterable[str | NetworkSpec]) -> pd.DataFrame:
     """Columns network, stage, branch, value, least, low_px, high_px, unit: what a unit at a stage's end sees.
 
     `branch` is "mask" with the masks and "trunk" without. `value` and `least`: the largest and the smallest side
@@ -548,9 +548,9 @@ class _View:
         return self.rows // 2
 
 
-def _views(networks: Iterable[str]) -> Iterator[_View]:
-    for name in networks:
-        spec = named(name)
+def _views(networks: Iterable[str | NetworkSpec]) -> Iterator[_View]:
+    for network in networks:
+        spec = named(network) if isinstance(network, str) else network
         model, graph = captured(spec)
         target = receptive.feature_map(graph)
         assert target is not None  # a network of the catalog has a last feature map
@@ -561,7 +561,7 @@ def _views(networks: Iterable[str]) -> Iterator[_View]:
         for branch, view in seen.items():
             found = receptive.extents(view, 0, list(ends.values()))
             extents = {stage: found[index] for stage, index in ends.items()}
-            yield _View(name, model, branch, spec.input_shape[0], large.input_shapes[0][2], extents)
+            yield _View(spec.name, model, branch, spec.input_shape[0], large.input_shapes[0][2], extents)
 
 
 def _stage_ends(graph: Graph, spec: NetworkSpec) -> dict[str, int]:

@@ -1,8 +1,9 @@
-"""How a network's name stands in figures and on pages. Standard library only."""
+"""How names stand in figures and on pages: of networks, of their parts, and several in a row. Standard library only."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 FAMILIES = {"attention": "Attention", "attentionnext": "AttentionNeXt", "attentioninception": "AttentionInception",
             "resnet": "ResNet", "resnext": "ResNeXt"}  # fmt: skip
@@ -22,3 +23,14 @@ def display_name(network: str) -> str:
         return network
     name = f"{'CIFAR ' if match[1] else ''}{FAMILIES[match[2]]}-{match[3]}{' basic' if match[4] else ''}"
     return f"{name} ({match[5].replace('][', ', ')})" if match[5] else name  # settings may be given on settings
+
+
+def part_name(path: str) -> str:
+    """`stage1.module2` is stage 1, module 2."""
+    return ", ".join(re.sub(r"(\D)(\d+)$", r"\1 \2", part) for part in path.split("."))
+
+
+def listed(values: Iterable[object]) -> str:
+    """26, 20 and 14."""
+    words = [str(value) for value in values]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

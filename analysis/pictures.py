@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.attending import MAPS, SCORES, STATES
-from analysis.names import display_name
+from analysis.names import display_name, part_name
 from analysis.plots import INK, ROLES, WIDTH_IN, axis_label, network_styles, styled
 from analysis.responses import PLACES
 
@@ -28,10 +28,6 @@ MAP_STYLES: Mapping[str, tuple[str, str]] = {
 }  # fmt: skip
 STATE_LINES: Mapping[str, Any] = {"before": (0, (2, 2)), "after": "-"}
 HEAT = "magma"  # even in lightness, dark to light: it reads in grey and for every common colour vision
-
-
-def _stage_label(stage: str) -> str:
-    return stage.replace("stage", "stage ")
 
 
 @styled
@@ -59,7 +55,7 @@ def mask_scores(ax: Axes, masks: pd.DataFrame, quantity: str) -> str:
             width = 1.8 if state == "after" else 1.0
             ax.plot(x, mean, color=colour, ls=STATE_LINES[state], lw=width, marker=marker, ms=6, **line)
             alt.append(f"{name} {state}: {', '.join(f'{v:.2f}' for v in mean)}.")
-    ax.set_xticks(at, [_stage_label(stage) for stage in stages])
+    ax.set_xticks(at, [part_name(stage) for stage in stages])
     ax.set_xlim(-0.4, len(stages) - 0.6)
     ax.grid(axis="y")
     ax.set_title(network)
@@ -147,7 +143,7 @@ def responses(ax: Axes, frame: pd.DataFrame, place: str, printed: Mapping[str, S
             ax.plot(range(len(printed[network])), printed[network], color=colour, marker="+", ms=9, mew=1.6, lw=0)
         alt.append(f"{display_name(network)}: {', '.join(f'{v:.3g}' for v in mean)}.")
     ax.set_yscale("log")
-    ax.set_xticks(range(len(stages)), [_stage_label(stage) for stage in stages])
+    ax.set_xticks(range(len(stages)), [part_name(stage) for stage in stages])
     ax.set_title(PLACES[place], fontsize=8.5)
     ax.grid(axis="y")
     if (spot := ax.get_subplotspec()) is None or spot.is_first_col():

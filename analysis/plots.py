@@ -29,7 +29,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from analysis.effective_frames import SHARES, Effective
 from analysis.frames import quantity
-from analysis.names import display_name
+from analysis.names import display_name, listed, part_name
 from analysis.tables import write_atomic
 
 INK = "#757575"  # 4.6 to 1 on white, 4.1 to 1 on #111
@@ -185,20 +185,14 @@ def network_drawing(ax: Axes, layers: pd.DataFrame) -> str:
         modules = layers[layers["module"] != ""].groupby("module", sort=False)[["on_longest", "on_trunk"]].sum()
         alt += [
             f"The longest path leads through the masks, which take {_percent(share)} of the multiply-adds:",
-            f"the modules are {_listed(modules['on_longest'])} layers long on it,",
-            f"and {_listed(modules['on_trunk'])} along the trunk.",
+            f"the modules are {listed(modules['on_longest'])} layers long on it,",
+            f"and {listed(modules['on_trunk'])} along the trunk.",
         ]
     return " ".join(alt)
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %" if share >= 1e-4 else "under 0.01 %"
-
-
-def _listed(values: Any) -> str:
-    """26, 20 and 14."""
-    words = [str(value) for value in values]
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def heights(layers: pd.DataFrame) -> list[float]:
@@ -278,7 +272,7 @@ def depth_bars(ax: Axes, depths: pd.DataFrame) -> str:
                 left += bar.value
             ax.text(left + most * 0.008, y, f"{total} {words}" if row == 0 else f"{total}", va="center", fontsize=8)
         counts = depths[depths["network"] == network].groupby("notion", sort=False)["value"].sum()
-        alt.append(f"{display_name(network)}: {_listed(int(counts[notion]) for notion in NOTIONS)}.")
+        alt.append(f"{display_name(network)}: {listed(int(counts[notion]) for notion in NOTIONS)}.")
     ax.set_yticks(range(len(networks)), [display_name(n) for n in networks])
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
@@ -315,7 +309,7 @@ def module_depths(ax: Axes, modules: pd.DataFrame) -> str:
         f"article: {said}", (1, said), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
         ha="right", va="bottom",
     )  # fmt: skip
-    ax.set_xticks(at, [m.replace("stage", "stage ").replace(".module", ",\nmodule ") for m in modules["module"]])
+    ax.set_xticks(at, [part_name(m).replace(", ", ",\n") for m in modules["module"]])
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.6, len(modules) - 0.2)
     ax.set_ylim(0, modules["longest_path"].max() * 1.14)
@@ -324,8 +318,8 @@ def module_depths(ax: Axes, modules: pd.DataFrame) -> str:
     ax.set_title(name)
     ax.grid(axis="y")
     return (
-        f"The modules of {name} are {_listed(modules['longest_path'])} layers deep through the mask and "
-        f"{_listed(modules['trunk_path'])} through the trunk. The article gives {said} to each."
+        f"The modules of {name} are {listed(modules['longest_path'])} layers deep through the mask and "
+        f"{listed(modules['trunk_path'])} through the trunk. The article gives {said} to each."
     )
 
 
@@ -346,7 +340,7 @@ def stage_depths(ax: Axes, stages: pd.DataFrame) -> str:
             below += values
         for place, value in zip(x, below, strict=True):
             ax.text(place, value + 0.4, f"{value:.0f}", ha="center", va="bottom", fontsize=8)
-    ax.set_xticks(range(len(names)), [name.replace("stage", "stage ") for name in names])
+    ax.set_xticks(range(len(names)), list(map(part_name, names)))
     ax.tick_params(axis="x", length=0)
     ax.set_ylabel("layers")
     name = display_name(stages["network"].iloc[0])
@@ -355,7 +349,7 @@ def stage_depths(ax: Axes, stages: pd.DataFrame) -> str:
     ax.grid(axis="y")
     sums = stages.groupby(["stage", "notion"])["value"].sum()
     return f"What each stage of {name} adds to its trunk, to its longest path, and to all its layers. " + "; ".join(
-        f"{stage}: {_listed(sums[stage, notion] for notion in notions)}" for stage in names
+        f"{stage}: {listed(sums[stage, notion] for notion in notions)}" for stage in names
     )
 
 
@@ -471,7 +465,7 @@ def receptive_by_stage(ax: Axes, fields: pd.DataFrame, input_px: int) -> str:
         textcoords="offset points", va="center",
     )  # fmt: skip
     stages = list(fields["stage"].unique())
-    ax.set_xticks(range(len(stages)), [s.replace("stage", "stage ") for s in stages])
+    ax.set_xticks(range(len(stages)), list(map(part_name, stages)))
     ax.set_xlim(-0.5, len(stages) - 0.1)
     ax.set_ylim(-most * 0.08, most * 1.14)
     ax.set_ylabel(axis_label("receptive_field_px"))
@@ -479,9 +473,9 @@ def receptive_by_stage(ax: Axes, fields: pd.DataFrame, input_px: int) -> str:
     ax.set_title(f"{name}, at the end of each stage")
     ax.grid(axis="y")
     sides = {branch: list(fields.loc[fields["branch"] == branch, "value"]) for branch in ("trunk", "mask")}
-    through = f", and {_listed(sides['mask'])} px through the masks" if sides["mask"] else ""
+    through = f", and {listed(sides['mask'])} px through the masks" if sides["mask"] else ""
     return (
-        f"What {name} sees at the end of each stage. A square of {_listed(sides['trunk'])} px along the trunk alone"
+        f"What {name} sees at the end of each stage. A square of {listed(sides['trunk'])} px along the trunk alone"
         f"{through}; its input has {input_px} px."
     )
 
@@ -513,7 +507,7 @@ def receptive_over_image(ax: Axes, fields: pd.DataFrame, branch: str, image: np.
     ax.set_title(f"{name}, {words}")
     return (
         f"What a central unit of {name} sees of an image, {words}. "
-        f"At the ends of the stages squares of {_listed(part['high_px'] - part['low_px'])} px, "
+        f"At the ends of the stages squares of {listed(part['high_px'] - part['low_px'])} px, "
         f"over the {input_px} px that the network is given."
     )
 
@@ -564,7 +558,7 @@ def effective_map(ax: Axes, found: Effective) -> str:
     ax.set_xlim(-0.5, width - 0.5)
     ax.set_ylim(height - 0.5, -0.5)
     ax.set_axis_off()
-    ax.set_title(f"{_module_words(found.module)}\n{found.branch}, {found.weights}", fontsize=8.5)
+    ax.set_title(f"{part_name(found.module)}\n{found.branch}, {found.weights}", fontsize=8.5)
     return (
         f"The gradient of a unit of {display_name(found.network)} behind {found.module} along its {found.branch}, "
         f"{found.weights} weights, {found.n_seeds} seeds: {' and '.join(sides)}."
@@ -589,8 +583,8 @@ def effective_sides(ax: Axes, frame: pd.DataFrame) -> str:
                 ax.annotate(
                     branch, (outer, k + offset), xytext=(9, 0), textcoords="offset points", va="center", fontsize=8.5
                 )  # fmt: skip
-            said.append(f"{weights} weights, {_module_words(module)}, {branch}: {inner} and {outer} px")
-    ax.set_yticks(range(len(rows)), [f"{_module_words(module)}, {weights}" for weights, module in rows])
+            said.append(f"{weights} weights, {part_name(module)}, {branch}: {inner} and {outer} px")
+    ax.set_yticks(range(len(rows)), [f"{part_name(module)}, {weights}" for weights, module in rows])
     ax.tick_params(axis="y", length=0)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.15 * frame[f"side_{100 * SHARES[-1]:.0f}_px"].max())
@@ -601,11 +595,6 @@ def effective_sides(ax: Axes, frame: pd.DataFrame) -> str:
     return f"Effective receptive fields of {name}, sides of the squares with 68 and 95 % of the energy: " + "; ".join(
         said
     ) + "."  # fmt: skip
-
-
-def _module_words(path: str) -> str:
-    """`stage1.module2` as stage 1, module 2."""
-    return ", ".join(re.sub(r"(\D)(\d+)$", r"\1 \2", part) for part in path.split("."))
 
 
 @styled
@@ -880,7 +869,7 @@ def joint_title(sentences: Sequence[str]) -> str:
     if head + tail < 3 or max(map(len, middles)) > 40:
         return " ".join(dict.fromkeys(sentences))
     comma = "," if middles[0].endswith(",") else ""
-    middle = _listed(middle.removesuffix(",") for middle in middles) + comma
+    middle = listed(middle.removesuffix(",") for middle in middles) + comma
     return " ".join(filter(None, [*rows[0][:head], middle, *rows[0][len(rows[0]) - tail :]])) + "."
 
 

@@ -5,17 +5,9 @@ Each takes a frame of `analysis.frames` and returns Markdown, which a notebook s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 
-from analysis.names import display_name
-
-
-def listed(values: Iterable[object]) -> str:
-    """26, 20 and 14."""
-    words = [str(value) for value in values]
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+from analysis.names import display_name, listed
 
 
 def depths(frame: pd.DataFrame) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.names import display_name
+from analysis.names import display_name, listed, part_name
 from analysis.report import facts, words
 from analysis.report.facts import Gap, Part, part
 from analysis.report.figures import Figure, FigureError, read_figure
@@ -269,7 +269,7 @@ def _peer_words(depth: facts.Depth) -> str:
     ]
     if not shares:
         return ""
-    return f"{display_name(depth.subject)} is as deep as {display_name(facts.PEER)} to {words.listing(shares)}."
+    return f"{display_name(depth.subject)} is as deep as {display_name(facts.PEER)} to {listed(shares)}."
 
 
 def _pays(trained: facts.Training, tested: Sequence[facts.Difference]) -> str:
@@ -357,7 +357,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": words.number, "short": words.short, "percent": words.percent, "duration": words.duration,
-        "text": _text, "leading": _leading_number, "stage_label": lambda name: re.sub(r"(\D)(\d+)$", r"\1 \2", name),
+        "text": _text, "leading": _leading_number, "stage_label": part_name,
     }  # fmt: skip
     environment.globals |= {
         "label": display_name, "quantity_label": facts.quantity_label, "networks_of": facts.networks_of,

@@ -61,11 +61,6 @@ def duration(seconds: float | None) -> str:
     return " ".join(f"{value}\N{NO-BREAK SPACE}{unit}" for value, unit in parts if value) or "0 s"
 
 
-def listing(words: list[str]) -> str:
-    """a, b and c."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
 def anchor(text: str) -> str:
     """A word that serves as an id and in an address, whatever the text holds."""
     return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-") or "x"

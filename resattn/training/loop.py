@@ -163,6 +163,12 @@ def read_run(out_dir: Path | str) -> Run:
     return Run.from_json(json.loads((Path(out_dir) / RUN).read_text(encoding="utf-8")))
 
 
+def read_runs(folder: Path | str) -> list[tuple[Path, Run]]:
+    """The finished runs of the jobs below a folder, each with its own folder, in the order of their names."""
+    places = sorted(path.parent for path in Path(folder).glob(f"*/run/{RUN}"))
+    return [(place, read_run(place)) for place in places]
+
+
 def trained(out_dir: Path | str) -> Network:
     """The network of a run with the weights of its last checkpoint, on the CPU, set to evaluate.
 

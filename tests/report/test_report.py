@@ -21,7 +21,7 @@ from analysis.plots import ON_ROLE
 from analysis.report import ReportError, build_report, facts
 from analysis.report.figures import NO_TEXT, FigureError, figure
 from analysis.report.notebooks import safe_html
-from analysis.report.words import anchor, duration, listing, number, short
+from analysis.report.words import anchor, duration, number, short
 from analysis.tables import write_json
 
 STYLE = (Path(build.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
@@ -686,9 +686,6 @@ def test_durations(seconds: float | None, text: str) -> None:
 
 
 def test_lists_and_anchors() -> None:
-    assert listing(["a", "b", "c"]) == "a, b and c"
-    assert listing(["a"]) == "a"
-    assert listing([]) == ""
     assert anchor('a"><b') == "a-b"
     assert anchor("<>") == "x"
 
