@@ -52,14 +52,14 @@ class Run:
     source: str = ""  # its first line
     exit_code: int | None = None  # of the kernel, negative for a signal; None: it was alive at the end
     kernel_s: float = 0.0  # from the start of its process to the end
-    start: float = field(default_factory=time.monotonic)
+    start_s: float = field(default_factory=time.monotonic)
 
     def left_s(self) -> float | None:
         """Time left, never quite 0, which nbclient takes for no limit; None: there is none."""
-        return None if self.timeout_s is None else max(self.timeout_s - (time.monotonic() - self.start), 1e-3)
+        return None if self.timeout_s is None else max(self.timeout_s - (time.monotonic() - self.start_s), 1e-3)
 
     def is_late(self) -> bool:
-        return self.timeout_s is not None and time.monotonic() - self.start >= self.timeout_s
+        return self.timeout_s is not None and time.monotonic() - self.start_s >= self.timeout_s
 
 
 class Log:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -23,13 +23,13 @@ from typing import Any
 
 from analysis.inputs import OUT_DIR, VERSION, run_inputs
 from analysis.parameters import NotebookError, ParameterError, Value, check_parameters, source_of
-from analysis.processes import exclusive, follow_parent
+from analysis.processes import exclusive, follow_parent, place
 from analysis.provenance import provenance, scrub
 from analysis.tables import digest, write_atomic, write_json
 
 RESULT, FAILURE, INPUTS, NOTEBOOK, LOG = "result.json", "failure.json", "inputs.json", "notebook.ipynb", "log.txt"
 LOCK = ".lock"
-RUNNING = ".running.ipynb"  # papermill writes here while it runs, in place; the page itself appears whole
+AT_WORK = ".running.ipynb"  # papermill writes here while it runs, in place; the page itself appears whole
 
 
 class FolderError(NotebookError):
@@ -91,13 +91,13 @@ def run_notebook(
     check_folder(out_dir)
     with exclusive(out_dir / LOCK, what=str(out_dir)):
         _prepare(out_dir, inputs)
-        start, clock = datetime.now(UTC), time.monotonic()
         source = digest(path)
         try:
-            kernel_s = _execute(path, given, out_dir, timeout_s)
+            start_s, kernel_s = _execute(path, given, out_dir, timeout_s)
         except RunError as error:
             record_failure(out_dir, type(error).__name__, str(error))
             raise
+        elapsed_s = time.monotonic() - start_s
         return write_json(
             out_dir / RESULT,
             {
@@ -109,9 +109,9 @@ def run_notebook(
                 "executed": {NOTEBOOK: digest(out_dir / NOTEBOOK)},
                 "tables": _digests(out_dir, "tables"),
                 "figures": _digests(out_dir, "figures"),
-                "elapsed_s": round(time.monotonic() - clock, 3),
+                "elapsed_s": round(elapsed_s, 3),
                 "kernel_s": round(kernel_s, 3),
-                "provenance": provenance(start=start),
+                "provenance": provenance(start=datetime.now(UTC) - timedelta(seconds=elapsed_s)),
             },
         )
 
@@ -132,7 +132,7 @@ def record_failure(out_dir: Path, error: str, message: str) -> None:
     """Say in a job's folder and on its page that its run failed; where it saved no page, papermill's becomes it."""
     page = _page(out_dir / NOTEBOOK)  # snakemake makes an empty file
     if not any(cell.get("id") == "failure" for cell in page["cells"]):  # killed behind its last cell, or before
-        _keep_page(page if page["cells"] else _page(out_dir / RUNNING), out_dir, message)
+        _keep_page(page if page["cells"] else _page(out_dir / AT_WORK), out_dir, message)
     write_json(out_dir / FAILURE, {"error": error, "message": scrub(message)})
 
 
@@ -175,7 +175,7 @@ def _prepare(out_dir: Path, inputs: Mapping[str, Any]) -> None:
     """Leave in the folder only what a run with these inputs may go on from."""
     remove(out_dir / RESULT)  # first of all: from here on nothing here is a result
     keep = keeps_state(out_dir, inputs)
-    made = {"tables", "figures", FAILURE, NOTEBOOK, LOG, RUNNING}
+    made = {"tables", "figures", FAILURE, NOTEBOOK, LOG, AT_WORK}
     for entry in out_dir.iterdir():
         if entry.name != LOCK and (not keep or entry.name in made):
             remove(entry)
@@ -195,8 +195,11 @@ def remove(path: Path) -> None:
 # --- papermill ------------------------------------------------------------------------------------------------------
 
 
-def _execute(path: Path, given: Mapping[str, Value], out_dir: Path, timeout_s: float | None) -> float:
-    """Run the notebook and keep it as `notebook.ipynb`, failed or not; the kernel's own time. Raises: RunError."""
+def _execute(path: Path, given: Mapping[str, Value], out_dir: Path, timeout_s: float | None) -> tuple[float, float]:
+    """Run the notebook, once there is a place for its kernel, and keep it as `notebook.ipynb`, failed or not.
+
+    When it began, on the monotonic clock, and the kernel's own time, in seconds. Raises: RunError.
+    """
     with light_imports():
         from nbclient.exceptions import CellTimeoutError, DeadKernelError
         from papermill import execute_notebook
@@ -204,7 +207,7 @@ def _execute(path: Path, given: Mapping[str, Value], out_dir: Path, timeout_s: f
 
         from analysis import kernel
 
-    running = out_dir / RUNNING
+    running = out_dir / AT_WORK
     failure: RunError | None = None
     with closing(kernel.Log(out_dir / LOG)) as log:
         run = kernel.Run(folder=path.parent, log=log, timeout_s=timeout_s)
@@ -216,10 +219,12 @@ def _execute(path: Path, given: Mapping[str, Value], out_dir: Path, timeout_s: f
         late = f"the notebook was not done within its {timeout_s or 0:g} s"
         log.say(f"{path.name} {json.dumps(given)}")
         try:
-            execute_notebook(
-                path, running, dict(given), engine_name=kernel.ENGINE, kernel_name="python3", language="python",
-                progress_bar=False, run=run,
-            )  # fmt: skip
+            with place():
+                run.start_s = time.monotonic()
+                execute_notebook(
+                    path, running, dict(given), engine_name=kernel.ENGINE, kernel_name="python3", language="python",
+                    progress_bar=False, run=run,
+                )  # fmt: skip
         except KeyboardInterrupt:
             log.say("interrupted")
             _keep_page(_page(running), out_dir, "interrupted")
@@ -252,7 +257,7 @@ def _execute(path: Path, given: Mapping[str, Value], out_dir: Path, timeout_s: f
         log.say(str(failure or "done"))
     if failure:
         raise failure
-    return run.kernel_s
+    return run.start_s, run.kernel_s
 
 
 def _ending(exit_code: int | None) -> str:
@@ -292,7 +297,7 @@ def _keep_page(page: dict[str, Any], out_dir: Path, failure: str | None) -> None
         }
         page["cells"].insert(0, note)
     write_atomic(out_dir / NOTEBOOK, scrub(json.dumps(page, indent=1, ensure_ascii=False)) + "\n")
-    (out_dir / RUNNING).unlink(missing_ok=True)
+    (out_dir / AT_WORK).unlink(missing_ok=True)
 
 
 # What jsonschema takes, if it is there, to check formats that neither notebooks nor profiles have.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 PARENT = "RESATTN_PARENT"  # environment: the process that this one must not outlive
+PLACES = "RESATTN_PLACES"  # environment: how many kernels may run at a time, and the file that they agree by
 
 
 class FolderInUseError(RuntimeError):
@@ -73,6 +78,48 @@ def follow_parent() -> None:
         os._exit(1)  # stuck where no interrupt reaches
 
     threading.Thread(target=watch, daemon=True, name="follow-parent").start()
+
+
+@contextmanager
+def place() -> Iterator[None]:
+    """Hold one of the places that the environment names, waiting for one; where it names none, all may go on.
+
+    A place is a byte of a file, locked: whatever becomes of its holder, it is free again.
+    """
+    count, _, file = os.environ.pop(PLACES, "").partition(":")
+    if not count:
+        yield
+        return
+    with open(file, "ab") as places:
+        while not any(_taken(places.fileno(), number) for number in range(int(count))):
+            time.sleep(0.02)
+        yield
+
+
+def _taken(descriptor: int, number: int) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        raise
+    return True
+
+
+def end_with(main: Callable[[], object]) -> NoReturn:
+    """Call `main` and end this process with its status, whatever threads are left (snakemake's timers take a second).
+
+    Any exception but SystemExit is raised.
+    """
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def signal_group(leader: int, number: int = signal.SIGINT) -> None:

@@ -21,12 +21,13 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from analysis.inputs import run_inputs
 from analysis.notebook import (
+    AT_WORK,
     FAILURE,
     INPUTS,
     LOCK,
@@ -41,7 +42,7 @@ from analysis.notebook import (
     remove,
 )
 from analysis.parameters import check_parameters, parameter_text
-from analysis.processes import PARENT, FolderInUseError, exclusive, signal_group
+from analysis.processes import PARENT, PLACES, FolderInUseError, exclusive, signal_group
 from analysis.profiles import PROFILES, WORKFLOW, Job, Study, StudyError, read_study
 from analysis.provenance import ROOT, provenance, usable_cpus
 from analysis.tables import digest, write_json
@@ -51,6 +52,8 @@ from resattn.training.cifar import LAYOUTS
 VERSION = 1  # of a results folder
 RESULTS = ROOT / "results"
 STUDY, PLAN, SNAKEMAKE_LOG, ASIDE = "study.json", "plan.json", "snakemake.log", ".superseded"
+KERNELS = ".kernels"  # the places for them
+AHEAD = 2  # jobs that are begun and wait, all imports done, for the kernel of another to end
 SNAKEMAKE_RECORDS = ".snakemake"  # nothing is taken from them
 DONE, FAILED, NOT_RUN, RUNNING = "done", "failed", "not run", "running"
 
@@ -186,15 +189,24 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _engine(out: Path, cores: int | None, on: str | None, options: Sequence[str]) -> list[str]:
-    """The words that tell snakemake where the jobs run, and how many at a time."""
-    profile = [] if on is None else _engine_profile(on, out)
-    limit = [] if cores is None and _is_away([*profile, *options]) else ["--cores", str(cores or usable_cpus())]
-    return [*profile, *limit, *options]
+class Engine(NamedTuple):
+    """Where the jobs run."""
+
+    words: Sequence[str]  # for snakemake
+    kernels: int | None  # that run here at a time; None: as many as snakemake begins jobs
 
 
-def _is_away(engine: Sequence[str]) -> bool:
-    return any(word.split("=")[0] in ("--profile", "--executor", "-e") for word in engine)
+def _engine(out: Path, cores: int | None, on: str | None, options: Sequence[str]) -> Engine:
+    """Where the jobs run, and how many at a time."""
+    words = [*([] if on is None else _engine_profile(on, out)), *options]
+    if _is_away(words):
+        return Engine(words if cores is None else [*words, "--cores", str(cores)], None)
+    kernels = cores or usable_cpus()
+    return Engine(["--cores", str(kernels + AHEAD), *words], kernels)
+
+
+def _is_away(words: Sequence[str]) -> bool:
+    return any(word.split("=")[0] in ("--profile", "--executor", "-e") for word in words)
 
 
 def _engine_profile(name: str, out: Path) -> list[str]:
@@ -219,7 +231,7 @@ def _engine_profile(name: str, out: Path) -> list[str]:
     return ["--profile", str(folder.resolve()), *mounted]
 
 
-def _run(study: Study, out: Path, engine: Sequence[str], lock: int) -> int:
+def _run(study: Study, out: Path, engine: Engine, lock: int) -> int:
     start = datetime.now(UTC)
     study = _settle_dataset(study, out)
     stale = stale_jobs(study, out)
@@ -230,14 +242,14 @@ def _run(study: Study, out: Path, engine: Sequence[str], lock: int) -> int:
     if stale:
         progress = Progress(study, out)
         try:
-            code = _snakemake(study, out, engine, lock, progress)
+            code = _run_jobs(study, out, engine, lock, progress)
         except KeyboardInterrupt:
             interrupted = True
         progress.close()
-    if not interrupted:
-        _record_silent_failures(study, out)
     states = _write_study(study, out, start)
     for name, row in states.items():
+        if row["state"] == DONE and (lost := [n for n in study.needs(study.jobs[name]) if states[n]["state"] != DONE]):
+            print(f"done     {name}, without {' and '.join(lost)}", file=sys.stderr)
         if row["state"] == FAILED:
             print(f"failed   {name}: {row['message']}\n         {_shown(out / name / NOTEBOOK)}", file=sys.stderr)
         elif row["state"] == NOT_RUN and not interrupted:
@@ -253,21 +265,47 @@ def _run(study: Study, out: Path, engine: Sequence[str], lock: int) -> int:
     return int(code != 0 or any(row["state"] != DONE for row in states.values()))
 
 
+def _run_jobs(study: Study, out: Path, engine: Engine, lock: int, progress: Progress) -> int:
+    """snakemake's exit status. Raises: KeyboardInterrupt.
+
+    A job that follows from a sweep goes on with the runs of it that are done: what one run came to, such as a loss
+    that is no number, does not withhold the others. The next study makes it again, with those that were lost.
+    """
+    remove(out / SNAKEMAKE_LOG)
+    code, follows = 0, {name: study.needs(job) for name, job in study.jobs.items()}
+    while follows:
+        _write_plan(study, out, follows)
+        ended = _snakemake(study, out, engine, lock, progress)
+        code = code or ended
+        _record_silent_failures(out, follows)
+        follows = _possible(study, _states(study, out))
+    return code
+
+
+def _possible(study: Study, states: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The jobs that did not run though of each step that they follow from a job is done, or possible too."""
+    found: dict[str, list[str]] = {}
+    for name, job in study.jobs.items():
+        if states[name]["state"] == NOT_RUN:
+            there = [other for other in study.needs(job) if states[other]["state"] == DONE or other in found]
+            if {study.jobs[other].step for other in there} == set(job.after.values()):
+                found[name] = there
+    return found
+
+
 def _prepare(study: Study, out: Path, stale: Mapping[str, str]) -> None:
-    """Leave in the results folder the results that stand, and the plan for snakemake."""
+    """Leave in the results folder the results that stand."""
     _set_aside(study, out)
     for name in stale:  # what stands in these folders from here on is of this study
         try:
             check_folder(out / name)
         except FolderError:
             _move_aside(out, name, "was not made by a run")
-        for file in (RESULT, FAILURE, LOG, NOTEBOOK):
+        for file in (RESULT, FAILURE, LOG, NOTEBOOK, AT_WORK):
             remove(out / name / file)
     _date_back(study, out)
     if not (out / SNAKEMAKE_RECORDS).is_dir():
         remove(out / SNAKEMAKE_RECORDS)
-    rows = {name: _plan_row(study, job, out) for name, job in study.jobs.items()}
-    write_json(out / PLAN, {"version": VERSION, "jobs": rows})
 
 
 def _date_back(study: Study, out: Path) -> None:
@@ -346,6 +384,14 @@ def _move_aside(out: Path, name: str, why: str) -> None:
     print(f"{name} {why}: moved to {_shown(aside)}", file=sys.stderr)
 
 
+def _write_plan(study: Study, out: Path, follows: Mapping[str, Sequence[str]]) -> None:
+    """What the Snakefile reads: all jobs, and as targets those that are wanted, each with what it waits for."""
+    rows = {name: _plan_row(study, job, out) for name, job in study.jobs.items()}
+    for name, others in follows.items():
+        rows[name]["after"] = list(others)
+    write_json(out / PLAN, {"version": VERSION, "targets": list(follows), "jobs": rows})
+
+
 def _plan_row(study: Study, job: Job, out: Path) -> dict[str, Any]:
     """What the Snakefile needs of a job; paths are relative to the results folder, where snakemake works."""
     arguments = [os.path.relpath(job.notebook, out)]
@@ -361,32 +407,40 @@ def _plan_row(study: Study, job: Job, out: Path) -> dict[str, Any]:
     }
 
 
-def snakemake_command(study: Study, out: Path, engine: Sequence[str]) -> list[str]:
-    """What runs the plan in a results folder. `engine`: where, and how many jobs at a time."""
+def snakemake_command(study: Study, out: Path, engine: Engine) -> list[str]:
+    """What runs the plan in a results folder."""
     # GPUs of this machine are counted by snakemake, those of a cluster by the cluster.
-    gpus = [f"--resources=gpu={study.gpus}"] if study.gpus and not _is_away(engine) else []
-    # As `python -m snakemake`, but not outliving this process. Its lock is superseded by ours, which it inherits.
+    gpus = [f"--resources=gpu={study.gpus}"] if study.gpus and engine.kernels is not None else []
+    # As `python -m snakemake`, but ending when it is done, and not outliving this process. Its lock is superseded by
+    # ours, which it inherits.
     return [
         sys.executable, "-P", "-c",
-        "from analysis.processes import follow_parent; follow_parent(); from snakemake.cli import main; main()",
+        "from analysis.processes import end_with, follow_parent; follow_parent(); "
+        "from snakemake.cli import main; end_with(main)",
         "--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(out), "--nolock", "--keep-going",
-        "--rerun-incomplete", "--rerun-triggers", "params", "--scheduler", "greedy", *gpus, *engine,
+        "--rerun-incomplete", "--rerun-triggers", "params", "--scheduler", "greedy", *gpus, *engine.words,
     ]  # fmt: skip
 
 
-def _snakemake(study: Study, out: Path, engine: Sequence[str], lock: int, progress: Progress) -> int:
+def _snakemake(study: Study, out: Path, engine: Engine, lock: int, progress: Progress) -> int:
     """snakemake's exit status; its own talk goes to a file. Raises: KeyboardInterrupt once it is down."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    with (out / SNAKEMAKE_LOG).open("w") as log:
+    environment = {**os.environ, "PYTHONPATH": path, PARENT: str(os.getpid())}
+    if engine.kernels is not None:
+        environment[PLACES] = f"{engine.kernels}:{out / KERNELS}"
+    with (out / SNAKEMAKE_LOG).open("a") as log:
         process = subprocess.Popen(
             snakemake_command(study, out, engine), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, PARENT: str(os.getpid())}, start_new_session=True, pass_fds=[lock],
+            env=environment, start_new_session=True, pass_fds=[lock],
         )  # fmt: skip
         try:
+            import analysis.report  # noqa: F401 while snakemake starts and this has nothing else to do
+
             while (code := process.poll()) is None:
                 progress.update()
                 _date_back(study, out)
-                time.sleep(0.5)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.5)
             progress.update()
             return code
         except KeyboardInterrupt:
@@ -410,14 +464,16 @@ def _state(folder: Path, *, begun: str = NOT_RUN) -> dict[str, Any]:
         return {"state": DONE, "message": None, "elapsed_s": _read_json(folder / RESULT).get("elapsed_s")}
     if (folder / FAILURE).exists():
         return {"state": FAILED, "message": _read_json(folder / FAILURE).get("message"), "elapsed_s": None}
-    return {"state": begun if (folder / LOG).exists() else NOT_RUN, "message": None, "elapsed_s": None}
+    return {"state": begun if (folder / AT_WORK).exists() else NOT_RUN, "message": None, "elapsed_s": None}
 
 
-def _record_silent_failures(study: Study, out: Path) -> None:
-    """Write down what became of the jobs that were killed, or refused to start: they had no chance to do so."""
-    states = _states(study, out)
-    for name, job in study.jobs.items():
-        if states[name]["state"] == NOT_RUN and all(states[other]["state"] == DONE for other in study.needs(job)):
+def _record_silent_failures(out: Path, follows: Mapping[str, Sequence[str]]) -> None:
+    """Write down what became of the jobs that were killed, or refused to start: they had no chance to do so.
+
+    `follows`: what each job that was to run waited for.
+    """
+    for name, others in follows.items():
+        if _state(out / name)["state"] == NOT_RUN and all(_state(out / other)["state"] == DONE for other in others):
             log = out / name / LOG
             began = log.exists() and log.stat().st_size > 0
             if began:

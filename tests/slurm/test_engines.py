@@ -35,7 +35,7 @@ def test_snakemake_takes_the_profile_and_plans_the_jobs(name, profile, tmp_path)
     pytest.importorskip(f"snakemake_executor_plugin_{name}")
     out, study = tmp_path / "out", read_study(profile)
     out.mkdir()
-    module._prepare(study, out, module.stale_jobs(study, out))
+    module._write_plan(study, out, {name: study.needs(job) for name, job in study.jobs.items()})
     command = module.snakemake_command(study, out, module._engine(out, None, name, ()))
     command += ["--dry-run", "--printshellcmds"]
     run = subprocess.run(
@@ -83,17 +83,18 @@ def test_a_cluster_that_is_not_there_is_told_before_anything_is_made(profile, tm
 
 
 def test_jobs_elsewhere_are_not_as_many_as_this_machine_has_cores():
-    here = str(module.usable_cpus())
-    assert module._engine(OUT, None, None, ()) == ["--cores", here]
-    assert module._engine(OUT, 3, None, ("--quiet",)) == ["--cores", "3", "--quiet"]
-    assert module._engine(OUT, None, None, ("--executor=slurm", "-j", "9")) == ["--executor=slurm", "-j", "9"]
-    assert module._engine(OUT, None, None, ("--profile", "mine")) == ["--profile", "mine"]
+    here = module.usable_cpus()
+    assert module._engine(OUT, None, None, ()) == (["--cores", str(here + module.AHEAD)], here)
+    assert module._engine(OUT, 3, None, ("--quiet",)) == (["--cores", str(3 + module.AHEAD), "--quiet"], 3)
+    assert module._engine(OUT, None, None, ("--executor=slurm", "-j", "9")) == (["--executor=slurm", "-j", "9"], None)
+    assert module._engine(OUT, 4, None, ("--profile", "mine")) == (["--profile", "mine", "--cores", "4"], None)
 
 
 def test_the_plan_of_a_gpu_study_fills_this_machine_s_gpus_only(profile, tmp_path):
     study = module.replace(read_study(profile), gpus=2)
-    assert "--resources=gpu=2" in module.snakemake_command(study, tmp_path, ("--cores", "4"))
-    assert "--resources=gpu=2" not in module.snakemake_command(study, tmp_path, ("--profile", "mine"))
+    here, away = module.Engine(("--cores", "4"), 2), module.Engine(("--profile", "mine"), None)
+    assert "--resources=gpu=2" in module.snakemake_command(study, tmp_path, here)
+    assert "--resources=gpu=2" not in module.snakemake_command(study, tmp_path, away)
 
 
 def test_the_page_names_commands_and_profiles_that_there_are():

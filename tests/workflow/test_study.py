@@ -149,7 +149,7 @@ def test_an_edited_plot_trains_nothing_and_edited_code_only_what_uses_it(study, 
     assert plan()["20_depth"] == "run: changed: analysis/tables.py"
 
 
-def test_a_failed_notebook_stops_only_what_follows_from_it(study, tmp_path, write_notebook):
+def test_what_follows_from_a_sweep_goes_on_without_a_run_that_failed(study, tmp_path, write_notebook):
     out = tmp_path / "out"
     train = {"parameters": 'seed = 0\nout_dir = "o"'}
     write_notebook("50_train", TRAIN, "if seed == 1: raise ValueError('a bad seed')", WRITE, **train)
@@ -157,8 +157,9 @@ def test_a_failed_notebook_stops_only_what_follows_from_it(study, tmp_path, writ
     assert run.returncode == 1
     assert "failed   50_train/s1: 50_train.ipynb, cell 4" in run.stderr
     assert f"ValueError: a bad seed; the executed notebook and its log are in {out}/50_train/s1" in run.stderr
-    assert "not run  60_compare, which follows from a failed one" in run.stderr
-    assert _states(out) == {"20_depth": "done", "50_train/s0": "done", "50_train/s1": "failed", "60_compare": "not run"}
+    assert "done     60_compare, without 50_train/s1" in run.stderr
+    assert _states(out) == {"20_depth": "done", "50_train/s0": "done", "50_train/s1": "failed", "60_compare": "done"}
+    assert _tables(out)["60_compare/tables/c.csv"] == "runs\n0,1\n"
     assert "a bad seed" in (out / "50_train" / "s1" / "notebook.ipynb").read_text()
     assert "a bad seed" in (out / "50_train" / "s1" / "log.txt").read_text()
     assert not (out / "50_train" / "s1" / "result.json").exists()
@@ -166,7 +167,48 @@ def test_a_failed_notebook_stops_only_what_follows_from_it(study, tmp_path, writ
 
     again = run_resattn("study", *study)
     ran = {line.split()[1] for line in again.stderr.splitlines() if re.match(r"\d", line)}
-    assert (again.returncode, ran) == (1, {"50_train/s1"})
+    assert (again.returncode, ran) == (1, {"50_train/s1", "60_compare"})
+    write_notebook("50_train", TRAIN, WRITE, **train)
+    assert run_resattn("study", *study).returncode == 0
+    assert _tables(out) == WHOLE
+
+
+def test_a_failed_notebook_stops_what_follows_from_it_alone(study, tmp_path, write_notebook):
+    write_notebook("50_train", "raise ValueError('all bad')", parameters='seed = 0\nout_dir = "o"')
+    run = run_resattn("study", *study)
+    assert run.returncode == 1
+    assert "not run  60_compare, which follows from a failed one" in run.stderr
+    states = {"20_depth": "done", "50_train/s0": "failed", "50_train/s1": "failed", "60_compare": "not run"}
+    assert _states(tmp_path / "out") == states
+
+
+def test_jobs_begun_ahead_wait_for_a_place(study, tmp_path, write_notebook):
+    at_work = (
+        "import pathlib, time\nfolder = pathlib.Path(out_dir)\nmark = folder.parent / f'{seed}.at-work'\nmark.touch()"
+    )
+    count = "time.sleep(0.5)\n(folder / 'tables' / 'n.csv').write_text(str(len(list(folder.parent.glob('*.at-work')))))"
+    write_notebook("50_train", at_work, count, "mark.unlink()", parameters='seed = 0\nout_dir = "o"')
+    study[0].write_text(SLOW_PROFILE.replace("[0, 1]", "[0, 1, 2, 3, 4, 5]"))
+    run = run_resattn("study", *study, "--cores", 2)
+    assert run.returncode == 0, run.stderr
+    assert {int(file.read_text()) for file in (tmp_path / "out").glob("50_train/*/tables/n.csv")} <= {1, 2}
+
+
+def test_a_place_is_free_again_whatever_becomes_of_its_holder(tmp_path):
+    hold = "from analysis.processes import place; import time\nwith place(): print('in', flush=True); time.sleep({})"
+    environment = {**os.environ, "RESATTN_PLACES": f"1:{tmp_path / 'places'}"}
+
+    def begin(seconds: float) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", hold.format(seconds)]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+    first = begin(1000)
+    assert first.stdout.readline() == "in\n"
+    second = begin(0)
+    time.sleep(1)
+    assert second.poll() is None
+    first.kill()
+    assert second.communicate(timeout=20)[0] == "in\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
