@@ -741,9 +741,13 @@ def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame)
     firsts = ["" if len(references) == 1 else f"{display_name(name)}\n" for name in differences["reference"]]
     words = [f"{first}less {_compared(about)}" for first, about in zip(firsts, differences.itertuples(), strict=True)]
     ax.set_yticks(range(len(differences)), words)
-    ax.set_ylim(len(differences) - 0.5, -0.5)
+    ax.set_ylim(max(len(differences), 1) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
-    reach = 1.15 * max(pairs["difference"].abs().max(), differences[["low", "high"]].abs().max().max(), 0.1)
+    if differences.empty:
+        alt.append("No two networks were trained with one seed.")
+        ax.text(0.5, 0.5, alt[-1], transform=ax.transAxes, ha="center", va="center")
+    # 0.1 comes first: what is compared with NaN later does not go before it.
+    reach = 1.15 * max(0.1, pairs["difference"].abs().max(), differences[["low", "high"]].abs().max().max())
     ax.set_xlim(-reach, reach)
     ax.set_xlabel(f"difference of test errors (points of %): left of 0, {reference} errs less")
     ax.grid(axis="x")
@@ -786,8 +790,8 @@ def network_legend(fig: Figure, networks: Sequence[str], title: str) -> None:
 @styled
 def layout_scatter(ax: Axes, found: pd.DataFrame, printed: Mapping[str, str]) -> str:
     """Each layout as a point: its count of the first network against that of the last, where the print is a cross."""
-    first, *_, last = printed
-    millions = found[[first, last]] / 1e6
+    first, *_, last = [next(iter(printed)), *printed]  # one network is held against itself
+    millions = found[list(printed)] / 1e6
     matched = found["n_matches"].to_numpy()
     levels = sorted(set(matched.tolist()))
     for n, colour in zip(levels, ("#8A8A8A", "#0072B2", "#D55E00", "#009E73"), strict=False):

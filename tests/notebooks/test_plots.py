@@ -196,6 +196,26 @@ def test_the_sessions_own_style_is_left_alone() -> None:
     assert dict(matplotlib.rcParams) == before
 
 
+def test_a_comparison_without_a_pair_says_so() -> None:
+    # As where each seed of a study came to an end with one network only.
+    pairs = frames.pair_frame(
+        LAST[(LAST["network"] == "cifar-attention56") == (LAST["seed"] == 0)], "cifar-attention56"
+    )
+    assert pairs.empty
+    _, axes = plots.figure(1.0)
+    said = plots.paired_differences(axes[0, 0], pairs, frames.difference_frame(pairs))
+    assert said.endswith("No two networks were trained with one seed.")
+    assert [text.get_text() for text in axes[0, 0].texts] == ["No two networks were trained with one seed."]
+
+
+def test_one_printed_number_is_enough_for_a_scatter() -> None:
+    found = pd.DataFrame({"cifar-attention92": [1_500_000, 1_900_000], "n_matches": [0, 1]})
+    _, axes = plots.figure(2.0)
+    said = plots.layout_scatter(axes[0, 0], found, {"cifar-attention92": "1.9"})
+    assert said.startswith("2 layouts of the CIFAR networks by their parameters. 1 of them meet 1 of the 1 printed")
+    assert axes[0, 0].collections[1].get_offsets().tolist() == [[1.9, 1.9]]
+
+
 def test_labels_are_moved_apart_and_no_further() -> None:
     assert plots._apart([1.0, 5.0], 1.0) == [1.0, 5.0]
     a, b, c = plots._apart([1.0, 1.1, 9.0], 1.0)
