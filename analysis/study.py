@@ -272,14 +272,20 @@ def _run_jobs(study: Study, out: Path, engine: Engine, lock: int, progress: Prog
     that is no number, does not withhold the others. The next study makes it again, with those that were lost.
     """
     remove(out / SNAKEMAKE_LOG)
-    code, follows = 0, {name: study.needs(job) for name, job in study.jobs.items()}
-    while follows:
-        _write_plan(study, out, follows)
+    code, follows = 0, _all_jobs(study)
+    while True:
         ended = _snakemake(study, out, engine, lock, progress)
         code = code or ended
         _record_silent_failures(out, follows)
         follows = _possible(study, _states(study, out))
-    return code
+        if not follows:
+            return code
+        _write_plan(study, out, follows)
+
+
+def _all_jobs(study: Study) -> dict[str, list[str]]:
+    """Each job and those that it follows from."""
+    return {name: study.needs(job) for name, job in study.jobs.items()}
 
 
 def _possible(study: Study, states: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -294,7 +300,7 @@ def _possible(study: Study, states: Mapping[str, Mapping[str, Any]]) -> dict[str
 
 
 def _prepare(study: Study, out: Path, stale: Mapping[str, str]) -> None:
-    """Leave in the results folder the results that stand."""
+    """Leave in the results folder the results that stand, and the plan."""
     _set_aside(study, out)
     for name in stale:  # what stands in these folders from here on is of this study
         try:
@@ -306,6 +312,7 @@ def _prepare(study: Study, out: Path, stale: Mapping[str, str]) -> None:
     _date_back(study, out)
     if not (out / SNAKEMAKE_RECORDS).is_dir():
         remove(out / SNAKEMAKE_RECORDS)
+    _write_plan(study, out, _all_jobs(study))
 
 
 def _date_back(study: Study, out: Path) -> None:

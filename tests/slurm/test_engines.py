@@ -35,7 +35,7 @@ def test_snakemake_takes_the_profile_and_plans_the_jobs(name, profile, tmp_path)
     pytest.importorskip(f"snakemake_executor_plugin_{name}")
     out, study = tmp_path / "out", read_study(profile)
     out.mkdir()
-    module._write_plan(study, out, {name: study.needs(job) for name, job in study.jobs.items()})
+    module._write_plan(study, out, module._all_jobs(study))
     command = module.snakemake_command(study, out, module._engine(out, None, name, ()))
     command += ["--dry-run", "--printshellcmds"]
     run = subprocess.run(
