@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from workflow.conftest import resattn, run_resattn, wait_for, write_notebook
+from workflow.conftest import COMPARE_RUNS, WRITE_RUN, resattn, run_resattn, tables, wait_for, write_notebook
 
 from .cluster import told
 
@@ -21,12 +21,6 @@ with (folder / "steps").open("a") as steps:
 with (folder / "ids").open("a") as ids:
     ids.write(os.environ.get("SLURM_JOB_ID", "none") + " ")
 while not pathlib.Path(out_dir, "..", "go").exists(): time.sleep(0.1)
-"""
-WRITE = "(folder / 'tables' / 'r.csv').write_text(f'seed,threads\\n{seed},{os.environ[\"OMP_NUM_THREADS\"]}\\n')"
-COMPARE = """\
-import pathlib
-runs = sorted(file.read_text().split()[1] for file in pathlib.Path(runs_dir).glob("*/tables/r.csv"))
-pathlib.Path(out_dir, "tables", "c.csv").write_text("runs\\n" + " ".join(runs) + "\\n")
 """
 PROFILE = """\
 notebooks_dir: notebooks
@@ -48,14 +42,10 @@ HERE = shlex.split(
 @pytest.fixture
 def study(tmp_path: Path, write_notebook):
     """The words that run a study of two jobs and a third that follows, on the cluster."""
-    write_notebook("50_train", TRAIN, WRITE, parameters='seed = 0\nout_dir = "o"')
-    write_notebook("60_compare", COMPARE, parameters='runs_dir = ""\nout_dir = "o"')
+    write_notebook("50_train", TRAIN, WRITE_RUN, parameters='seed = 0\nout_dir = "o"')
+    write_notebook("60_compare", COMPARE_RUNS, parameters='runs_dir = ""\nout_dir = "o"')
     (tmp_path / "p.yaml").write_text(PROFILE)
     return ("study", tmp_path / "p.yaml", "--out", tmp_path / "out", "--on", "slurm", "--", *HERE)
-
-
-def _tables(out: Path) -> dict[str, str]:
-    return {str(file.relative_to(out)): file.read_text() for file in sorted(out.glob("[0-9]*/**/*.csv"))}
 
 
 WHOLE = {
@@ -91,7 +81,7 @@ def test_a_cancelled_job_is_tried_again_and_the_study_ends_right(slurm, study, t
     log = (out / "snakemake.log").read_text()
     assert process.returncode == 0, stderr + log
     assert "Trying to restart job" in log
-    assert _tables(out) == WHOLE
+    assert tables(out) == WHOLE
     assert len(set(_ids(out, 0))) == 2
     assert (out / "50_train" / "s0" / "steps").read_text() == "xx"  # what the first try had was still there
     assert (out / "50_train" / "s1" / "steps").read_text() == "x"
@@ -113,13 +103,13 @@ def test_a_study_that_ends_takes_its_jobs_from_the_queue(slurm, study, tmp_path,
     (out / "50_train" / "go").touch()
     second = run_resattn(*study, **slurm)
     assert second.returncode == 0, second.stderr + (out / "snakemake.log").read_text()
-    assert _tables(out) == WHOLE
+    assert tables(out) == WHOLE
 
 
 def test_a_training_job_asks_the_cluster_for_a_gpu(slurm, study, tmp_path, write_notebook):
     out = tmp_path / "out"
     cell = 'model = "cifar-resnet8-basic"\nepochs = 1\nimages = 0\nbatch_size = 10\nseed = 0\nout_dir = "o"'
-    write_notebook("50_train", TRAIN, WRITE, parameters=cell)
+    write_notebook("50_train", TRAIN, WRITE_RUN, parameters=cell)
     study[1].write_text("device: cuda\n" + PROFILE.replace("folder:", "budget: {epochs: 1}\n    folder:"))
     process = resattn(*study, **slurm)
     try:
@@ -133,4 +123,4 @@ def test_a_training_job_asks_the_cluster_for_a_gpu(slurm, study, tmp_path, write
     finally:
         process.kill()
     assert process.returncode == 0, stderr + (out / "snakemake.log").read_text()
-    assert _tables(out) == WHOLE
+    assert tables(out) == WHOLE

@@ -11,6 +11,13 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# A study of runs and of what compares them: cells for its notebooks.
+WRITE_RUN = "(folder / 'tables' / 'r.csv').write_text(f'seed,threads\\n{seed},{os.environ[\"OMP_NUM_THREADS\"]}\\n')"
+COMPARE_RUNS = """\
+import pathlib
+runs = sorted(file.read_text().split()[1] for file in pathlib.Path(runs_dir).glob("*/tables/r.csv"))
+pathlib.Path(out_dir, "tables", "c.csv").write_text("runs\\n" + " ".join(runs) + "\\n")
+"""
 WRITE_TABLE = "open(f'{out_dir}/tables/t.csv', 'w').write('value\\n1\\n')"
 
 # The report is made from real tables and tested elsewhere. Here a study only has to ask for it.
@@ -41,6 +48,11 @@ def run_resattn(*words: object, checkout: Path = ROOT, **environment: str) -> su
     process = resattn(*words, checkout=checkout, **environment)
     stdout, stderr = process.communicate(timeout=110)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def tables(out: Path) -> dict[str, str]:
+    """Path -> text of every table of a study."""
+    return {str(file.relative_to(out)): file.read_text() for file in sorted(out.glob("[0-9]*/**/*.csv"))}
 
 
 def wait_for(condition: Callable[[], object], limit_s: float = 60.0) -> None:

@@ -18,7 +18,17 @@ from analysis import study as module
 from analysis.profiles import read_study
 from analysis.study import stale_jobs
 
-from .conftest import COMMAND, ROOT, processes_below, resattn, run_resattn, wait_for
+from .conftest import (
+    COMMAND,
+    COMPARE_RUNS,
+    ROOT,
+    WRITE_RUN,
+    processes_below,
+    resattn,
+    run_resattn,
+    tables,
+    wait_for,
+)  # fmt: skip
 
 DEPTH = "import pathlib, analysis.tables\npathlib.Path(out_dir, 'tables', 'd.csv').write_text(f'depth\\n{depth}\\n')"
 TRAIN = """\
@@ -30,12 +40,6 @@ with (folder / "steps").open("a") as steps:
     steps.write("x")
 """
 SLOW = "import time\nwhile not pathlib.Path(out_dir, '..', 'go').exists(): time.sleep(0.05)"
-WRITE = "(folder / 'tables' / 'r.csv').write_text(f'seed,threads\\n{seed},{os.environ[\"OMP_NUM_THREADS\"]}\\n')"
-COMPARE = """\
-import pathlib
-runs = sorted(file.read_text().split()[1] for file in pathlib.Path(runs_dir).glob("*/tables/r.csv"))
-pathlib.Path(out_dir, "tables", "c.csv").write_text("runs\\n" + " ".join(runs) + "\\n")
-"""
 PROFILE = """\
 notebooks_dir: notebooks
 notebooks:
@@ -53,14 +57,10 @@ notebooks:
 def study(tmp_path, write_notebook):
     """Write the notebooks and profile of a study of four jobs; gives its profile and results folder as options."""
     write_notebook("20_depth", DEPTH)
-    write_notebook("50_train", TRAIN, WRITE, parameters='seed = 0\nout_dir = "o"')
-    write_notebook("60_compare", COMPARE, parameters='runs_dir = ""\nout_dir = "o"')
+    write_notebook("50_train", TRAIN, WRITE_RUN, parameters='seed = 0\nout_dir = "o"')
+    write_notebook("60_compare", COMPARE_RUNS, parameters='runs_dir = ""\nout_dir = "o"')
     (tmp_path / "p.yaml").write_text(PROFILE)
     return (tmp_path / "p.yaml", "--out", tmp_path / "out")
-
-
-def _tables(out: Path) -> dict[str, str]:
-    return {str(file.relative_to(out)): file.read_text() for file in sorted(out.glob("[0-9]*/**/*.csv"))}
 
 
 def _states(out: Path) -> dict[str, str]:
@@ -74,7 +74,7 @@ SLOW_PROFILE = PROFILE.replace("  20_depth:\n    parameters: {depth: 92}\n", "")
 @pytest.fixture
 def slow_study(study, tmp_path, write_notebook):
     """A study that was started, and whose two slow jobs are at work; its options, and its process."""
-    write_notebook("50_train", TRAIN, SLOW, WRITE, parameters='seed = 0\nout_dir = "o"')
+    write_notebook("50_train", TRAIN, SLOW, WRITE_RUN, parameters='seed = 0\nout_dir = "o"')
     study[0].write_text(SLOW_PROFILE)
     process = resattn("study", *study, "--cores", 2)
     runs = [tmp_path / "out" / "50_train" / run / "steps" for run in ("s0", "s1")]
@@ -101,7 +101,7 @@ def test_a_study_runs_once_and_again_only_what_has_changed(study, tmp_path):
     assert first.stdout == f"{out}/report/index.html\n"
     assert sorted(line.split()[1] for line in first.stderr.splitlines()) == list(_states(out))
     assert set(_states(out).values()) == {"done"}
-    assert _tables(out) == WHOLE
+    assert tables(out) == WHOLE
 
     log = (out / "snakemake.log").stat().st_mtime_ns
     for file in (tmp_path / "notebooks").iterdir():  # as after a fresh clone, or with a clock that jumped
@@ -119,8 +119,8 @@ def test_a_study_runs_once_and_again_only_what_has_changed(study, tmp_path):
     assert ran == {"20_depth", "50_train/s2", "60_compare"}
     assert "50_train/s0 is not in this profile: moved to" in third.stderr
     assert (out / ".superseded" / "50_train" / "s0" / "result.json").exists()
-    assert _tables(out)["60_compare/tables/c.csv"] == "runs\n1,1 2,1\n"
-    assert _tables(out)["20_depth/tables/d.csv"] == "depth\n93\n"
+    assert tables(out)["60_compare/tables/c.csv"] == "runs\n1,1 2,1\n"
+    assert tables(out)["20_depth/tables/d.csv"] == "depth\n93\n"
 
 
 def test_an_edited_plot_trains_nothing_and_edited_code_only_what_uses_it(study, tmp_path):
@@ -152,14 +152,14 @@ def test_an_edited_plot_trains_nothing_and_edited_code_only_what_uses_it(study, 
 def test_what_follows_from_a_sweep_goes_on_without_a_run_that_failed(study, tmp_path, write_notebook):
     out = tmp_path / "out"
     train = {"parameters": 'seed = 0\nout_dir = "o"'}
-    write_notebook("50_train", TRAIN, "if seed == 1: raise ValueError('a bad seed')", WRITE, **train)
+    write_notebook("50_train", TRAIN, "if seed == 1: raise ValueError('a bad seed')", WRITE_RUN, **train)
     run = run_resattn("study", *study)
     assert run.returncode == 1
     assert "failed   50_train/s1: 50_train.ipynb, cell 4" in run.stderr
     assert f"ValueError: a bad seed; the executed notebook and its log are in {out}/50_train/s1" in run.stderr
     assert "done     60_compare, without 50_train/s1" in run.stderr
     assert _states(out) == {"20_depth": "done", "50_train/s0": "done", "50_train/s1": "failed", "60_compare": "done"}
-    assert _tables(out)["60_compare/tables/c.csv"] == "runs\n0,1\n"
+    assert tables(out)["60_compare/tables/c.csv"] == "runs\n0,1\n"
     assert "a bad seed" in (out / "50_train" / "s1" / "notebook.ipynb").read_text()
     assert "a bad seed" in (out / "50_train" / "s1" / "log.txt").read_text()
     assert not (out / "50_train" / "s1" / "result.json").exists()
@@ -168,9 +168,9 @@ def test_what_follows_from_a_sweep_goes_on_without_a_run_that_failed(study, tmp_
     again = run_resattn("study", *study)
     ran = {line.split()[1] for line in again.stderr.splitlines() if re.match(r"\d", line)}
     assert (again.returncode, ran) == (1, {"50_train/s1", "60_compare"})
-    write_notebook("50_train", TRAIN, WRITE, **train)
+    write_notebook("50_train", TRAIN, WRITE_RUN, **train)
     assert run_resattn("study", *study).returncode == 0
-    assert _tables(out) == WHOLE
+    assert tables(out) == WHOLE
 
 
 def test_a_failed_notebook_stops_what_follows_from_it_alone(study, tmp_path, write_notebook):
@@ -228,7 +228,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(slow_study, tmp_path, num
     (out / "50_train" / "go").touch()
     second = run_resattn("study", *study)  # at once, while the orphans of the first may still wind down
     assert second.returncode == 0, second.stderr
-    assert _tables(out) == SLOW_WHOLE
+    assert tables(out) == SLOW_WHOLE
     assert (out / "50_train" / "s0" / "steps").read_text() == "xx"  # what it had before was still there
 
 
@@ -243,7 +243,7 @@ def test_jobs_of_a_study_begun_in_the_background_do_not_outlive_it_either(reques
     (out / "50_train" / "go").touch()
     second = run_resattn("study", *study)
     assert second.returncode == 0, second.stderr
-    assert _tables(out) == SLOW_WHOLE
+    assert tables(out) == SLOW_WHOLE
     assert (out / "50_train" / "s0" / "steps").read_text() == "xx"
 
 
@@ -261,7 +261,7 @@ def test_a_killed_process_costs_its_job_and_the_next_study_makes_it(slow_study, 
         assert "This run failed" in (out / name / "notebook.ipynb").read_text()
     second = run_resattn("study", *study)
     assert second.returncode == 0, second.stderr
-    assert _tables(out) == SLOW_WHOLE
+    assert tables(out) == SLOW_WHOLE
 
 
 def test_damage_between_two_studies_is_found_and_mended(study, tmp_path):
@@ -280,7 +280,7 @@ def test_damage_between_two_studies_is_found_and_mended(study, tmp_path):
             file.write_bytes(b"\x00garbage")
     again = run_resattn("study", *study)
     assert again.returncode == 0, again.stderr
-    assert _tables(out) == WHOLE
+    assert tables(out) == WHOLE
 
 
 def test_the_plan_is_shown_in_time_and_nothing_is_touched(study, tmp_path, write_notebook):
