@@ -710,7 +710,7 @@ def error_against(ax: Axes, runs: pd.DataFrame, id: str) -> str:
         ax.set_ylabel(axis_label("test_error_pct"))
     errors = runs.groupby("network", sort=False)["test_error_pct"].mean()
     said = "; ".join(f"{display_name(n)}: {errors[n]:.1f} % at {sizes[n]:.3g}" for n in errors.index)
-    return f"Test error against {label.lower()}, every run and the mean of each network. {said}."
+    return f"Test error against {label[:1].lower() + label[1:]}, every run and the mean of each network. {said}."
 
 
 @styled

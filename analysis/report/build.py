@@ -224,7 +224,7 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str]) -> 
         whole=not unwell, unwell=unwell, n_done=sum(job.state == DONE for job in study.jobs),
         notions=facts.depth_words(depth) if depth else (),
         peer_words=_peer_words(depth) if depth else "",
-        pays=_pays(trained, compared.facts or ()) if trained else "",
+        pays=pays(trained, compared.facts or ()) if trained else "",
         images_words=_images_words(trained.images) if trained else "",
         record_elapsed=study.record.get("elapsed_s"),
         default_subject=facts.SUBJECT,
@@ -272,7 +272,7 @@ def _peer_words(depth: facts.Depth) -> str:
     return f"{display_name(depth.subject)} is as deep as {display_name(facts.PEER)} to {listed(shares)}."
 
 
-def _pays(trained: facts.Training, tested: Sequence[facts.Difference]) -> str:
+def pays(trained: facts.Training, tested: Sequence[facts.Difference]) -> str:
     """What the runs allow to say about which network is better; with few seeds, nothing."""
     if len(trained.results) < 2:
         return "One network alone allows no comparison."
@@ -282,7 +282,10 @@ def _pays(trained: facts.Training, tested: Sequence[facts.Difference]) -> str:
         return f"With fewer than {facts.LEAST_SEEDS} seeds no order of the networks is claimed, whatever the means are."
     if not tested:
         return "The paired differences were not tested, so no order of the networks is claimed."
-    return " ".join(map(_difference_words, tested))
+    said = [_difference_words(row) for row in tested]
+    if len(tested) > 1 and any(row.is_shown for row in tested):
+        said.append(f"Each p is that of one of {len(tested)} comparisons alone.")
+    return " ".join(said)
 
 
 def _difference_words(tested: facts.Difference) -> str:
