@@ -1,7 +1,7 @@
 """The part of the docs that is made from the code: `python -m analysis.docs docs` writes it, a test compares it.
 
-The reference of the command line comes from its parser, that of the tables from the vocabulary, and every drawing from
-a captured network; so none of them can say what was true once.
+The reference of the command line comes from its parser, that of the tables from the vocabulary, every drawing from a
+captured network, and the page of results from the tables in the repository; so none can say what was true once.
 """
 
 from __future__ import annotations
@@ -14,15 +14,22 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from analysis import depth
+import pandas as pd
+
+from analysis import depth, experiments, frames
 from analysis.cli import parser
 from analysis.explore import path_lengths
-from analysis.frames import RUN_QUANTITIES, layer_frame
+from analysis.frames import RUN_COLUMNS, RUN_QUANTITIES, layer_frame
 from analysis.measures import cached_audit, captured
+from analysis.names import display_name, listed, part_name
 from analysis.ops import layer_flags
-from analysis.provenance import provenance
+from analysis.provenance import ROOT, provenance
 from analysis.quantities import QUANTITIES, Quantity
+from analysis.report import facts
+from analysis.report.build import pays
+from analysis.report.reading import read_study
 from analysis.sketches import alone, network_sketch, notion_sketch, path_sketch
+from analysis.stats import mean_interval
 from analysis.tables import write_atomic
 from resattn.catalog import named
 from resattn.spec import MASK_FIELDS, NetworkSpec
@@ -41,6 +48,7 @@ def pages() -> dict[str, str]:
     return {
         "reference/command-line.md": command_line(),
         "reference/tables.md": tables(),
+        "reference/result.md": result(),
         **{f"drawings/{name}.svg": alone(svg) for name, svg in drawings().items()},
     }
 
@@ -112,8 +120,8 @@ def tables() -> str:
     """Quantities, fields of a spec, and what stands beside every table."""
     text = [MADE, "# Tables and words\n\n"]
     text.append(
-        "Every table is tidy CSV: keys first, then `value` and `unit`. Beside `NAME.csv` stands `NAME.csv.json`, which "
-        "says where it came from.\n\n## Quantities of a network\n\n"
+        "Every table is tidy CSV: keys first, then `value` and `unit`. Beside `NAME.csv` stands "
+        "`NAME.provenance.json`, which says where it came from.\n\n## Quantities of a network\n\n"
     )
     text += [_quantities(QUANTITIES), "## Quantities of a training run\n\n", _quantities(RUN_QUANTITIES)]
     text += [
@@ -155,6 +163,80 @@ def _type(value: Mapping[str, Any]) -> str:
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines) + "\n"
+
+
+# -- the result in the repository
+
+REFERENCE = ROOT / "results" / "reference"
+
+
+def result(folder: Path = REFERENCE) -> str:
+    """What the runs in the repository came to: errors, differences between networks, and where the masks look."""
+    study = read_study(folder)
+    runs = study.table("60_compare", "runs", RUN_COLUMNS)
+    beside = study.table("60_compare", "published", {"network": str, "difference": str})
+    tested, masks = facts.differences(study), facts.masks(study)
+    subject = display_name(tested[0].reference)
+    text = [MADE, "# Does the mask pay for its depth?\n\n"]
+    text += [
+        f"{frames.budget(runs)}. {pays(facts.training(study), tested)} {experiments.cost_words(runs)}\n\n",
+        "This is no repetition of the paper, whose recipe no run here has:\n\n",
+        *(f"- {display_name(str(row.network))}: {row.difference}.\n" for row in beside.itertuples()),
+        "\n",
+        _errors(runs),
+        f"The error of {subject} less that of each other network, in points, in pairs of one seed; below zero "
+        f"{subject} errs less. The p-value is that of the exact sign-flip test.\n\n",
+        _differences(tested),
+    ]
+    text += [
+        "## Where the masks look\n\n",
+        "Area under the ROC curve of a map against the true foreground: 1 is high on the object alone, 0.5 says "
+        f"nothing of it, 0 is high off it alone. On {listed(masks.datasets)}, the mean of {masks.n_seeds} seeds; of "
+        "the trunk and of the module's output, the mean magnitude over channels.\n\n",
+        _mask_scores(masks),
+        "Every run, figure and verdict is in [the report](../../results/reference/report/index.html), which is made "
+        "from the tables beside it:\n\n```sh\nresattn report results/reference\n```\n",
+    ]
+    return "".join(text)
+
+
+def _errors(runs: pd.DataFrame) -> str:
+    rows = []
+    for network, part in runs.groupby("network", sort=False):
+        first, error = part.iloc[0], part["test_error_pct"]
+        found = mean_interval(error.tolist())
+        sizes = [f"{first[size]:,}" for size in ("trunk_depth", "longest_path", "params", "macs")]
+        told = [f"{found.mean:.2f}", _between(found.low, found.high), f"{error.min():.2f} to {error.max():.2f}"]
+        rows.append((display_name(str(network)), *sizes, *told))
+    header = ("network", "trunk depth", "longest path", "parameters", "multiply-adds", "test error (%)",
+              "95 % interval (BCa)", "range")  # fmt: skip
+    return _table(header, rows)
+
+
+def _differences(tested: Sequence[facts.Difference]) -> str:
+    rows = [
+        (
+            display_name(row.network),
+            f"{row.mean:+.2f}",
+            _between(row.low, row.high),
+            f"{row.p_value:.2g}" if row.p_value is not None else "none",
+        )
+        for row in tested
+    ]
+    return _table(("less", "mean", "95 % interval (BCa)", "p"), rows)
+
+
+def _mask_scores(masks: facts.Masks) -> str:
+    rows = [
+        (display_name(score.network), score.map, score.state, *(f"{score.by_stage[s]:.2f}" for s in masks.stages))
+        for score in masks.scores
+        if score.state == "after" or score.map == "mask"
+    ]
+    return _table(("network", "map", "training", *map(part_name, masks.stages)), rows)
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "none" if low is None or high is None else f"{low:.2f} to {high:.2f}"
 
 
 # -- the drawings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -156,11 +157,12 @@ def test_there_are_commands_to_run() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the model that the docs write."""
+    """A folder with the model that the docs write, and the result that is kept."""
     text = (ROOT / MODELS).read_text(encoding="utf-8")
     code = re.search(r"```python\n# mymodels\.py\n(.*?)```", text, re.DOTALL)
     assert code
     (tmp_path / "mymodels.py").write_text(code[1])
+    shutil.copytree(ROOT / "results" / "reference", tmp_path / "results" / "reference")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path

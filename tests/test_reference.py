@@ -1,0 +1,96 @@
+"""The result kept in the repository: whole, made of numbers and no photo, and its report that of its tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+from analysis import experiments, frames
+from analysis.claims.claims import Claim, load
+from analysis.claims.measured import measure
+from analysis.claims.trained import judge_study
+from analysis.claims.verdicts import verdict_table
+from analysis.claims.vocabulary import TRAINING_RESULTS
+from analysis.provenance import ROOT
+from analysis.report import build_report
+from analysis.report.reading import DONE, Job, read_study
+from analysis.tables import read_table
+from resattn.training.loop import read_runs
+
+FOLDER = ROOT / "results" / "reference"
+JOBS = read_study(FOLDER).jobs
+NETWORKS = {"cifar-attention56", "cifar-resnet56", "cifar-resnet74", "cifar-resnet56[width=19]"}
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_a_job_is_done_and_its_files_are_as_it_left_them(job: Job) -> None:
+    assert job.state == DONE, job.message
+
+
+def test_each_network_was_trained_with_the_same_six_seeds() -> None:
+    runs = frames.run_frame(FOLDER / "50_train")
+    assert set(runs["network"]) == NETWORKS
+    assert {tuple(sorted(part["seed"])) for _, part in runs.groupby("network")} == {(0, 1, 2, 3, 4, 5)}
+    assert set(runs["dataset"]) == {"CIFAR-10 (JPEG q75 copy)"}
+    kept = read_table(FOLDER / "60_compare" / "tables" / "runs.csv", {"network": str, "seed": int})
+    keys = ["network", "seed"]
+    errors = [table.set_index(keys)["test_error_pct"].sort_index() for table in (runs, kept)]
+    assert errors[0].to_dict() == pytest.approx(errors[1].to_dict())
+
+
+def test_differences_are_those_of_the_runs() -> None:
+    pairs = frames.pair_frame(frames.run_frame(FOLDER / "50_train"), "cifar-attention56")
+    found = frames.difference_frame(pairs).set_index("network")
+    kept = read_table(FOLDER / "60_compare" / "tables" / "differences.csv", {"network": str}).set_index("network")
+    assert set(kept.index) == NETWORKS - {"cifar-attention56"}
+    for column in ("n", "mean", "low", "high", "p_value"):
+        assert found[column].to_dict() == pytest.approx(kept[column].to_dict())
+
+
+def _references(claim: Claim) -> list[str]:
+    return [reference for formula in claim.formulas.values() for reference in formula.references]
+
+
+def test_verdicts_are_those_of_the_tables() -> None:
+    folders = {"runs_dir": FOLDER / "50_train", "masks_dir": FOLDER / "70_masks", "responses_dir": ""}
+    measured = experiments.measured_in(*map(str, folders.values()))
+    asked = [claim for claim in load() if {ref.rpartition(":")[2] for ref in _references(claim)} & TRAINING_RESULTS]
+    assert asked
+    found = verdict_table(judge_study(asked, measure, measured)).set_index("id")["verdict"]
+    kept = read_table(FOLDER / "80_claims" / "tables" / "claims.csv", {"id": str}).set_index("id")["verdict"]
+    assert found.to_dict() == kept[found.index].to_dict()
+
+
+def test_the_report_is_that_of_the_tables(tmp_path: Path) -> None:
+    copy = tmp_path / "reference"
+    shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("report", "*.pt"))
+    made, kept = (
+        BeautifulSoup(page.read_bytes(), "html.parser").get_text(" ", strip=True)
+        for page in (build_report(copy), FOLDER / "report" / "index.html")
+    )
+    assert made == kept, "make it anew: resattn report results/reference"
+
+
+def test_no_photo_is_kept() -> None:
+    trained = {place.name for place, _ in read_runs(FOLDER / "50_train")}
+    assert trained
+    pages = [job.notebook for job in JOBS if job.step in ("50_train", "60_compare") and job.notebook]
+    for page in pages:
+        outputs = [o for cell in json.loads(page.read_bytes())["cells"] for o in cell.get("outputs", ())]
+        assert not any(kind.startswith("image/") for o in outputs for kind in o.get("data", {})), page
+        assert not any("<image" in str(o.get("data", {}).get("text/html", "")) for o in outputs), page
+    assert not [file for file in FOLDER.rglob("*") if file.suffix in (".png", ".jpg", ".jpeg", ".bin")]
+    masks = json.loads((FOLDER / "70_masks" / "result.json").read_bytes())["parameters"]["runs_dir"]
+    assert masks.endswith("65_train_digits")
+
+
+def test_nothing_says_where_it_was_made() -> None:
+    for file in FOLDER.rglob("*"):
+        if file.is_file() and file.suffix != ".pt" and not file.name.startswith(".") and file.name != "snakemake.log":
+            found = re.search(r"/(?:tmp|home|root|work|Users)/\w+", file.read_text(encoding="utf-8"))
+            assert found is None, f"{file}: {found}"
