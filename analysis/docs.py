@@ -29,7 +29,6 @@ from analysis.report import facts
 from analysis.report.build import pays
 from analysis.report.reading import read_study
 from analysis.sketches import alone, network_sketch, notion_sketch, path_sketch
-from analysis.stats import mean_interval
 from analysis.tables import write_atomic
 from resattn.catalog import named
 from resattn.spec import MASK_FIELDS, NetworkSpec
@@ -144,7 +143,7 @@ def tables() -> str:
 
 
 PROVENANCE = {
-    "commit": "the checkout's commit", "dirty": "whether files differed from it",
+    "commit": "the checkout's commit", "dirty": "whether files other than results differed from it",
     "versions": "of Python and of the packages that can change a number", "platform": "operating system and machine",
     "cpu": "model of the processor", "cpus": "processors that the process could use", "threads": "of torch",
     "device": "where it was computed", "start": "when the work began (UTC)", "elapsed_s": "seconds since then",
@@ -168,6 +167,9 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 # -- the result in the repository
 
 REFERENCE = ROOT / "results" / "reference"
+COMPARISON_COLUMNS = {
+    "network": str, "quantity": str, "mean": float, "low": float, "high": float, "least": float, "largest": float
+}  # fmt: skip
 
 
 def result(folder: Path = REFERENCE) -> str:
@@ -183,7 +185,7 @@ def result(folder: Path = REFERENCE) -> str:
         "This is no repetition of the paper, whose recipe no run here has:\n\n",
         *(f"- {display_name(str(row.network))}: {row.difference}.\n" for row in beside.itertuples()),
         "\n",
-        _errors(runs),
+        _errors(runs, study.table("60_compare", "comparison", COMPARISON_COLUMNS)),
         f"The error of {subject} less that of each other network, in points, in pairs of one seed; below zero "
         f"{subject} errs less. The p-value is that of the exact sign-flip test.\n\n",
         _differences(tested),
@@ -200,14 +202,18 @@ def result(folder: Path = REFERENCE) -> str:
     return "".join(text)
 
 
-def _errors(runs: pd.DataFrame) -> str:
-    rows = []
-    for network, part in runs.groupby("network", sort=False):
-        first, error = part.iloc[0], part["test_error_pct"]
-        found = mean_interval(error.tolist())
-        sizes = [f"{first[size]:,}" for size in ("trunk_depth", "longest_path", "params", "macs")]
-        told = [f"{found.mean:.2f}", _between(found.low, found.high), f"{error.min():.2f} to {error.max():.2f}"]
-        rows.append((display_name(str(network)), *sizes, *told))
+def _errors(runs: pd.DataFrame, comparison: pd.DataFrame) -> str:
+    sizes = runs.groupby("network")[["trunk_depth", "longest_path", "params", "macs"]].first()
+    rows = [
+        (
+            display_name(str(row.network)),
+            *(f"{size:,}" for size in sizes.loc[str(row.network)]),
+            f"{row.mean:.2f}",
+            _between(row.low, row.high),
+            _between(row.least, row.largest),
+        )
+        for row in comparison[comparison["quantity"] == "test_error_pct"].itertuples()
+    ]
     header = ("network", "trunk depth", "longest path", "parameters", "multiply-adds", "test error (%)",
               "95 % interval (BCa)", "range")  # fmt: skip
     return _table(header, rows)

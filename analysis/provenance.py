@@ -68,7 +68,7 @@ def _scrubbed(value: Any) -> Any:
 
 
 def _commit() -> dict[str, str | bool | None]:
-    """The checkout's commit and whether files differ from it; None outside a git checkout."""
+    """The checkout's commit and whether its files differ from it, results aside; None outside a git checkout."""
     # The ceiling keeps git from taking the commit of some other repository that the checkout lies in.
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(ROOT.parent), "GIT_OPTIONAL_LOCKS": "0"}
 
@@ -82,7 +82,8 @@ def _commit() -> dict[str, str | bool | None]:
         return run.stdout.strip() if run.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD")
-    changes = git("status", "--porcelain") if commit else None
+    # A study that writes the results that are kept is not made by other code for that.
+    changes = git("status", "--porcelain", "--", ".", ":!results") if commit else None
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 

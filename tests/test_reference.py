@@ -20,7 +20,6 @@ from analysis.provenance import ROOT
 from analysis.report import build_report
 from analysis.report.reading import DONE, Job, read_study
 from analysis.tables import read_table
-from resattn.training.loop import read_runs
 
 FOLDER = ROOT / "results" / "reference"
 JOBS = read_study(FOLDER).jobs
@@ -77,9 +76,8 @@ def test_the_report_is_that_of_the_tables(tmp_path: Path) -> None:
 
 
 def test_no_photo_is_kept() -> None:
-    trained = {place.name for place, _ in read_runs(FOLDER / "50_train")}
-    assert trained
     pages = [job.notebook for job in JOBS if job.step in ("50_train", "60_compare") and job.notebook]
+    assert len(pages) == 6 * len(NETWORKS) + 1
     for page in pages:
         outputs = [o for cell in json.loads(page.read_bytes())["cells"] for o in cell.get("outputs", ())]
         assert not any(kind.startswith("image/") for o in outputs for kind in o.get("data", {})), page

@@ -284,7 +284,12 @@ def pays(trained: facts.Training, tested: Sequence[facts.Difference]) -> str:
         return "The paired differences were not tested, so no order of the networks is claimed."
     said = [_difference_words(row) for row in tested]
     if len(tested) > 1 and any(row.is_shown for row in tested):
-        said.append(f"Each p is that of one of {len(tested)} comparisons alone.")
+        least = min(row.p_value for row in tested if row.p_value is not None)
+        is_kept = least * len(tested) < facts.SIGNIFICANT
+        said.append(
+            f"Each p is that of one comparison alone; corrected for all {len(tested)} (Bonferroni), "
+            f"{'the least is' if is_kept else 'none is'} below {facts.SIGNIFICANT:g}."
+        )
     return " ".join(said)
 
 

@@ -244,6 +244,16 @@ def test_an_interval_around_zero_shows_no_difference(tmp_path: Path) -> None:
     assert "No difference between" in _words(_index(tmp_path).find(id="answer"))
 
 
+@pytest.mark.parametrize(
+    ("p_value", "said"), [(0.03, "(Bonferroni), none is below 0.05."), (0.02, "the least is below")]
+)
+def test_of_several_comparisons_each_p_is_said_to_be_of_one(tmp_path: Path, p_value: float, said: str) -> None:
+    runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(6)]
+    differences = [studies.difference_row(network, 6, p_value) for network in ("cifar-resnet56", "cifar-resnet74")]
+    studies.done(tmp_path, "60_compare", {"runs": runs, "differences": differences})
+    assert said in _words(_index(tmp_path).find(id="answer"))
+
+
 def test_the_fewest_seeds_are_those_of_the_statistics() -> None:
     assert facts.LEAST_SEEDS == stats.LEAST_PAIRS
 

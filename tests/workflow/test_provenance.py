@@ -35,6 +35,9 @@ def checkout(tmp_path, monkeypatch):
 def test_the_commit_and_whether_files_differ_from_it(checkout):
     record = provenance()
     assert (record["commit"], record["dirty"]) == (_git(checkout, "rev-parse", "HEAD"), False)
+    (checkout / "results").mkdir()
+    (checkout / "results" / "t.csv").write_text("what the code just made")
+    assert provenance()["dirty"] is False
     (checkout / "a.py").write_text("2")
     assert provenance()["dirty"] is True
 

@@ -28,7 +28,7 @@ from .conftest import (
     run_resattn,
     tables,
     wait_for,
-)  # fmt: skip
+)
 
 DEPTH = "import pathlib, analysis.tables\npathlib.Path(out_dir, 'tables', 'd.csv').write_text(f'depth\\n{depth}\\n')"
 TRAIN = """\
