@@ -55,7 +55,7 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 bench: $(STAMP)
-	$(BIN)/python -m analysis.bench results/bench.json
+	$(BIN)/python -m benchmarks.audits results/bench.json
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-"""Depth, paths, cost and receptive field of any torch model, from one capture of what it executes."""
+"""The study of Residual Attention Networks: its ledger, tables, statistics, figures, report and explorer."""

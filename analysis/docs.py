@@ -16,22 +16,24 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import depth, experiments, frames
-from analysis.cli import parser
-from analysis.explore import path_lengths
-from analysis.frames import RUN_COLUMNS, RUN_QUANTITIES, layer_frame
-from analysis.measures import cached_audit, captured
-from analysis.names import display_name, listed, part_name
-from analysis.ops import layer_flags
-from analysis.provenance import ROOT, provenance
-from analysis.quantities import QUANTITIES, Quantity
+from analysis.explore.explorer import path_lengths
+from analysis.figures.sketches import alone, network_sketch, notion_sketch, path_sketch
 from analysis.report import facts
 from analysis.report.build import pays
 from analysis.report.reading import read_study
-from analysis.sketches import alone, network_sketch, notion_sketch, path_sketch
-from analysis.tables import write_atomic
-from resattn.catalog import named
-from resattn.spec import MASK_FIELDS, NetworkSpec
+from analysis.tables import frames
+from analysis.tables.files import write_atomic
+from analysis.tables.frames import RUN_COLUMNS, RUN_QUANTITIES, layer_frame
+from analysis.tables.names import display_name, listed, part_name
+from analysis.tables.provenance import ROOT, provenance
+from analysis.trained import comparisons
+from resattn.cli import parser
+from resattn.measures import depth
+from resattn.measures.audit import cached_audit, captured
+from resattn.measures.quantities import QUANTITIES, Quantity
+from resattn.networks.catalog import named
+from resattn.networks.spec import MASK_FIELDS, NetworkSpec
+from resattn.rules.table import layer_flags
 
 MADE = "<!-- Written by `make docs` from the code. A change here is lost and fails a test. -->\n\n"
 
@@ -136,7 +138,7 @@ def tables() -> str:
     text.append("## Beside every table\n\n")
     text.append(_table(("key", "holds"), [(f"`{key}`", PROVENANCE[key]) for key in provenance()]))
     text.append("## `audit --json`\n\nA list with one object for each target.\n\n")
-    schema = json.loads((Path(__file__).parent / "audit.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "resattn" / "measures" / "audit.schema.json").read_text(encoding="utf-8"))
     properties = schema["items"]["properties"]
     text.append(_table(("key", "type"), [(f"`{key}`", _type(value)) for key, value in properties.items()]))
     return "".join(text).rstrip() + "\n"
@@ -181,7 +183,7 @@ def result(folder: Path = REFERENCE) -> str:
     subject = display_name(tested[0].reference)
     text = [MADE, "# Does the mask pay for its depth?\n\n"]
     text += [
-        f"{frames.budget(runs)}. {pays(facts.training(study), tested)} {experiments.cost_words(runs)}\n\n",
+        f"{frames.budget(runs)}. {pays(facts.training(study), tested)} {comparisons.cost_words(runs)}\n\n",
         "This is no repetition of the paper, whose recipe no run here has:\n\n",
         *(f"- {display_name(str(row.network))}: {row.difference}.\n" for row in beside.itertuples()),
         "\n",

@@ -16,7 +16,7 @@ from hypothesis import assume
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from analysis.graph import INPUT, Graph, Op, Operand
+from resattn.graph.graph import INPUT, Graph, Op, Operand
 
 # Where an exact weight is zero (a resize that falls on a pixel) rounding leaves about 1e-16 of the largest.
 NOISE = 1e-13

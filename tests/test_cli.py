@@ -14,8 +14,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from analysis.cli import main
-from resattn.catalog import UnknownNetworkError
+from resattn.cli import main
+from resattn.networks.catalog import UnknownNetworkError
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +39,7 @@ def resattn(*words: str) -> Done:
 
 
 def test_list_names_every_network_and_does_not_wait_for_torch() -> None:
-    code = "import sys; from analysis.cli import main; main(['list', '--json']); sys.exit('torch' in sys.modules)"
+    code = "import sys; from resattn.cli import main; main(['list', '--json']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0
     rows = json.loads(done.stdout)
@@ -48,8 +48,8 @@ def test_list_names_every_network_and_does_not_wait_for_torch() -> None:
 
 
 def test_show_prints_a_spec_that_reads_back() -> None:
-    from resattn import catalog
-    from resattn.spec import NetworkSpec, override
+    from resattn.networks import catalog
+    from resattn.networks.spec import NetworkSpec, override
 
     done = resattn("show", "attention56", "--set", "merge=naive", "gate=spatial")
     spec = NetworkSpec.from_json(json.loads(done.stdout))
@@ -58,7 +58,7 @@ def test_show_prints_a_spec_that_reads_back() -> None:
 
 def test_audit_json_follows_its_published_schema() -> None:
     done = resattn("audit", "attention56", "cifar-resnet20-basic", "torch.nn:Flatten", "--input", "3,32,32", "--json")
-    schema = json.loads((ROOT / "analysis" / "audit.schema.json").read_text())
+    schema = json.loads((ROOT / "resattn" / "measures" / "audit.schema.json").read_text())
     audits = json.loads(done.stdout)
     jsonschema.validate(audits, schema)
     assert [a["target"] for a in audits] == ["attention56", "cifar-resnet20-basic", "torch.nn:Flatten"]
@@ -220,7 +220,7 @@ def test_a_traceback_comes_on_demand() -> None:
 
 
 def test_the_command_ends_with_its_code_as_a_process_does() -> None:
-    command = [sys.executable, "-m", "analysis.cli", "show", "atention56"]
+    command = [sys.executable, "-m", "resattn.cli", "show", "atention56"]
     assert subprocess.run(command, capture_output=True, cwd=ROOT, check=False).returncode == 2
 
 

@@ -50,75 +50,84 @@ def packages(path: Path, *, lazy: bool = True) -> set[str]:
     return {name.split(".")[0] for name in imports(path, lazy=lazy)}
 
 
-# STYLE.md 2. What each module may import of our own; its own package's parts are left to it.
-CHAIN = ("spec", "catalog", "units", "mask", "attention", "network", "training")
-CORE = {
+def room(name: str) -> str:
+    """The folder of a module inside its package; a module that lies in no folder is its own."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+# Which rooms of its own package a room may import from. Every folder and every single module stands here.
+RESATTN: dict[str, set[str]] = {
+    "networks": set(),
     "graph": set(),
-    "memory": set(),
-    "quantities": set(),
-    "intervals": {"graph"},
-    "capture": {"graph", "memory"},
-    "ops": {"graph", "intervals"},
-    "cost": {"graph", "ops"},
-    "depth": {"graph"},
-    "paths": {"graph"},
-    "receptive": {"graph", "intervals", "ops"},
-    "branches": {"graph", "ops"},
-    "measures": {
-        "branches", "capture", "cost", "depth", "graph", "ops", "paths", "quantities", "receptive",
-        "zoo",  # for the models of timm and torchvision, where they are asked for
-    },
-}  # fmt: skip
-FOLDS = ("graph", "memory", "intervals", "ops", "cost", "depth", "paths", "receptive", "branches")
+    "rules": {"graph"},
+    "measures": {"graph", "rules", "networks"},
+    "instruments": {"graph", "rules", "measures", "networks"},
+    "compare": {"graph", "rules", "measures", "networks"},
+    "claims": {"graph", "rules", "measures", "networks"},
+    "training": {"networks"},
+    "cli": {"graph", "measures", "instruments", "compare", "claims", "networks", "training"},
+}
+ANALYSIS: dict[str, set[str]] = {
+    "tables": {"statistics", "claims"},
+    "statistics": set(),
+    "claims": {"tables", "statistics"},
+    "study": {"tables", "report"},
+    "trained": {"tables", "statistics", "claims"},
+    "report": {"tables", "study"},
+    "figures": {"tables", "trained"},
+    "explore": {"tables", "figures"},
+    "docs": {"tables", "trained", "report", "figures", "explore"},
+}
+STANDARD_LIBRARY = ("resattn.graph.graph", "resattn.graph.aliasing", "resattn.measures.quantities",
+                    "resattn.networks.spec", "resattn.networks.catalog", "resattn.compare.diff")  # fmt: skip
+FOLDS = ("cost", "depth", "paths", "receptive", "roles")  # of measures
+HEAVY = {"pandas", "matplotlib", "scipy", "lightning_fabric", "fvcore", "torchinfo", "papermill", "snakemake", "jinja2"}
 
 
 def test_there_are_files_to_read() -> None:
-    assert {"resattn.spec", "analysis.graph", "analysis.measures"} <= set(NAMES)
+    assert {"resattn.networks.spec", "resattn.graph.graph", "resattn.measures.audit", "analysis.docs"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("path", [p for n, p in NAMES.items() if n.startswith("resattn")], ids=name_of)
-def test_the_networks_know_nothing_of_their_analysis(path: Path) -> None:
-    assert "analysis" not in packages(path)
+def test_every_room_is_in_the_tables() -> None:
+    rooms = {package: {room(n) for n in NAMES if n.startswith(f"{package}.")} for package in ("resattn", "analysis")}
+    assert rooms == {"resattn": set(RESATTN), "analysis": set(ANALYSIS)}
 
 
-@pytest.mark.parametrize("name", CHAIN)
-def test_the_networks_import_downwards_only(name: str) -> None:
-    later = CHAIN[CHAIN.index(name) + 1 :]
-    for path in (p for n, p in NAMES.items() if n == f"resattn.{name}" or n.startswith(f"resattn.{name}.")):
-        found = {i.split(".")[1] for i in imports(path) if i.startswith("resattn.")}
-        assert not found & set(later), path
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_module_imports_from_the_rooms_before_its_own(name: str) -> None:
+    package, own = name.split(".")[0], room(name)
+    allowed = {"resattn": RESATTN, "analysis": ANALYSIS}[package].get(own, set()) | {own, ""}
+    assert {room(i) for i in imports(NAMES[name]) if i.split(".")[0] == package} <= allowed
 
 
-@pytest.mark.parametrize("name", sorted(CORE))
-def test_the_core_imports_downwards_only(name: str) -> None:
-    found = {i.split(".")[1] for i in imports(NAMES[f"analysis.{name}"]) if i.startswith("analysis.")}
-    assert found <= CORE[name]
+@pytest.mark.parametrize("name", [n for n in sorted(NAMES) if n.startswith("resattn") and n != "resattn.cli"])
+def test_what_the_wheel_holds_knows_nothing_of_the_study(name: str) -> None:
+    # The command line opens one lazy door to the study's commands.
+    assert "analysis" not in packages(NAMES[name])
 
 
-@pytest.mark.parametrize("name", ["graph", "memory", "quantities"])
-def test_the_records_are_standard_library_only(name: str) -> None:
-    assert packages(NAMES[f"analysis.{name}"]) <= set(sys.stdlib_module_names) | {"analysis"}
+def test_a_folder_holds_at_most_fourteen_modules() -> None:
+    folders = {path.parent for path in FILES}
+    assert {str(f): n for f in folders if (n := len([p for p in f.glob("*.py") if p.stem != "__init__"])) > 14} == {}
 
 
-@pytest.mark.parametrize("name", ["spec", "catalog"])
-def test_specs_are_standard_library_only(name: str) -> None:
-    assert packages(NAMES[f"resattn.{name}"]) <= set(sys.stdlib_module_names) | {"resattn"}
+@pytest.mark.parametrize("name", STANDARD_LIBRARY)
+def test_records_are_standard_library_only(name: str) -> None:
+    assert packages(NAMES[name]) <= set(sys.stdlib_module_names) | {"resattn"}
 
 
-@pytest.mark.parametrize("name", FOLDS)
+@pytest.mark.parametrize("name", [f"resattn.measures.{fold}" for fold in FOLDS] + ["resattn.rules.table"])
 def test_a_fold_imports_nothing_heavier_than_numpy(name: str) -> None:
-    assert packages(NAMES[f"analysis.{name}"]) <= set(sys.stdlib_module_names) | {"analysis", "numpy"}
+    assert packages(NAMES[name]) <= set(sys.stdlib_module_names) | {"resattn", "numpy"}
 
 
-@pytest.mark.parametrize("name", sorted(CORE))
-def test_only_the_measures_know_our_networks(name: str) -> None:
-    assert ("resattn" in packages(NAMES[f"analysis.{name}"])) is (name == "measures")
+CORE = [n for n in sorted(NAMES) if n.startswith("resattn.") and room(n) not in ("training", "claims")]
 
 
-@pytest.mark.parametrize("name", sorted(CORE))
+@pytest.mark.parametrize("name", CORE)
 def test_the_core_loads_without_tables_and_plots(name: str) -> None:
-    heavy = {"pandas", "matplotlib", "lightning", "lightning_fabric", "fvcore", "torchinfo", "papermill", "snakemake"}
-    assert not packages(NAMES[f"analysis.{name}"], lazy=False) & heavy
+    assert not packages(NAMES[name], lazy=False) & HEAVY
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

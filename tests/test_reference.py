@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from analysis import experiments, frames
-from analysis.claims.claims import Claim, load
-from analysis.claims.measured import measure
+from analysis.claims.ledger import ledger
 from analysis.claims.trained import judge_study
-from analysis.claims.verdicts import verdict_table
-from analysis.claims.vocabulary import TRAINING_RESULTS
-from analysis.provenance import ROOT
 from analysis.report import build_report
 from analysis.report.reading import DONE, Job, read_study
-from analysis.tables import read_table
+from analysis.tables import frames
+from analysis.tables.files import read_table
+from analysis.tables.provenance import ROOT
+from analysis.trained import comparisons
+from resattn.claims.claims import Claim
+from resattn.claims.measured import measure
+from resattn.claims.verdicts import verdict_table
+from resattn.claims.vocabulary import TRAINING_RESULTS
 
 FOLDER = ROOT / "results" / "reference"
 JOBS = read_study(FOLDER).jobs
@@ -57,8 +59,8 @@ def _references(claim: Claim) -> list[str]:
 
 def test_verdicts_are_those_of_the_tables() -> None:
     folders = {"runs_dir": FOLDER / "50_train", "masks_dir": FOLDER / "70_masks", "responses_dir": ""}
-    measured = experiments.measured_in(*map(str, folders.values()))
-    asked = [claim for claim in load() if {ref.rpartition(":")[2] for ref in _references(claim)} & TRAINING_RESULTS]
+    measured = comparisons.measured_in(*map(str, folders.values()))
+    asked = [claim for claim in ledger() if {ref.rpartition(":")[2] for ref in _references(claim)} & TRAINING_RESULTS]
     assert asked
     found = verdict_table(judge_study(asked, measure, measured)).set_index("id")["verdict"]
     kept = read_table(FOLDER / "80_claims" / "tables" / "claims.csv", {"id": str}).set_index("id")["verdict"]

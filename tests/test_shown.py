@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from analysis.measures import audit
-from resattn.catalog import named
+from resattn.measures.audit import audit
+from resattn.networks.catalog import named
 
 HOSTILE = '<script>alert("x")</script>'
 

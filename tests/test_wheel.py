@@ -55,7 +55,7 @@ def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     def run_(*words: str) -> subprocess.CompletedProcess[str]:
         start = (
-            "import sys, analysis.cli as cli\n"
+            "import sys, resattn.cli as cli\n"
             f"assert cli.__file__.startswith({str(place)!r}), cli.__file__\n"
             "sys.exit(cli.main(sys.argv[1:]))"
         )

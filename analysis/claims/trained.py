@@ -12,12 +12,13 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.claims.claims import Claim, ClaimError, Measure, Subject, is_row_id, load
-from analysis.claims.measured import runs_of_table, spec_of
-from analysis.claims.verdicts import Verdict, judge
-from analysis.claims.vocabulary import TRAINED
-from analysis.names import name_and_settings
-from analysis.stats import mean_interval
+from analysis.claims.ledger import ledger
+from analysis.statistics.stats import mean_interval
+from analysis.tables.names import name_and_settings
+from resattn.claims.claims import Claim, ClaimError, Measure, Subject, is_row_id
+from resattn.claims.measured import runs_of_table, spec_of
+from resattn.claims.verdicts import Verdict, judge
+from resattn.claims.vocabulary import TRAINED
 
 COLUMNS = ("subject", "quantity", "seed", "value", "budget", "width", "is_recipe")
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -31,9 +32,9 @@ def measured_runs(
 ) -> pd.DataFrame:
     """Every number of a study that a claim asks for, one row each, with the columns of `COLUMNS`.
 
-    `runs`: of `analysis.frames.run_frame`; `masks`: of `analysis.attending.mask_frame`; `responses`: of
-    `analysis.responses.response_frame`, read at the stage's output. A network's width goes into the budget, which is
-    said beside the verdict: the claims are about gates, merges and depths.
+    `runs`: of `frames.run_frame`; `masks`: of `masks.mask_frame`; `responses`: of `responses.response_frame`,
+    read at the stage's output. A network's width goes into the budget, which is stated beside the verdict: the claims
+    are about gates, merges and depths.
     """
     rows: list[dict[str, object]] = []
     if runs is not None:
@@ -104,7 +105,7 @@ def published_beside(
     Columns id, network, label_noise, printed, ours, low, high, n, difference: errors in %, `difference` says in what
     our runs differ from the printed recipe. No row where the place prints nothing about these networks.
     """
-    claims = load() if claims is None else claims
+    claims = ledger() if claims is None else claims
     recipe = {claim.id: claim for claim in claims if claim.id in (STEPS, BATCH, EPOCHS)}
     printed = [c for c in claims if c.source == source and c.place == place and c.quantity in TRAINED and c.formulas]
     rows = []

@@ -15,19 +15,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.names import display_name, listed, part_name
 from analysis.report import facts, words
 from analysis.report.facts import Gap, Part, part
 from analysis.report.figures import Figure, FigureError, read_figure
-from analysis.report.notebooks import (
-    PAGE_BYTES,
-    TEMPLATES,
-    NotebookPageError,
-    Pages,
-    notebook_title,
-)
+from analysis.report.notebooks import PAGE_BYTES, TEMPLATES, NotebookPageError, Pages, notebook_title
 from analysis.report.reading import DONE, REPORT, Job, Study, read_study
-from analysis.tables import write_atomic
+from analysis.tables.files import write_atomic
+from analysis.tables.names import display_name, listed, part_name
 
 INDEX, PAGES = "index.html", "pages"
 MAX_BYTES = 5_000_000  # of the whole folder
@@ -351,7 +345,7 @@ def _is_of_another(stem: str) -> bool:
 
 # --- the templates --------------------------------------------------------------------------------------------------
 
-# Of the roles, as in `analysis.plots`, which is too heavy to import for two colours; a test compares them.
+# Of the roles, as in `analysis.figures.plots`, which is too heavy to import for two colours; a test compares them.
 COLOURS = {"outside": "#6b7480", "trunk": "#0072B2", "mask": "#D55E00"}
 
 

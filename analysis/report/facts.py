@@ -9,9 +9,9 @@ from functools import cached_property
 from numbers import Number
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from analysis.quantities import QUANTITIES
 from analysis.report.reading import MissingError, Study
-from analysis.tables import TableError
+from analysis.tables.files import TableError
+from resattn.measures.quantities import QUANTITIES
 from resattn.training.config import DATASETS
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SUBJECT = "attention56"  # whose number the page asks about
 PEER = "resnet152"  # what the article calls it a rival of
-LEAST_SEEDS = 6  # as `analysis.stats.LEAST_PAIRS`; a test compares them
+LEAST_SEEDS = 6  # as `analysis.statistics.stats.LEAST_PAIRS`; a test compares them
 SIGNIFICANT = 0.05
 DEPTHS = ("claimed_depth", "trunk_depth", "longest_path", "weighted_layers")
 

@@ -1,6 +1,6 @@
 """Figures as part of a page: an SVG file made safe to inline, with its text alternative.
 
-`analysis.plots` draws words and axes in `currentColor`, so an inline figure follows the page from light to dark.
+`analysis.figures` draws words and axes in `currentColor`, so an inline figure follows the page from light to dark.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _mix_words(element: ET.Element) -> None:
 
 
 FILL = re.compile(r"\bfill:\s*(#[0-9a-fA-F]{6})\b")
-ON_GROUND = ("#fdfdfd", "#111111")  # of words on a role's colour, as in `analysis.plots`; a test compares them
+ON_GROUND = ("#fdfdfd", "#111111")  # of words on a role's colour, as in `analysis.figures.plots`; a test compares them
 HUE_PCT = 55
 
 

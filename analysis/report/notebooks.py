@@ -16,8 +16,8 @@ from bleach.css_sanitizer import CSSSanitizer
 from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
-from analysis.notebook import light_imports
 from analysis.report.figures import NO_TEXT, Figure, FigureError, figure
+from analysis.study.notebook import light_imports
 
 with light_imports():
     import nbformat

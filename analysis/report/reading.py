@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, read_result
-from analysis.provenance import scrub
-from analysis.tables import read_table
+from analysis.study.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, read_result
+from analysis.tables.files import read_table
+from analysis.tables.provenance import scrub
 
 if TYPE_CHECKING:
     import pandas as pd

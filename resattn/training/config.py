@@ -10,8 +10,8 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from resattn.spec import NetworkSpec
-from resattn.spec import override as override_spec
+from resattn.networks.spec import NetworkSpec
+from resattn.networks.spec import override as override_spec
 
 
 class ConfigError(ValueError):

@@ -38,8 +38,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from resattn.network import Network, build
-from resattn.spec import NetworkSpec
+from resattn.networks.network import Network, build
+from resattn.networks.spec import NetworkSpec
 from resattn.training import data
 from resattn.training.config import EXECUTION, TrainConfig
 from resattn.training.data import Dataset, Feed

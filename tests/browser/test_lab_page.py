@@ -12,11 +12,11 @@ from typing import Any
 import nbformat
 import pytest
 
-from analysis import frames
-from analysis.explore import TARGET_S
-from analysis.parameters import read_parameters
-from analysis.tables import write_table
-from resattn.catalog import named
+from analysis.explore.explorer import TARGET_S
+from analysis.study.notebook_parameters import read_parameters
+from analysis.tables import frames
+from analysis.tables.files import write_table
+from resattn.networks.catalog import named
 from resattn.training.config import TrainConfig, override
 from resattn.training.loop import train
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.claims.claims import COLUMNS, Claim, Subject, load
+from resattn.claims.claims import COLUMNS, Claim, Subject, load
 
 KNOWN = {"attention56", "attention92", "resnet152", "cifar-attention92", "resnext101"}
 ROW = {

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.claims.expressions import ExpressionError, evaluate, parse
+from resattn.claims.expressions import ExpressionError, evaluate, parse
 
 wholes = st.integers(-9, 99).map(lambda n: (f"({n})", Fraction(n)))
 tenths = st.integers(0, 99).map(lambda n: (f"{n / 10}", Fraction(n, 10)))

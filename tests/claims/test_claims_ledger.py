@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.claims.claims import (
+from analysis.claims.ledger import REFERENCES, ledger, sources
+from resattn.claims.claims import (
     COLUMNS,
     Claim,
     ClaimError,
     Subject,
-    bib_keys,
     load,
     parse_printed,
     parse_subject,
     parse_tolerance,
 )
-from analysis.claims.vocabulary import UNITS
+from resattn.claims.vocabulary import UNITS
 
 BASE = Claim(
     **dict.fromkeys(COLUMNS, ""),
@@ -170,13 +170,13 @@ def test_a_file_that_is_no_ledger(tmp_path, text, message):
     path = tmp_path / "ledger.csv"
     path.write_bytes(text)
     with pytest.raises(ClaimError) as raised:
-        load(path)
+        load(path, REFERENCES)
     assert message in str(raised.value)
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(ClaimError, match=r"absent.csv: No such file"):
-        load(tmp_path / "absent.csv")
+        load(tmp_path / "absent.csv", REFERENCES)
 
 
 def test_the_catalog_checks_a_subject(tmp_path, ledger):
@@ -195,12 +195,12 @@ def test_the_catalog_checks_a_subject(tmp_path, ledger):
 
 @pytest.fixture(scope="module")
 def literature():
-    return load()
+    return ledger()
 
 
 def test_the_ledger_is_complete_and_sourced(literature):
     assert len(literature) >= 180
-    assert {c.source for c in literature} <= bib_keys()
+    assert {c.source for c in literature} <= sources()
     for section in ("article.1.", "article.2.", "article.3.", "article.4.", "article.5.", "article.6.", "article.7.",
                     "article.8.", "abstract.", "t1.", "t2.", "t3.", "f4.", "t4.", "t5.", "t6.", "t7."):  # fmt: skip
         assert any(c.id.startswith(section) for c in literature), section

@@ -5,14 +5,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.claims.claims import ClaimError, Subject, bib_keys, load, parse_printed, parse_subject
-from analysis.claims.measured import PART, WHOLE, measure, runs_of_table
-from analysis.claims.verdicts import Finding, judge, subjects
-from analysis.claims.vocabulary import COUNTED_BESIDES, DEFINITIONS, FOREIGN, READINGS, UNITS
-from analysis.measures import cached_audit
-from analysis.quantities import QUANTITIES
-from resattn.catalog import UnknownNetworkError, named
-from resattn.spec import override
+from analysis.claims.ledger import ledger, sources
+from resattn.claims.claims import ClaimError, Subject, parse_printed, parse_subject
+from resattn.claims.measured import PART, WHOLE, measure, runs_of_table
+from resattn.claims.verdicts import Finding, judge, subjects
+from resattn.claims.vocabulary import COUNTED_BESIDES, DEFINITIONS, FOREIGN, READINGS, UNITS
+from resattn.measures.audit import cached_audit
+from resattn.measures.quantities import QUANTITIES
+from resattn.networks.catalog import UnknownNetworkError, named
+from resattn.networks.spec import override
 
 with (Path(__file__).parents[1] / "golden" / "published.csv").open(encoding="utf-8") as file:
     PUBLISHED = list(csv.DictReader(file))
@@ -20,7 +21,7 @@ with (Path(__file__).parents[1] / "golden" / "published.csv").open(encoding="utf
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row['subject']} {row['quantity']}")
 def test_counts_agree_with_what_others_published(row):
-    assert row["source"] in bib_keys()
+    assert row["source"] in sources()
     printed, scale = parse_printed(row["value"]), Fraction(1000) ** UNITS[row["unit"]].power
     measured = Fraction(measure(parse_subject(row["subject"]), row["quantity"])) / scale
     # A whole number without a unit is exact; other numbers hold to their printed digits.
@@ -73,12 +74,12 @@ def test_what_cannot_be_counted_is_not_in_the_catalog():
 
 
 def test_every_foreign_network_is_spoken_of():
-    assert set(FOREIGN) <= {s.network for claim in load() for s in subjects(claim)}
+    assert set(FOREIGN) <= {s.network for claim in ledger() for s in subjects(claim)}
 
 
 def test_definitions_are_told_apart():
     assert len({(d.quantity, d.id) for d in DEFINITIONS}) == len(DEFINITIONS)
-    used = {(c.quantity, c.definition) for c in load() if not c.quantity.startswith("=")}
+    used = {(c.quantity, c.definition) for c in ledger() if not c.quantity.startswith("=")}
     quantities = {quantity for quantity, _ in used}
     unused = {d.quantity for d in DEFINITIONS} - quantities - {"="}
     assert not unused, "a quantity that no row asks for"
@@ -151,7 +152,7 @@ HEADLINES = {
 # One test, so that one process measures the hundred networks once.
 @pytest.mark.slow
 def test_the_verdicts_on_what_is_counted():
-    verdicts = {verdict.claim.id: verdict for verdict in judge(load(), measure)}
+    verdicts = {verdict.claim.id: verdict for verdict in judge(ledger(), measure)}
     for finding, ids in HEADLINES.items():
         assert {id: verdicts[id].finding for id in ids.split()} == dict.fromkeys(ids.split(), finding)
     for verdict in verdicts.values():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from analysis.claims.claims import Claim, load
-from analysis.claims.measured import measure
+from analysis.claims.ledger import ledger
 from analysis.claims.trained import judge_study, measured_runs, published_beside, subject_of
-from analysis.claims.verdicts import Finding, Verdict
-from analysis.experiments import printed_responses
+from analysis.trained.comparisons import printed_responses
+from resattn.claims.claims import Claim
+from resattn.claims.measured import measure
+from resattn.claims.verdicts import Finding, Verdict
 
 OFFICIAL, COPY = "CIFAR-10 (official binary)", "CIFAR-10 (JPEG q75 copy)"
 RECIPE = {"epochs": 205, "images": 50_000, "batch_size": 64, "dataset": OFFICIAL}
@@ -29,7 +30,7 @@ def runs(network: str, errors: list[float], *, noise: float = 0.0, **budget: obj
 def claims() -> tuple[Claim, ...]:
     """The ledger's rows about training, and those that give the recipe."""
     return tuple(
-        c for c in load() if c.allowed.kind == "statistical" or c.id.startswith(("s41.recipe", "count1.epochs"))
+        c for c in ledger() if c.allowed.kind == "statistical" or c.id.startswith(("s41.recipe", "count1.epochs"))
     )
 
 

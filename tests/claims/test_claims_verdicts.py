@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from analysis.claims import report_claims
-from analysis.claims.claims import COLUMNS, ClaimError, load
-from analysis.claims.verdicts import Finding, judge, to_json, verdict_table, verdict_text
+from analysis.claims.ledger import ledger, report_claims
+from resattn.claims.claims import COLUMNS, ClaimError
+from resattn.claims.verdicts import Finding, judge, to_json, verdict_table, verdict_text
 
 # Counted by others from the released prototxts (factsheet, section 2.3), but for resnet152: the two strides.
 COUNTED = {
@@ -42,7 +42,7 @@ def measure(subject, quantity):
 
 @pytest.fixture(scope="module")
 def verdicts():
-    return {v.claim.id: v for v in judge(load(), measure)}
+    return {v.claim.id: v for v in judge(ledger(), measure)}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_reason_says_what_was_found(verdicts):
 
 
 def test_without_a_measure_nothing_counted_is_judged():
-    for verdict in judge(load(), lambda subject, quantity: None):
+    for verdict in judge(ledger(), lambda subject, quantity: None):
         counted = not verdict.claim.quantity.startswith("=") or verdict.claim.definition == "counted"
         if counted and verdict.claim.subjects:
             assert verdict.finding is Finding.NOT_TESTABLE
@@ -263,7 +263,7 @@ def test_the_text_is_by_source_and_verdict(ledger):
 
 
 def test_the_command_prints_data_on_stdout_and_talk_on_stderr(capsys, monkeypatch):
-    monkeypatch.setattr("analysis.claims.measured.measure", measure)
+    monkeypatch.setattr("resattn.claims.measured.measure", measure)
     report_claims(as_json=True)
     said = capsys.readouterr()
     records = {record["id"]: record for record in json.loads(said.out)}

@@ -20,8 +20,8 @@ import yaml
 
 import resattn
 from analysis import docs
-from analysis.cli import main
-from resattn.catalog import names
+from resattn.cli import main
+from resattn.networks.catalog import names
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -101,15 +101,15 @@ def test_the_readme_is_short_and_has_one_figure() -> None:
 
 # What this test does not run, why, and where it is run instead.
 ELSEWHERE = {
-    "make report*": "takes minutes: .ci/run runs it; tests/workflow runs small studies",
-    "RESATTN_DATA=* make report *": "needs CIFAR-10: tests/workflow gives studies a dataset, tests/training reads its files",
+    "make report*": "takes minutes: .ci/run runs it; tests/study runs small studies",
+    "RESATTN_DATA=* make report *": "needs CIFAR-10: tests/study gives studies a dataset, tests/training reads its files",
     "make test*": "would run itself: .ci/run runs it",
     "make lab": "waits for a person: tests/browser starts the same server and uses it",
     "make bench": "takes minutes and an idle machine",
     "make check": "lint and types: .ci/run",
     "make docs": "test_a_second_writing_changes_nothing does what it does",
     ". .venv/bin/activate": "changes a shell and nothing else",
-    "resattn study *": "takes minutes to days: tests/workflow runs small studies",
+    "resattn study *": "takes minutes to days: tests/study runs small studies",
     "resattn claims*": "judges every row, which takes a minute: tests/claims does the same in all its forms",
     "sbatch *": "needs a cluster: tests of the cluster profile stand in for it",
     "sinfo*": "needs a cluster", "squeue*": "needs a cluster", "sacct*": "needs a cluster", "scancel*": "needs a cluster",
@@ -239,7 +239,7 @@ def test_a_completion_script_is_one_that_the_shell_takes(capsys: pytest.CaptureF
 
 def test_a_progress_bar_is_silent_away_from_a_terminal_and_nothing_is_coloured(tmp_path: Path) -> None:
     code = (
-        "from analysis.cli import main; import sys; sys.exit(main(['train', 'cifar-resnet11', '--dataset', "
+        "from resattn.cli import main; import sys; sys.exit(main(['train', 'cifar-resnet11', '--dataset', "
         "'cluttered-digits', '--epochs', '1', '--images', '32', '--batch-size', '32', '--out', sys.argv[1], '--set', 'width=4', "
         "'test_images=32']))"
     )

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from workflow.conftest import resattn, run_resattn
+from study.conftest import resattn, run_resattn
 
-from analysis.tables import write_atomic
+from analysis.tables.files import write_atomic
 
 # A file of this name beside the notebooks is what happens to them; nothing that a run follows from knows of it.
 HOOK = "import pathlib\nif (fault := pathlib.Path('fault.py')).exists(): exec(fault.read_text())"
@@ -31,7 +31,7 @@ counts = sorted(pathlib.Path(runs_dir).glob("*/tables/count.csv"))
 pathlib.Path(out_dir, "tables", "sum.csv").write_text("lines\\n" + "".join(file.read_text() for file in counts))
 """
 TRAIN = """\
-from resattn.catalog import named
+from resattn.networks.catalog import named
 from resattn.training.config import TrainConfig
 from resattn.training.data import digits
 from resattn.training.loop import train
@@ -41,12 +41,12 @@ run = train(config, pathlib.Path(out_dir, "run"), dataset=digits(train=images, t
 """
 RECORD = """\
 import pandas as pd
-from analysis.tables import write_table
+from analysis.tables.files import write_table
 write_table(pd.DataFrame(run.rows), pathlib.Path(out_dir, "tables", "epochs.csv"), {"weights": run.weights_digest})
 """
 COMPARE = """\
 import pandas as pd
-from analysis.tables import read_table, write_table
+from analysis.tables.files import read_table, write_table
 runs = sorted(pathlib.Path(runs_dir).glob("*/tables/epochs.csv"))
 both = pd.concat([read_table(file, {"epoch": int, "train_loss": float}) for file in runs])
 write_table(both.groupby("epoch").train_loss.mean().reset_index(), pathlib.Path(out_dir, "tables", "mean.csv"), {})

@@ -30,7 +30,7 @@ def measure(folder: Path, jobs: int) -> dict[str, float]:
     subprocess.run([sys.executable, "-m", "ipykernel", "--version"], check=True, stdout=subprocess.DEVNULL)
     start = time.monotonic()
     subprocess.run(
-        [sys.executable, "-m", "analysis.cli", *map(str, words)],
+        [sys.executable, "-m", "resattn.cli", *map(str, words)],
         check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     study_s = time.monotonic() - start

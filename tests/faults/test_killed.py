@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from workflow.conftest import processes_below, wait_for
+from study.conftest import processes_below, wait_for
 
 # A kernel waits behind its first checkpoint, so that something can happen to it there.
 AT_CHECKPOINT = """\

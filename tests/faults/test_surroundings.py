@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from workflow.conftest import wait_for
+from study.conftest import wait_for
 
-from analysis import kernel
+from analysis.study import kernel
 
 COUNTS = [f"10_count/n{n}" for n in range(4)]
 

@@ -10,10 +10,10 @@ from typing import Any
 import nbformat
 import pytest
 
-from analysis.frames import COMPARED
-from analysis.notebook import run_notebook
-from analysis.parameters import read_parameters
-from analysis.tables import read_table
+from analysis.study.notebook import run_notebook
+from analysis.study.notebook_parameters import read_parameters
+from analysis.tables.files import read_table
+from analysis.tables.frames import COMPARED
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 OURS = (

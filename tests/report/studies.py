@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, VERSION
 from analysis.report.reading import PLAN, STUDY
-from analysis.tables import digest, write_json, write_table
+from analysis.study.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, VERSION
+from analysis.tables.files import digest, write_json, write_table
 
 HOSTILE = '<script>alert("x")</script>'
 DATASET = "made-up-digits (fixture)"

@@ -16,13 +16,13 @@ from bs4 import BeautifulSoup
 from studies import DRAWING, HOSTILE
 
 import analysis.report.build as build
-from analysis import stats
-from analysis.plots import ON_ROLE
+from analysis.figures.plots import ON_ROLE
 from analysis.report import ReportError, build_report, facts
 from analysis.report.figures import NO_TEXT, FigureError, figure
 from analysis.report.notebooks import safe_html
 from analysis.report.words import anchor, duration, number, short
-from analysis.tables import write_json
+from analysis.statistics import stats
+from analysis.tables.files import write_json
 
 STYLE = (Path(build.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 
@@ -502,7 +502,7 @@ def test_words_on_the_colour_of_a_role_keep_theirs(ink: str) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_mixed_words_reach_the_contrast(theme: str) -> None:
-    plots = pytest.importorskip("analysis.plots")
+    plots = pytest.importorskip("analysis.figures.plots")
     ink, paper = _themes()[theme]["ink"], _themes()[theme]["paper"]
     for hue in [*plots.ROLES.values(), *(colour for colour, _ in plots.NETWORKS.values())]:
         parts = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (hue, ink)]
@@ -558,7 +558,7 @@ def test_many_heavy_notebooks_stay_within_the_weight(tmp_path: Path) -> None:
 
 
 def test_colours_of_roles_are_those_of_the_figures() -> None:
-    plots = pytest.importorskip("analysis.plots")
+    plots = pytest.importorskip("analysis.figures.plots")
     assert {role: build.COLOURS[role] for role in ("trunk", "mask")} == {r: plots.ROLES[r] for r in ("trunk", "mask")}
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow.conftest import ROOT, WRITE_TABLE, run_resattn, write_notebook
+from study.conftest import ROOT, WRITE_TABLE, run_resattn, write_notebook
 
-from analysis import study as module
-from analysis.cli import parser
-from analysis.profiles import PROFILES, StudyError, read_study
+from analysis.study import engine as module
+from analysis.study.profiles import PROFILES, StudyError, read_study
+from resattn.cli import parser
 
 __all__ = ["write_notebook"]  # a fixture
 
@@ -46,7 +46,7 @@ def test_snakemake_takes_the_profile_and_plans_the_jobs(name, profile, tmp_path)
     assert run.stdout.count("rule notebook:") == 2
     # In a pod the folder is told to a job, which snakemake starts in another one.
     start, folder = ("Shell command: ", "") if name == "slurm" else (f"cd {out} && ", f"{out}/")
-    assert run.stdout.count(f"{start}RESATTN_PARENT=$PPID exec {sys.executable} -m analysis.cli notebook ../") == 2
+    assert run.stdout.count(f"{start}RESATTN_PARENT=$PPID exec {sys.executable} -m resattn.cli notebook ../") == 2
     assert f"output: {folder}60_compare/result.json" in run.stdout
     settings = yaml.safe_load((PROFILES / name / "config.yaml").read_text())
     assert settings["executor"] == name

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from workflow.conftest import COMPARE_RUNS, WRITE_RUN, resattn, run_resattn, tables, wait_for, write_notebook
+from study.conftest import COMPARE_RUNS, WRITE_RUN, resattn, run_resattn, tables, wait_for, write_notebook
 
 from .cluster import told
 

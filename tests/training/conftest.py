@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from resattn.catalog import named
-from resattn.spec import override
+from resattn.networks.catalog import named
+from resattn.networks.spec import override
 from resattn.training import cifar, data
 from resattn.training.config import DATASETS, Size, TrainConfig
 

@@ -41,7 +41,7 @@ def test_a_run_whose_loss_is_no_number_stops_and_the_study_goes_on(tmp_path: Pat
     command = [
         sys.executable,
         "-m",
-        "analysis.cli",
+        "resattn.cli",
         "study",
         str(tmp_path / "p.yaml"),
         "--out",

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resattn.catalog import named
-from resattn.spec import SpecError
-from resattn.spec import override as override_spec
+from resattn.networks.catalog import named
+from resattn.networks.spec import SpecError
+from resattn.networks.spec import override as override_spec
 from resattn.training.config import ConfigError, TrainConfig, override
 
 SPEC = named("cifar-resnet20-basic")

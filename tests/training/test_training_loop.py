@@ -16,8 +16,8 @@ import pytest
 import torch
 from conftest import N_TEST, N
 
-from resattn.catalog import named
-from resattn.spec import override
+from resattn.networks.catalog import named
+from resattn.networks.spec import override
 from resattn.training import data, loop
 from resattn.training.config import ConfigError
 from resattn.training.loop import CheckpointError, DivergedError, Run, TrainError, read_run, train, trained

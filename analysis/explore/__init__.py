@@ -1,0 +1,1 @@
+"""The explorer: what follows from a network's settings, while they move."""

@@ -1,0 +1,1 @@
+"""Figures: functions of an axes and a frame."""

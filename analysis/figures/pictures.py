@@ -1,0 +1,173 @@
+"""Figures of what trained networks do: masks over images, their scores, responses by stage, error under label noise.
+
+As in `analysis.figures.plots`: each is a function of axes and a frame, and returns what it has drawn in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from analysis.figures.plots import INK, ROLES, WIDTH_IN, axis_label, network_styles, styled
+from analysis.tables.names import display_name, part_name
+from analysis.trained.mask_maps import MAPS, SCORES, STATES
+from analysis.trained.responses import PLACES
+
+# The roles' own colours; the sum of both is a colour of its own, chance is grey.
+MAP_STYLES: Mapping[str, tuple[str, str]] = {
+    "mask": (ROLES["mask"], "o"), "trunk": (ROLES["trunk"], "s"), "output": ("#009E73", "D"),
+    "random": (ROLES["shortcut"], "x"),
+}  # fmt: skip
+STATE_LINES: Mapping[str, Any] = {"before": (0, (2, 2)), "after": "-"}
+HEAT = "magma"  # even in lightness, dark to light: it reads in grey and for every common colour vision
+
+
+@styled
+def mask_scores(ax: Axes, masks: pd.DataFrame, quantity: str) -> str:
+    """One score of each map by stage, before training (dashed) and after: a dot for each run, a line for the mean.
+
+    `masks`: of `analysis.trained.mask_maps.mask_frame`, of one network. The modules of a stage are averaged.
+    """
+    q = SCORES[quantity]
+    network = display_name(masks["network"].iloc[0])
+    part = masks[masks["quantity"] == quantity]
+    stages = sorted(part["stage"].unique())
+    at = np.arange(len(stages), dtype=float)
+    means = part.groupby(["map", "state", "seed", "stage"])["value"].mean()
+    alt = [f"{q.label} of the masks of {network} by stage, before and after training."]
+    for k, name in enumerate(MAPS):
+        colour, marker = MAP_STYLES[name]
+        for state in STATES:
+            x = at + (k - 1.5) * 0.06
+            of_runs = means[name, state].unstack("stage")[stages]
+            for _, run in of_runs.iterrows():
+                ax.scatter(x, run, s=10, color=colour, alpha=0.55, linewidths=0)
+            mean = of_runs.mean()
+            line: dict[str, Any] = {"mfc": "none", "mew": 1.5} if marker != "x" else {"mew": 1.5}
+            width = 1.8 if state == "after" else 1.0
+            ax.plot(x, mean, color=colour, ls=STATE_LINES[state], lw=width, marker=marker, ms=6, **line)
+            alt.append(f"{name} {state}: {', '.join(f'{v:.2f}' for v in mean)}.")
+    ax.set_xticks(at, [part_name(stage) for stage in stages])
+    ax.set_xlim(-0.4, len(stages) - 0.6)
+    ax.grid(axis="y")
+    ax.set_title(network)
+    if (place := ax.get_subplotspec()) is None or place.is_first_col():
+        ax.set_ylabel(q.label)
+    return " ".join(alt)
+
+
+@styled
+def map_legend(fig: Figure) -> None:
+    """Which colour is which map, and which line which state, once for all panels."""
+    handles = [
+        Line2D([], [], color=colour, marker=marker, ms=6, mfc="none", mew=1.5, lw=0)
+        for colour, marker in MAP_STYLES.values()
+    ]
+    handles += [Line2D([], [], color=INK, ls=ls) for ls in STATE_LINES.values()]
+    words = [*MAPS.values(), *(f"{state} training" for state in STATE_LINES)]
+    fig.legend(handles, words, loc="outside upper left", ncol=3)
+
+
+def sheet(pictures: NDArray[np.uint8], columns: Mapping[str, NDArray[Any]]) -> tuple[float, int, int]:
+    """Height in inches, rows and columns of the figure that holds some images and the maps beside them."""
+    rows, across = len(pictures), 1 + len(columns)
+    return 0.6 + rows * min(1.5, WIDTH_IN / across), rows, across
+
+
+@styled
+def mask_heat(
+    axes: NDArray[Any],
+    pictures: NDArray[np.uint8],
+    columns: Mapping[str, NDArray[Any]],
+    outlines: Any = None,
+    *,
+    title: str,
+) -> str:
+    """Images in rows; beside each, one map a column, each map from its own least value (dark) to its largest (light).
+
+    `axes`: (rows, 1 + columns). `pictures`: (rows, H, W, 3). `columns`: title -> (rows, H, W). `outlines`: (rows, H, W)
+    bool, drawn around on every map.
+    """
+    side = pictures.shape[1]
+    for row, picture in enumerate(pictures):
+        _image(axes[row, 0], picture)
+        for column, (words, maps) in enumerate(columns.items(), start=1):
+            ax = axes[row, column]
+            _image(ax, maps[row], cmap=HEAT, extent=(-0.5, side - 0.5, side - 0.5, -0.5))
+            if outlines is not None:
+                ax.contour(np.asarray(outlines[row], float), levels=[0.5], colors="#ffffff", linewidths=0.7)
+            if row == 0:
+                ax.set_title(words, fontsize=8.5)
+    axes[0, 0].set_title("image", fontsize=8.5)
+    axes[0, 0].figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+    outlined = ", the true foreground outlined" if outlines is not None else ""
+    return (
+        f"Masks of {title}. {len(pictures)} images, and beside each as heat maps: {', '.join(columns)}{outlined}. "
+        "Each map goes from its own least value, dark, to its largest, light."
+    )
+
+
+def _image(ax: Axes, values: NDArray[Any], **options: Any) -> None:
+    ax.imshow(values, interpolation="none", **options)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+@styled
+def responses(ax: Axes, frame: pd.DataFrame, place: str, printed: Mapping[str, Sequence[float]]) -> str:
+    """Mean absolute response of each stage over that of stage 1, read at one place, on a logarithmic axis.
+
+    `frame`: of `responses.response_frame`. `printed`: network -> the values of the paper's figure 4, crosses.
+    """
+    part = frame[frame["place"] == place]
+    stages = sorted(part["stage"].unique())
+    styles = network_styles(frame["network"].unique())
+    alt = [f"Mean absolute response by stage, relative to stage 1: {PLACES[place]}."]
+    for network, of_network in part.groupby("network", sort=False):
+        colour, marker = styles[network]
+        for _, run in of_network.groupby("seed"):
+            ax.plot(range(len(run)), run["relative"], color=colour, lw=0.7, alpha=0.5)
+        mean = of_network.groupby("stage")["relative"].mean()[stages]
+        ax.plot(range(len(stages)), mean, color=colour, marker=marker, ms=7, mfc="none", mew=1.6, lw=1.6)
+        if network in printed:
+            ax.plot(range(len(printed[network])), printed[network], color=colour, marker="+", ms=9, mew=1.6, lw=0)
+        alt.append(f"{display_name(network)}: {', '.join(f'{v:.3g}' for v in mean)}.")
+    ax.set_yscale("log")
+    ax.set_xticks(range(len(stages)), [part_name(stage) for stage in stages])
+    ax.set_title(PLACES[place], fontsize=8.5)
+    ax.grid(axis="y")
+    if (spot := ax.get_subplotspec()) is None or spot.is_first_col():
+        ax.set_ylabel("mean |x| over that of stage 1")
+    return " ".join(alt)
+
+
+@styled
+def error_by_noise(ax: Axes, runs: pd.DataFrame) -> str:
+    """Test error against the share of wrong training labels: each run a dot, each network's mean a line.
+
+    `runs`: of `analysis.tables.frames.run_frame`.
+    """
+    styles = network_styles(runs["network"].unique())
+    alt = ["Test error against label noise, every run and the mean of each network."]
+    for network, part in runs.groupby("network", sort=False):
+        colour, marker = styles[network]
+        ax.scatter(100 * part["label_noise"], part["test_error_pct"], s=14, color=colour, alpha=0.6, linewidths=0)
+        mean = part.groupby("label_noise")["test_error_pct"].mean()
+        ax.plot(100 * mean.index, mean, color=colour, marker=marker, ms=8, mfc="none", mew=1.8, lw=1.4)
+        said = ", ".join(f"{v:.1f} % at {100 * noise:.0f} %" for noise, v in mean.items())
+        alt.append(f"{display_name(network)}: {said}.")
+    ax.set_xlabel("wrong training labels (%)")
+    ax.set_ylabel(axis_label("test_error_pct"))
+    ax.xaxis.set_major_locator(MaxNLocator(8))
+    ax.grid(axis="y")
+    return " ".join(alt)

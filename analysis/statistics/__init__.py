@@ -1,0 +1,1 @@
+"""Differences between series of runs, and how sure they are."""

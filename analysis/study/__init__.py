@@ -1,0 +1,1 @@
+"""A study: profiles, the plan, the engine, and the strict execution of notebooks."""

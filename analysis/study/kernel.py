@@ -1,0 +1,243 @@
+"""The kernel of one notebook run, behind papermill: this Python, over IPC, with a deadline and a cap on its output.
+
+Importing this registers the engine with papermill. `analysis.study.notebook` is the door; nothing else imports this.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import Engine as PapermillEngine
+from papermill.engines import papermill_engines
+
+from analysis.tables.provenance import ROOT
+
+ENGINE = "resattn"
+
+# A notebook that prints without end fills neither memory nor disk: what goes beyond is dropped, and the page says so.
+CELL_BYTES, NOTEBOOK_BYTES, LOG_BYTES = 1 << 20, 16 << 20, 8 << 20
+CUT = "\n[the rest of the output is dropped: it is too long for a page]\n"
+START_S = 60.0
+LONGEST_SOCKET = 107  # bytes of a Unix socket's path
+
+
+class ExitRequested(Exception):
+    """A cell asked its kernel to end."""
+
+
+@dataclass
+class Run:
+    """What one run's kernel is given, and how far it came."""
+
+    folder: Path  # the kernel's working directory
+    log: Log
+    timeout_s: float | None
+    cell: int | None = None  # the one that ran last, by its place in the executed notebook
+    source: str = ""  # its first line
+    exit_code: int | None = None  # of the kernel, negative for a signal; None: it was alive at the end
+    kernel_s: float = 0.0  # from the start of its process to the end
+    start_s: float = field(default_factory=time.monotonic)
+
+    def left_s(self) -> float | None:
+        """Time left, never quite 0, which nbclient takes for no limit; None: there is none."""
+        return None if self.timeout_s is None else max(self.timeout_s - (time.monotonic() - self.start_s), 1e-3)
+
+    def is_late(self) -> bool:
+        return self.timeout_s is not None and time.monotonic() - self.start_s >= self.timeout_s
+
+
+class Log:
+    """A text file that never grows beyond its cap, whoever writes to it; `say` is heard all the same."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", errors="replace", buffering=1)
+        self._left = LOG_BYTES
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> None:
+        with self._lock:
+            if self._left > 0:
+                self._file.write(text[: self._left])
+                if len(text) >= self._left:
+                    self._file.write(CUT)
+            self._left -= len(text)
+
+    def flush(self) -> None:
+        with self._lock:
+            self._file.flush()
+
+    def say(self, line: str) -> None:
+        """A line of the runner itself."""
+        with self._lock:
+            self._file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+    @contextmanager
+    def pipe(self) -> Iterator[int]:
+        """A descriptor for the kernel's own stdout and stderr: what is said before, beside and after the protocol."""
+        reading, writing = os.pipe()
+
+        def pump() -> None:
+            with open(reading, "rb", buffering=0) as source:
+                while block := source.read(1 << 16):
+                    self.write(block.decode(errors="replace"))
+
+        thread = threading.Thread(target=pump, daemon=True, name="kernel-stderr")
+        thread.start()
+        try:
+            yield writing
+        finally:
+            os.close(writing)
+            thread.join(timeout=2)  # a process that the kernel left behind may hold its end open for ever
+
+
+class KernelManager(AsyncKernelManager):
+    """Starts this very Python, whatever kernelspecs are installed, and remembers how it ended."""
+
+    exit_code: int | None = None
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        # Descriptors 1 and 2 stay what they are, our log: a dying kernel's last words never reach a page.
+        raw = "--IPKernelApp.capture_fd_output=False"
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", raw]
+        return KernelSpec(argv=command, display_name="resattn", language="python")
+
+    async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
+        if self.provisioner is not None:
+            self.exit_code = await self.provisioner.poll()
+        await super().cleanup_resources(restart=restart)
+
+
+class Client(PapermillNotebookClient):
+    """papermill's client with one deadline for the whole notebook and a bound on what it keeps of the output."""
+
+    def __init__(self, nb_man: Any, run: Run, **options: Any) -> None:
+        super().__init__(
+            nb_man,
+            timeout_func=lambda cell: run.left_s(),
+            startup_timeout=math.ceil(min(START_S, run.left_s() or START_S)),
+            # A flood may cost the message that ends a cell's output. Whether it ran is told by the other channel.
+            iopub_timeout=10,
+            raise_on_iopub_timeout=False,
+            on_cell_execute=self._started,
+            on_cell_executed=self._ended,
+            stdout_file=run.log,
+            stderr_file=run.log,
+            **options,
+        )
+        self.run = run
+        self.notebook_left, self.cell_left = NOTEBOOK_BYTES, CELL_BYTES
+
+    def _started(self, cell: NotebookNode, cell_index: int) -> None:
+        self.run.cell, self.run.source = cell_index, cell.source.strip().splitlines()[0]
+        self.cell_left = CELL_BYTES
+        self.run.log.say(f"cell {cell_index + 1}")
+
+    def _ended(self, cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any] | None) -> None:
+        content = (execute_reply or {}).get("content", {})
+        cell["execution_count"] = content.get("execution_count")
+        cell["outputs"] = merged_streams(cell["outputs"])
+        if any(payload.get("source") == "ask_exit" for payload in content.get("payload", ())):
+            raise ExitRequested
+
+    def output(self, outs: list[NotebookNode], msg: dict[str, Any], display_id: str, cell_index: int) -> Any:
+        """Keep an output while there is room for it; what does not fit is cut or dropped, and the page says so once."""
+        content = msg["content"]
+        if msg["msg_type"] == "error":  # always kept, but no traceback is worth a megabyte
+            content["evalue"] = content["evalue"][:20_000]
+            content["traceback"] = [line[:20_000] for line in content["traceback"][:100]]
+        elif msg["msg_type"] == "stream":
+            if 0 < self.cell_left < len(content["text"]):  # progress bars may take less than they did
+                before, outs[:] = _stream_bytes(outs), merged_streams(outs)
+                self._spend(_stream_bytes(outs) - before)
+            room = min(self.cell_left, self.notebook_left)
+            if room <= 0:
+                return None
+            if len(content["text"]) > room:
+                content["text"] = content["text"][:room] + CUT
+            self._spend(len(content["text"]) + 100)  # a message of one character costs more than one byte
+        elif "data" in content:
+            size = sum(len(str(value)) for value in content["data"].values())
+            if size > self.notebook_left:
+                content["data"] = {"text/plain": CUT.strip()} if self.notebook_left > 0 else {}
+            self.notebook_left -= size
+        return super().output(outs, msg, display_id, cell_index)
+
+    def _spend(self, size: int) -> None:
+        self.cell_left -= size
+        self.notebook_left -= size
+
+
+def merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs with neighbouring texts of one stream made one, and of each line what was last written over it.
+
+    nbclient can do this too, but in time that grows with the square of a line's length.
+    """
+    merged: list[NotebookNode] = []
+    for (kind, _), group in itertools.groupby(outputs, lambda output: (output.output_type, output.get("name"))):
+        if kind != "stream":
+            merged += group
+            continue
+        first, *rest = group
+        lines = "".join([first.text, *(output.text for output in rest)]).split("\n")
+        first.text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+        merged.append(first)
+    return merged
+
+
+def _stream_bytes(outputs: list[NotebookNode]) -> int:
+    return sum(len(output.text) + 100 for output in outputs if output.output_type == "stream")
+
+
+class Engine(PapermillEngine):
+    """papermill's engine for a `Run`."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, *, run: Run, **_: Any) -> None:
+        logger = logging.Logger("kernel", logging.WARNING)
+        logger.addHandler(logging.StreamHandler(run.log))
+        with tempfile.TemporaryDirectory(prefix="resattn-", dir=_socket_folder()) as runtime, run.log.pipe() as pipe:
+            # IPC: sockets in a folder of this run's own, where parallel kernels race for TCP ports.
+            manager = KernelManager(
+                transport="ipc", connection_file=f"{runtime}/kernel.json", shutdown_wait_time=2.0, log=logger
+            )
+            environment = {
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+                "IPYTHONDIR": runtime,  # no start-up files of whoever runs this
+                "PYTHONFAULTHANDLER": "1",  # where a crash outside Python happened
+                "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            }
+            client = Client(nb_man, run, km=manager, log=logger)
+            start = time.monotonic()
+            try:
+                client.execute(cleanup_kc=True, cwd=str(run.folder), env=environment, stdout=pipe, stderr=pipe)
+            finally:
+                run.exit_code, run.kernel_s = manager.exit_code, time.monotonic() - start
+
+
+def _socket_folder() -> str:
+    folder = tempfile.gettempdir()
+    return folder if len(folder) + len("/resattn-12345678/kernel-ipc-5") < LONGEST_SOCKET else "/tmp"
+
+
+papermill_engines.register(ENGINE, Engine)

@@ -1,0 +1,1 @@
+"""Tables on disk, where their numbers came from, and the frames that notebooks write."""

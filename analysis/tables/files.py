@@ -1,0 +1,156 @@
+"""Tables on disk: tidy CSV, each with a sidecar that says where it came from, and none ever half written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Number
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.tables.provenance import provenance as circumstances
+
+if TYPE_CHECKING:  # what only writes files beside a table need not wait for pandas
+    import pandas as pd
+
+
+class TableError(ValueError):
+    """A file is not the table that the reader needs."""
+
+    def __init__(self, path: Path, found: str, expected: str) -> None:
+        super().__init__(f"{path}: found {found}; expected {expected}")
+        self.path, self.found, self.expected = path, found, expected
+
+
+def write_atomic(path: Path | str, data: str | bytes) -> Path:
+    """`path` with `data`: whole, or as it was before, whatever happens on the way."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        # Not tempfile: its files are for their owner alone, and results are shared.
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself survives a power cut
+    finally:
+        os.close(folder)
+    return path
+
+
+def write_json(path: Path | str, value: Any) -> Path:
+    """`path` with `value` as JSON, atomically; NaN is refused, since JSON has none."""
+    return write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def digest(data: bytes | Path) -> str:
+    """The sha256 of bytes or of a file, in hex."""
+    if isinstance(data, Path):
+        with data.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(data).hexdigest()
+
+
+def sidecar(path: Path | str) -> Path:
+    """Where the provenance of a table stands."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.provenance.json")
+
+
+def write_table(frame: pd.DataFrame, path: Path | str, provenance: Mapping[str, Any] | None = None) -> Path:
+    """`frame` as CSV without its index, and its sidecar, which is written first: no table stands without one.
+
+    `provenance`: of the computation (default: of this moment in this process). The sidecar also holds the rows,
+    columns and sha256 of the table. Floats are written so that they read back to the same bits.
+    """
+    path = Path(path)
+    text = frame.to_csv(index=False, lineterminator="\n").encode()
+    about = {"table": path.name, "rows": len(frame), "columns": [str(name) for name in frame.columns]}
+    write_json(
+        sidecar(path),
+        {**about, "sha256": digest(text), "provenance": dict(circumstances() if provenance is None else provenance)},
+    )
+    return write_atomic(path, text)
+
+
+def read_table(path: Path | str, columns: Iterable[str] | Mapping[str, type]) -> pd.DataFrame:
+    """The table in `path`, with at least `columns`, and as it was written if it has a sidecar.
+
+    `columns` may give types: `int`, `float`, `bool`, `str`, or `Number` for a column that mixes exact integers of
+    any size with floats. Only an empty cell is missing; a string such as "NA" or "None" is a string.
+
+    Raises: TableError: no such file, not CSV, altered since it was written, a column or a type is not as asked.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    wanted = dict(columns) if isinstance(columns, Mapping) else dict.fromkeys(columns)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TableError(path, error.strerror or str(error), "a table") from error
+    _check_sidecar(path, data)
+    typed = {name: str for name, kind in wanted.items() if kind is not None}
+    try:
+        # Typed columns are read as text and converted here: pandas would round a large integer without a word.
+        frame = pd.read_csv(path, dtype=typed, keep_default_na=False, na_values=[""], low_memory=False)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        raise TableError(path, f"no CSV ({error})", f"columns {', '.join(wanted)}") from error
+    if missing := [name for name in wanted if name not in frame.columns]:
+        raise TableError(path, f"columns {', '.join(map(str, frame.columns))}", f"also {', '.join(missing)}")
+    for name, kind in wanted.items():
+        if kind is not None and kind is not str:
+            frame[name] = _converted(frame[name], kind, path)
+    return frame
+
+
+def _check_sidecar(path: Path, data: bytes) -> None:
+    try:
+        about = json.loads(sidecar(path).read_bytes())
+        recorded = about["sha256"]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise TableError(sidecar(path), f"no provenance ({error!r})", "JSON with the table's sha256") from error
+    if recorded != (found := digest(data)):
+        raise TableError(path, f"sha256 {found[:12]}", f"{str(recorded)[:12]}, as its provenance says")
+
+
+def _converted(column: pd.Series, kind: type, path: Path) -> pd.Series:
+    import pandas as pd
+
+    parse = _PARSERS[kind]
+    values = []
+    for row, cell in enumerate(column, start=2):  # line 1 is the header
+        try:
+            values.append(None if pd.isna(cell) else parse(cell))
+        except ValueError:
+            raise TableError(path, f"{cell!r} in column {column.name}, line {row}", f"{kind.__name__}") from None
+    exact = kind in (float, bool) or (kind is int and all(v is not None and abs(v) < 2**63 for v in values))
+    return pd.Series(values, index=column.index, name=column.name, dtype=None if exact and values else object)
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _bool(text: str) -> bool:
+    if text not in ("True", "False"):
+        raise ValueError(text)
+    return text == "True"
+
+
+_PARSERS: dict[type, Callable[[str], Any]] = {int: int, float: float, bool: _bool, Number: _number}

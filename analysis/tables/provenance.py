@@ -1,0 +1,120 @@
+"""Where a number came from: the commit, versions, machine and time, without saying whose machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = (
+    "torch", "numpy", "pandas", "matplotlib", "scikit-learn", "lightning-fabric", "fvcore", "torchinfo",
+    "papermill", "nbclient", "ipykernel", "jupyterlab", "snakemake",
+)  # fmt: skip
+_IMPORTED = (datetime.now(UTC), time.monotonic())
+
+
+def provenance(*, start: datetime | None = None, device: str = "cpu", **extra: Any) -> dict[str, Any]:
+    """The circumstances of what was just computed, as plain JSON values.
+
+    `start`: when the work began (default: when this module was imported, which is when a notebook's work began);
+    `elapsed_s` counts from there. `extra` holds digests, seeds and the like, and may not hide a standard key.
+    No path, host or user name is in it; strings in `extra` pass through `scrub`.
+    """
+    record: dict[str, Any] = {
+        **_commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cpus": usable_cpus(),
+        "threads": _threads(),
+        "device": device,
+        "start": (start or _IMPORTED[0]).astimezone(UTC).isoformat(timespec="seconds"),
+        "elapsed_s": round(max(_elapsed(start) / timedelta(seconds=1), 0.0), 3),
+    }
+    if hidden := sorted(record.keys() & extra.keys()):
+        raise ValueError(f"provenance has its own {', '.join(hidden)}; give the extra another name")
+    return record | {key: _scrubbed(value) for key, value in extra.items()}
+
+
+def scrub(text: str) -> str:
+    """`text` without the paths that tell on whose machine it was made: the checkout, the environment, the home."""
+    places = [(str(ROOT), "."), (sys.prefix, "(environment)"), (str(Path.home()), "~")]
+    for place, name in sorted(places, key=lambda pair: -len(pair[0])):
+        if len(Path(place).parts) > 1:  # a checkout in / would match everywhere
+            text = text.replace(place + os.sep, name + "/")
+    return text
+
+
+def usable_cpus() -> int:
+    """Processors that this process may use; on a cluster they are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _scrubbed(value: Any) -> Any:
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {key: _scrubbed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_scrubbed(item) for item in value]
+    return value
+
+
+def _commit() -> dict[str, str | bool | None]:
+    """The checkout's commit and whether its files differ from it, results aside; None outside a git checkout."""
+    # The ceiling keeps git from taking the commit of some other repository that the checkout lies in.
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(ROOT.parent), "GIT_OPTIONAL_LOCKS": "0"}
+
+    def git(*arguments: str) -> str | None:
+        try:
+            run = subprocess.run(
+                ["git", "-C", str(ROOT), *arguments], env=environment, capture_output=True, text=True, timeout=30
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return run.stdout.strip() if run.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    # A study that writes the results that are kept is not made by other code for that.
+    changes = git("status", "--porcelain", "--", ".", ":!results") if commit else None
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def _threads() -> int | None:
+    """Threads of torch where it is loaded, else the number that a job was given; None: not limited."""
+    if torch := sys.modules.get("torch"):
+        return int(torch.get_num_threads())
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() else None
+
+
+def _elapsed(start: datetime | None) -> timedelta:
+    if start is None:
+        return timedelta(seconds=time.monotonic() - _IMPORTED[1])  # a clock that jumps does not touch this one
+    return datetime.now(UTC) - start

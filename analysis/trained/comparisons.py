@@ -1,0 +1,113 @@
+"""What a comparison of trained networks shows: which sizes differ, what it cost, and what print says beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.claims.ledger import ledger
+from analysis.claims.trained import measured_runs, published_beside, subject_of
+from analysis.tables.files import read_table
+from analysis.tables.frames import COMPARED, quantity, run_frame
+from analysis.tables.names import display_name
+from resattn.claims.measured import spec_of
+
+__all__ = [
+    "cost_words", "differing_sizes", "file_name", "measured_in", "noise_levels", "panel_rows", "printed_responses",
+    "published_beside", "side_by_side",
+]  # fmt: skip
+
+# What the error may be drawn against; time always differs.
+SIZES = ("trunk_depth", "longest_path", "weighted_layers", "params", "macs")
+PER_ROW = 3
+
+MASKS = {
+    "network": str, "dataset": str, "seed": int, "state": str, "module": str, "stage": str, "map": str,
+    "quantity": str, "value": float,
+}  # fmt: skip
+RESPONSES = {"network": str, "dataset": str, "seed": int, "place": str, "stage": str, "relative": float}
+
+
+def differing_sizes(runs: pd.DataFrame, sizes: Sequence[str] = SIZES) -> list[str]:
+    """Those of the sizes in which the networks of some runs differ, and the time of a run."""
+    return [size for size in sizes if runs.groupby("network")[size].first().nunique() > 1] + ["elapsed_s"]
+
+
+def panel_rows(sizes: Sequence[str]) -> int:
+    """Rows of panels, of so many at most, that hold one panel for each size."""
+    return -(-len(sizes) // PER_ROW)
+
+
+def file_name(stem: str, noise: float) -> str:
+    """The file of a figure: of the runs without label noise, or with so much."""
+    return f"{stem}_noise{100 * noise:.0f}.svg" if noise else f"{stem}.svg"
+
+
+def noise_levels(runs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The runs, if they differ in label noise; else nothing to draw by it."""
+    return [runs] if runs["label_noise"].nunique() > 1 else []
+
+
+def side_by_side(comparison: pd.DataFrame) -> pd.DataFrame:
+    """One row for each network (and noise), one column for each quantity: the mean, and for the error its interval.
+
+    `comparison`: of `analysis.tables.frames.comparison_frame`.
+    """
+    rows = []
+    for (network, noise), part in comparison.groupby(["network", "label_noise"], sort=False):
+        by = {str(row["quantity"]): row for row in part.to_dict("records")}
+        error = by["test_error_pct"]
+        row = {"Network": display_name(str(network)), "Label noise (%)": 100 * float(noise), "Runs": error["n"]}
+        row |= {_label(q): by[q]["mean"] / _per(q) for q in COMPARED if q in by}
+        has = pd.notna(error["low"])
+        row["95 % interval (BCa)"] = f"{error['low']:.2f} to {error['high']:.2f}" if has else "none"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+SCALES = {"peak_memory_bytes": (2**20, "MiB"), "training_macs": (10**12, "T multiply-adds")}
+
+
+def _per(id: str) -> float:
+    return SCALES.get(id, (1, ""))[0]
+
+
+def _label(id: str) -> str:
+    q = quantity(id)
+    return f"{q.label} ({SCALES[id][1] if id in SCALES else q.unit})"
+
+
+def cost_words(runs: pd.DataFrame) -> str:
+    """What the whole comparison computed, and how long it took, in a sentence."""
+    macs, elapsed_s = float(runs["training_macs"].sum()), float(runs["elapsed_s"].sum())
+    return (
+        f"{len(runs)} runs computed {macs / 1e12:,.3g} T multiply-adds in their training steps, "
+        f"and took {elapsed_s / 60:,.3g} minutes of their processes, evaluation included."
+    )
+
+
+def printed_responses(networks: Iterable[str], *, figure: str = "wang2017 Figure 4") -> dict[str, list[float]]:
+    """Network -> its mean absolute responses by stage over that of stage 1, as read off the paper's figure 4."""
+    claims = [c for c in ledger() if c.quantity == "stage_response" and figure in c.place]
+    found: dict[str, list[float]] = {}
+    for network in networks:
+        spec = spec_of(subject_of(network))
+        of_network = [c for c in claims if spec_of(c.subjects[0]) == spec]
+        if of_network:
+            by_stage = sorted((c.subjects[0].part, float(c.number)) for c in of_network)
+            found[network] = [1.0, *(value for _, value in by_stage)]  # stage 1 is what they are relative to
+    return found
+
+
+def measured_in(runs_dir: str, masks_dir: str = "", responses_dir: str = "") -> pd.DataFrame:
+    """What a study's tables say of the claims about training, by its folders of runs, masks and responses; "": none.
+
+    Raises: FrameError, TableError.
+    """
+    return measured_runs(
+        run_frame(runs_dir) if runs_dir else None,
+        read_table(Path(masks_dir, "tables", "masks.csv"), MASKS) if masks_dir else None,
+        read_table(Path(responses_dir, "tables", "responses.csv"), RESPONSES) if responses_dir else None,
+    )

@@ -1,0 +1,357 @@
+"""Does a mask look at the object? The maps of attention modules against a foreground that is known.
+
+A map is one number for each position of a module: the mask, the trunk, what their merge gives, or chance. It is laid
+over the image, and scored by how well it tells the pixels of the object from the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from analysis.tables.names import display_name, part_name
+from resattn.measures.quantities import Quantity
+from resattn.networks.attention import AttentionModule
+from resattn.networks.network import Network, build
+from resattn.training import data
+from resattn.training.data import Dataset, Feed
+from resattn.training.loop import Run, TrainError, read_runs, trained
+
+BATCH = 100  # images at a time: the maps of a wide network are large
+SETTLING = 20  # batches that give an untrained network the statistics of its norms
+STATES = ("before", "after")
+# What is scored, the mask first and then its controls.
+MAPS: Mapping[str, str] = {
+    "mask": "mask, mean over channels",
+    "trunk": "trunk, mean magnitude over channels",
+    "output": "what the merge gives, mean magnitude over channels",
+    "random": "a random mask of the same size",
+}
+SCORES: Mapping[str, Quantity] = {
+    q.id: q
+    for q in (
+        Quantity("auc", "", "Area under the ROC curve", "chance that a pixel of the object has the higher value than "
+                 "one of the ground, in one image; the mean over images"),
+        Quantity("energy_share", "", "Share of energy on the object", "sum of squares over the object's pixels, of the "
+                 "sum over the image; the mean over images"),
+        Quantity("contrast", "", "Contrast", "mean over the object's pixels over the mean over all others, less 1"),
+    )
+}  # fmt: skip
+
+Maps = NDArray[np.float32]
+
+
+class AttendingError(ValueError):
+    """There is no mask to look at, or nothing to compare it with; the message says what was found."""
+
+
+# -- scores
+
+
+def auc(scores: NDArray[Any], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(N,) area under the ROC curve of each row of scores, (N, K), by ranks; ties count half.
+
+    NaN where a row has none of one kind. Source: Mann and Whitney 1947, section 2 (U over the number of pairs).
+    """
+    n_positive = positive.sum(1)
+    n_pairs = n_positive * (positive.shape[1] - n_positive)
+    ranks = np.where(positive, rankdata(scores, axis=1), 0).sum(1)
+    wins = ranks - n_positive * (n_positive + 1) / 2
+    return np.divide(wins, n_pairs, out=np.full(len(scores), np.nan), where=n_pairs > 0)
+
+
+def energy_share(values: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(N,) share of the sum of squares of each row, (N, K), that lies inside; NaN for a row of zeros."""
+    energy = np.asarray(values, dtype=np.float64) ** 2
+    total = energy.sum(1)
+    return np.divide((energy * inside).sum(1), total, out=np.full(len(energy), np.nan), where=total > 0)
+
+
+def contrast(values: NDArray[Any], inside: NDArray[np.bool_]) -> float:
+    """Mean of all values inside over the mean of all outside, less 1; NaN where the latter is 0."""
+    ground = float(values[~inside].mean(dtype=np.float64))
+    return float(values[inside].mean(dtype=np.float64)) / ground - 1 if ground else float("nan")
+
+
+# -- maps
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """What met in one attention module, and what came of it: (N, C, H, W) each."""
+
+    module: str
+    trunk: Tensor
+    mask: Tensor
+    output: Tensor
+
+    @property
+    def stage(self) -> str:
+        return self.module.partition(".")[0]
+
+    def maps(self) -> dict[str, Tensor]:
+        """(N, H, W) of the mask, the trunk and the output, over all channels."""
+        return {
+            "mask": self.mask.mean(1),
+            "trunk": self.trunk.abs().mean(1),
+            "output": self.output.abs().mean(1),
+        }
+
+
+@torch.no_grad()
+def attended(network: nn.Module, images: Tensor) -> list[Attended]:
+    """What each attention module of a network does with (N, C, H, W) images, in the order of the modules.
+
+    Raises: AttendingError for a network without attention modules.
+    """
+    found: dict[str, Attended] = {}
+
+    def keep(module: str) -> Any:
+        def hook(_merge: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+            found[module] = Attended(module, inputs[0].detach(), inputs[1].detach(), output.detach())
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, part in network.named_modules():
+            if isinstance(part, AttentionModule):
+                stack.callback(part.merge.register_forward_hook(keep(name)).remove)
+        network(images)
+    if not found:
+        raise AttendingError(f"{_name_of(network)} has no attention module")
+    return list(found.values())
+
+
+def over_image(maps: Tensor, side: int) -> Tensor:
+    """(N, H, W) maps laid over square images: (N, side, side), bilinear between the centres of the positions."""
+    return F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
+
+
+@torch.no_grad()
+def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Give the norms of an untrained network the statistics of some batches; its weights stay as they are.
+
+    With the ones it is built with, its maps would say how far these are from the truth, and nothing of the image.
+    """
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+    network.train()
+    for images in batches:
+        network(images)
+    network.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def score_rows(network: nn.Module, images: Tensor, foreground: Tensor, *, seed: int = 0) -> list[dict[str, Any]]:
+    """One row for each attention module, map and score: module, stage, map, quantity, value.
+
+    `images`: as the network takes them; `foreground`: (N, H, W) bool, of the same height and width. `seed`: of the
+    random mask, which is drawn at the size of the module's map.
+    Raises: AttendingError for a network without attention modules.
+    """
+    side = images.shape[-1]
+    random = torch.Generator().manual_seed(seed)
+    collected: dict[tuple[str, str], list[Maps]] = {}
+    for start in range(0, len(images), BATCH):
+        for found in attended(network, images[start : start + BATCH]):
+            maps = found.maps()
+            maps["random"] = torch.rand(maps["mask"].shape, generator=random)
+            for name, values in maps.items():
+                flat = over_image(values.float().cpu(), side).flatten(1).numpy()
+                collected.setdefault((found.module, name), []).append(flat)
+    inside = foreground.flatten(1).cpu().numpy()
+    rows = []
+    for (module, name), parts in collected.items():
+        whole = np.concatenate(parts)
+        scores = {
+            "auc": float(np.nanmean(auc(whole, inside))),
+            "energy_share": float(np.nanmean(energy_share(whole, inside))),
+            "contrast": contrast(whole, inside),
+        }
+        stage = module.partition(".")[0]
+        rows += [{"module": module, "stage": stage, "map": name, "quantity": q, "value": v} for q, v in scores.items()]
+    return rows
+
+
+# -- trained runs
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A run that came to its end, with the images that it was tested on."""
+
+    run: Run
+    folder: Path
+    dataset: Dataset
+    feed: Feed
+
+    @property
+    def name(self) -> str:
+        return self.run.config.spec.name
+
+    @property
+    def seed(self) -> int:
+        return self.run.config.seed
+
+    @property
+    def title(self) -> str:
+        return f"{display_name(self.name)}, trained on {self.run.dataset_label}, seed {self.seed}"
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a file's."""
+        return re.sub(r"[^\w.-]+", "-", self.name).strip("-")
+
+    def network(self, state: str) -> Network:
+        """The network before its training, with settled norms, or after it."""
+        if state == "after":
+            return trained(self.folder)
+        network = build(self.run.config.spec, seed=self.seed)
+        settle(network, (images for images, _ in islice(self.feed.batches(0), SETTLING)))
+        return network.eval()
+
+    def images(self, n: int) -> Tensor:
+        """The first `n` test images as the network takes them."""
+        taken: list[Tensor] = []
+        for images, _ in self.feed.test_batches():
+            taken.append(images)
+            if sum(map(len, taken)) >= n:
+                break
+        return torch.cat(taken)[:n]
+
+    def pixels(self, n: int) -> NDArray[np.uint8]:
+        """The first `n` test images to look at: (n, H, W, 3)."""
+        return np.asarray(self.dataset.test_images[:n].permute(0, 2, 3, 1).numpy())
+
+    def foreground(self, n: int) -> Tensor:
+        """(n, H, W) bool: the object in the first `n` test images. Raises: AttendingError where it is not known."""
+        if self.dataset.test_foreground is None:
+            raise AttendingError(f"the foreground of {self.dataset.label} is not known (train on cluttered-digits)")
+        return self.dataset.test_foreground[:n]
+
+
+def runs_below(folder: Path | str, *, with_masks: bool = True) -> Iterator[Trained]:
+    """The trained runs below a folder, as notebook 50 leaves them, by name; of networks with masks, or of all.
+
+    Nothing for a folder without a name. Raises: AttendingError where there is none; TrainError, DataError.
+    """
+    if not str(folder):
+        return
+    datasets: dict[str, Dataset] = {}
+    runs = read_runs(folder)
+    if with_masks:
+        runs = [(place, run) for place, run in runs if run.config.spec.has_masks]
+    if not runs:
+        what = "of a network with masks " if with_masks else ""
+        raise AttendingError(
+            f"no trained run {what}in {folder}: no */run/run.json (run 50_train with an out_dir in it)"
+        )
+    for place, run in runs:
+        name = run.config.dataset
+        if name not in datasets:
+            datasets[name] = data.load(name)
+        if datasets[name].digest != run.dataset_digest:
+            raise TrainError(f"{place}: trained on other images than the {datasets[name].label} that is here")
+        yield Trained(run, place, datasets[name], data.prepare(datasets[name], run.config))
+
+
+def first_of_each(runs: Iterable[Trained]) -> list[Trained]:
+    """Of each network the run of the smallest seed."""
+    found: dict[str, Trained] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        found.setdefault(run.name, run)
+    return list(found.values())
+
+
+def mask_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
+    """Columns network, dataset, seed, test_error_pct, state, module, stage, map, quantity, value.
+
+    Of the first test images; `test_error_pct` is that of the trained network, in both states.
+    Raises: AttendingError where the foreground is not known, or there are no such runs.
+    """
+    rows = []
+    for run in runs:
+        inputs, foreground = run.images(images), run.foreground(images)
+        about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed}
+        about["test_error_pct"] = run.run.test_error_pct
+        for state in STATES:
+            scored = score_rows(run.network(state), inputs, foreground, seed=run.seed)
+            rows += [{**about, "state": state, **row} for row in scored]
+    if not rows:
+        raise AttendingError("no trained run of a network with masks")
+    return pd.DataFrame(rows)
+
+
+def mask_summary(masks: pd.DataFrame, quantities: Sequence[str] = ("auc", "energy_share")) -> pd.DataFrame:
+    """Columns network, quantity, map, state, then the mean of each stage over its modules and all seeds."""
+    kept = masks[masks["quantity"].isin(quantities)]
+    order = {name: k for k, name in enumerate([*quantities, *MAPS, *STATES])}
+    keys = ["network", "quantity", "map", "state"]
+    wide = kept.pivot_table(index=keys, columns="stage", values="value", aggfunc="mean", sort=False).reset_index()
+    return wide.rename_axis(columns=None).sort_values(
+        keys, key=lambda column: column.map(order) if column.name != "network" else column, kind="stable",
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def mask_gains(masks: pd.DataFrame, quantity: str = "auc") -> pd.DataFrame:
+    """Columns network, stage, seed, over_trunk, over_before: how much better the trained mask is than its controls.
+
+    Of one score, the mean over the modules of a stage; one row for each seed.
+    """
+    kept = masks[masks["quantity"] == quantity]
+    wide = kept.pivot_table(index=["network", "stage", "seed"], columns=["map", "state"], values="value", sort=False)
+    after = wide["mask", "after"]
+    gains = {"over_trunk": after - wide["trunk", "after"], "over_before": after - wide["mask", "before"]}
+    return pd.DataFrame(gains).reset_index()
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Images to look at, (N, H, W, 3); the maps beside them, by part and title, (N, h, w); the foreground, if known."""
+
+    pixels: NDArray[np.uint8]
+    columns: Mapping[str, Mapping[str, Maps]]
+    foreground: NDArray[np.bool_] | None
+
+
+def view(run: Trained, n_images: int, n_channels: int) -> View:
+    """The masks of a trained network over its first test images.
+
+    By stage, of the last module there: the mean over channels; and for each stage those channels that vary most.
+    """
+    last = {found.stage: found for found in attended(run.network("after"), run.images(n_images))}
+    means = {part_name(stage): found.mask.mean(1).numpy() for stage, found in last.items()}
+    columns: dict[str, Mapping[str, Maps]] = {"mean": means}
+    for stage, found in last.items():
+        chosen = varied_channels(found.mask, n_channels)
+        columns[f"{stage}_channels"] = {f"{part_name(stage)}, channel {c}": found.mask[:, c].numpy() for c in chosen}
+    known = run.dataset.test_foreground
+    return View(run.pixels(n_images), columns, None if known is None else known[:n_images].numpy())
+
+
+def varied_channels(mask: Tensor, n: int) -> list[int]:
+    """The channels of (N, C, H, W) masks that vary most over positions, the most varied first."""
+    spread = mask.float().flatten(2).std(2).mean(0)
+    return [int(c) for c in spread.argsort(descending=True, stable=True)[:n]]
+
+
+def _name_of(network: nn.Module) -> str:
+    return network.spec.name if isinstance(network, Network) else type(network).__name__

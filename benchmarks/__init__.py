@@ -1,0 +1,1 @@
+"""Speed and memory of the audit and of the training loop, beside other tools."""

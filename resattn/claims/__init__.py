@@ -1,0 +1,1 @@
+"""The engine that judges a table of printed numbers."""

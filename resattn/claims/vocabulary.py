@@ -1,0 +1,278 @@
+"""The words of the ledger: units, definitions, readings, and why some things cannot be tested here.
+
+A new way to count is a row here, not a branch elsewhere. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from fractions import Fraction
+
+from resattn.measures.quantities import QUANTITIES
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a printed number is multiplied by: `factor`, and the base of thousands to some power."""
+
+    power: int = 0
+    factor: Fraction = Fraction(1)
+
+
+UNITS: Mapping[str, Unit] = {
+    "": Unit(),
+    "k": Unit(power=1),
+    "M": Unit(power=2),
+    "G": Unit(power=3),
+    "%": Unit(factor=Fraction(1, 100)),
+    **dict.fromkeys(
+        ("layers", "units", "modules", "px", "channels", "epochs", "iterations", "images", "networks", "GB"), Unit()
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One way to count a quantity. `formula` names measured numbers of the row's subject in braces."""
+
+    quantity: str
+    id: str
+    formula: str
+    text: str
+    counts: str = ""  # mac or flop, where the word FLOPs would leave it open
+    untestable: str = ""  # why nothing here can measure it; there is no formula then
+
+
+# The first word of a row is what is counted, the second is how. Other rows of the same quantity are what a reader may
+# have meant instead, in the order in which they are tried.
+COUNTED = (
+    Definition("params", "learnable", "{params}", "learnable parameters that the execution reads"),
+    Definition(
+        "params", "learnable_and_statistics", "{params} + {norm_statistics}",
+        "learnable parameters and batch norm's running mean and variance (all of Caffe's blobs)",
+    ),
+    Definition(
+        "params", "without_norm", "{params} - {params_norm}",
+        "parameters of convolutions and matrix products only",
+    ),
+    Definition("params", "defined", "{params} + {dead_params}", "every parameter created, executed or not"),
+    Definition("params_mask", "mask", "{params_mask}", "learnable parameters of the mask branches"),
+    Definition(
+        "params_mask", "mask_convolutions", "{params_conv_mask}",
+        "the convolutions of the mask branches",
+    ),
+    Definition(
+        "params_trunk", "outside_mask", "{params} - {params_mask}",
+        "learnable parameters outside the mask branches",
+    ),
+    Definition(
+        "params_trunk", "outside_mask_convolutions", "{params_conv} - {params_conv_mask}",
+        "the convolutions outside the mask branches",
+    ),
+    Definition("params_conv", "executed", "{params_conv}", "weights of the executed convolutions"),
+    Definition("params_norm", "executed", "{params_norm}", "scale and shift of the executed normalisations"),
+    Definition(
+        "params_linear", "executed", "{params_linear}",
+        "weights and biases of the executed matrix products",
+    ),
+    Definition("cost", "multiply_adds", "{macs}", "multiply-adds of convolutions and matrix products", "mac"),
+    Definition("cost", "operations", "2 * {macs}", "multiplications and additions counted apart", "flop"),
+    Definition(
+        "cost", "convolution_multiply_adds", "{macs} - {macs_linear}",
+        "multiply-adds of convolutions", "mac",
+    ),
+    Definition("cost_mask", "multiply_adds", "{macs_mask}", "multiply-adds of the mask branches", "mac"),
+    Definition("cost_mask", "operations", "2 * {macs_mask}", "operations of the mask branches", "flop"),
+    Definition(
+        "cost_trunk", "multiply_adds", "{macs} - {macs_mask}",
+        "multiply-adds outside the mask branches", "mac",
+    ),
+    Definition(
+        "cost_trunk", "convolution_multiply_adds", "{macs} - {macs_linear} - {macs_mask}",
+        "multiply-adds of the convolutions outside the mask branches", "mac",
+    ),
+    Definition(
+        "depth", "trunk", "{trunk_depth}",
+        "weighted layers on the longest path when the masks are removed",
+    ),
+    Definition("depth", "longest_path", "{longest_path}", "weighted layers on the longest path"),
+    Definition("depth", "all_layers", "{weighted_layers}", "all weighted layers that are executed"),
+    Definition("depth", "convolutions", "{conv_layers}", "all convolutions that are executed"),
+    Definition("depth_ratio", "trunk", "{1:trunk_depth} / {2:trunk_depth}", "ratio of the trunk depths"),
+    Definition(
+        "depth_ratio", "longest_path", "{1:longest_path} / {2:longest_path}",
+        "ratio of the longest paths",
+    ),
+    Definition(
+        "depth_ratio", "all_layers", "{1:weighted_layers} / {2:weighted_layers}",
+        "ratio of all weighted layers",
+    ),
+    Definition("params_ratio", "learnable", "{1:params} / {2:params}", "ratio of the learnable parameters"),
+    Definition("cost_ratio", "multiply_adds", "{1:macs} / {2:macs}", "ratio of the multiply-adds", "mac"),
+    Definition(
+        "receptive_field", "with_mask", "{receptive_field_px}",
+        "through the masks, on an input that clips nothing",
+    ),
+    Definition("receptive_field", "trunk", "{receptive_field_trunk_px}", "with the masks removed"),
+    Definition(
+        "receptive_field", "least", "{receptive_field_least_px}",
+        "through the masks, where a position sees least",
+    ),
+    Definition(
+        "dead_params", "defined", "{dead_params}",
+        "parameters of modules that are defined and never executed",
+    ),
+    Definition(
+        "module_depth", "longest_path", "{module_longest_path}",
+        "convolutions on the longest path of the module",
+    ),
+    Definition(
+        "module_depth", "trunk", "{module_trunk_path}",
+        "convolutions on its path through the trunk branch",
+    ),
+    Definition(
+        "mask_depth", "longest_path", "{mask_longest_path}",
+        "convolutions on the longest path of the mask branch",
+    ),
+    Definition("mask_depth", "all_layers", "{mask_conv_layers}", "all convolutions of the mask branch"),
+    Definition(
+        "mask_units", "longest_path", "{mask_units_on_path}",
+        "residual units on the longest path of the mask branch",
+    ),
+    Definition("mask_units", "all_units", "{mask_units}", "all residual units of the mask branch"),
+    Definition("mask_poolings", "defined", "{poolings}", "max poolings in each mask of the stage"),
+    Definition("trunk_units", "trunk", "{trunk_units}", "residual units outside the mask branches"),
+    Definition(
+        "units_outside_modules", "trunk", "{units_outside_modules}",
+        "residual units outside the attention modules",
+    ),
+    Definition("units", "inside", "{units_inside}", "residual units of the named part"),
+    Definition("modules", "per_stage", "{modules}", "attention modules of the stage"),
+    Definition("map_size", "side", "{map_size_px}", "side of the map that the named part gives"),
+    Definition("channels", "out", "{out_channels}", "channels of the map that the named part gives"),
+)  # fmt: skip
+
+# What a training run ends with. Given as a fraction, whatever the source prints.
+TRAINED = {
+    "cifar10_error": "error on the 10,000 test images of CIFAR-10",
+    "cifar100_error": "error on the 10,000 test images of CIFAR-100",
+    "cifar10_accuracy": "accuracy on CIFAR-10",
+    "cifar100_accuracy": "accuracy on CIFAR-100",
+    "cifar100_top5_error": "top-5 error on CIFAR-100",
+    **{f"cifar10_error_noise{n}": f"error on CIFAR-10 after training with {n} % label noise" for n in (10, 30, 50, 70)},
+    **{
+        f"cifar10_accuracy_symmetric_noise{n}": f"accuracy on CIFAR-10 after training with {n} % of labels redrawn"
+        for n in (20, 50, 80, 90)
+    },
+    "imagenet_top1_error": "top-1 error on ImageNet's validation images, one crop",
+    "imagenet_top5_error": "top-5 error on ImageNet's validation images, one crop",
+    "imagenet_top1_accuracy": "top-1 accuracy on ImageNet's validation images, one crop",
+    "imagenet_top5_accuracy": "top-5 accuracy on ImageNet's validation images, one crop",
+    "kaggle_accuracy": "accuracy on the hidden test images of Kaggle's CIFAR-10",
+    "stage_response": "mean absolute response of a stage's output over that of stage 1",
+    "foreground_contrast": "mean mask on the true foreground over its mean on the background, less 1",
+}
+
+# Where in a run the number was read off; the last epoch is not the best one.
+EPOCHS = {"final_epoch": "at the last epoch", "best_epoch": "at the best epoch", "unstated": "at an epoch not stated"}
+
+# What the formulas above may name besides the audit's own quantities; `resattn.claims.measured` has a row for each.
+COUNTED_BESIDES = frozenset({
+    "norm_statistics", "params_conv", "params_conv_mask", "params_norm", "params_linear", "macs_linear",
+    "trunk_units", "units_outside_modules", "units_inside", "module_longest_path", "module_trunk_path",
+    "mask_longest_path", "mask_conv_layers", "mask_units", "mask_units_on_path", "poolings", "modules",
+    "map_size_px", "out_channels", "receptive_field_least_px",
+})  # fmt: skip
+
+# What no instrument of this suite measures: the text of its definition, and why it cannot be tested here.
+STATED = {
+    "recipe": ("a choice that the authors report", "a choice of the authors: there is nothing to count"),
+    "setting": ("a size at which a result is reported", "a choice of the authors: there is nothing to count"),
+    "search": ("networks in a family that was searched", "a search over a family of networks, which no row repeats"),
+    "search_params": ("parameters of a searched network", "a search over a family of networks, which no row repeats"),
+    "memory": ("memory of a training run", "memory of a training run on the authors' machine"),
+    "training_time_ratio": ("ratio of two training times", "a time on the authors' machine, not reported"),
+    "gradient_path": ("length of the paths that carry the gradient", "the gradient of each path is not measured here"),
+    "equal_cost": ("two networks of equal cost", "the widths of its units are not stated: a premise, not a result"),
+    "accuracy_gain": ("difference between two training runs", "a difference between two runs of another author"),
+    "error_spread": ("standard deviation over runs", "a standard deviation over runs of another author"),
+}
+
+DEFINITIONS = (
+    *COUNTED,
+    *(
+        Definition(quantity, epoch, f"{{{quantity}_{epoch}}}", f"{text}, {when}")
+        for quantity, text in TRAINED.items()
+        for epoch, when in EPOCHS.items()
+    ),
+    Definition("=", "arithmetic", "", "what the formula gives for the numbers as printed"),
+    Definition("=", "counted", "", "what the formula gives for counted numbers"),
+    *(Definition(quantity, "stated", "", text, untestable=why) for quantity, (text, why) in STATED.items()),
+)
+
+
+TRAINING_RESULTS = frozenset(f"{quantity}_{epoch}" for quantity in TRAINED for epoch in EPOCHS)
+MEASURABLE = frozenset(QUANTITIES) | COUNTED_BESIDES | TRAINING_RESULTS
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Field values under which a network that print leaves open may be read instead of the catalog's default."""
+
+    networks: str
+    settings: tuple[tuple[str, str], ...]
+    evidence: str
+
+    def is_open(self, network: str) -> bool:
+        return fnmatchcase(network, self.networks)
+
+
+# The released prototxts settle the ImageNet attention networks, so these have no open reading.
+READINGS = (
+    Reading(
+        "cifar-attention*", (("poolings", "3,2,1"),),
+        "the poolings of the ImageNet networks, kept on CIFAR (wang2017, section 4.1 names none)",
+    ),
+    Reading(
+        "cifar-attention*", (("units", "2,2,2"), ("tail", "0,0,0")),
+        "two residual units at each stage, taken literally (wang2017, section 4.1)",
+    ),
+    Reading(
+        "cifar-attention*", (("poolings", "3,2,1"), ("units", "2,2,2"), ("tail", "0,0,0")),
+        "both: ImageNet's poolings and two units at each stage",
+    ),
+    Reading("resnet*", (("stride_on", "1x1"),), "the stride in the first 1x1 of a bottleneck (he2016), or in its 3x3"),
+)  # fmt: skip
+
+# Networks that sources speak of and that cannot be counted here, and why.
+FOREIGN: Mapping[str, str] = {
+    name: why
+    for why, names in (
+        (
+            "its structure was never published, and a reading of ours cannot test its numbers",
+            "attentioninception56",
+        ),
+        (
+            "a network of another paper, not in the catalog",
+            "wrn-28-10-dropout inception-resnet-v1 inception-resnet-v2 inception-v3 inception-v4 alexnet-v2 vgg-16 "
+            "mobilenet-v1 cifar-resnet18 preactresnet18",
+        ),
+        (
+            "strides at the end of each stage (TF-slim): not in the catalog",
+            "slim-resnet50 slim-resnet101 slim-resnet152 slim-resnet200",
+        ),
+        (
+            "a port that is not in the catalog",
+            "port:pistony:cifar-attention452 port:phamquiluan:attention56 port:haoxintong:cifar-attention56 "
+            "port:haoxintong:cifar-attention92 port:koichiro11:cifar-attention port:weiaicunzai:attention56 "
+            "port:weiaicunzai:attention59 port:weiaicunzai:attention92 port:qubvel:cifar-attention "
+            "port:ondrejbiza:cifar-attention92 port:gargivaidya:cifar-attention92 port:jianghaojun:attention56 "
+            "port:xinhuang09:cifar-attention56 port:xinhuang09:cifar-attention92 port:nerdecbm4040:attention56 "
+            "port:nerdecbm4040:attention92 port:nerdecbm4040:attention128 port:nerdecbm4040:attention164 "
+            "port:taniesta:attention56 port:sinyeong10:cifar-attention92",
+        ),
+    )
+    for name in names.split()
+}  # fmt: skip

@@ -1,0 +1,443 @@
+"""The command line: nouns and verbs of the suite. Data on stdout, talk on stderr; 0 done, 1 failed, 2 wrong usage.
+
+Heavy imports stay inside the commands: `resattn list` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import resattn
+from resattn.graph.graph import Indices
+from resattn.networks import catalog
+from resattn.networks.spec import SpecError, override
+
+
+class UsageError(ValueError):
+    """The command's words are off."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments, engine_options = _split_engine_options(arguments)
+    args = parser().parse_args(arguments)
+    args.engine_options = engine_options
+    try:
+        return args.run(args) or 0
+    except (SpecError, UsageError) as error:
+        return _say(error, args, 2)
+    except KeyboardInterrupt:
+        print("resattn: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _say(error, args, 2 if getattr(error, "is_usage", False) else 1)
+
+
+def _say(error: Exception, args: argparse.Namespace, code: int) -> int:
+    if args.traceback:
+        raise error
+    print(f"resattn: {error}" if str(error) else f"resattn: {type(error).__name__}", file=sys.stderr)
+    return code
+
+
+def _split_engine_options(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands behind `--` is for the engine under `study`."""
+    if "study" in arguments[:1] and "--" in arguments:
+        at = arguments.index("--")
+        return arguments[:at], arguments[at + 1 :]
+    return arguments, []
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every sub-command and its words."""
+    built = argparse.ArgumentParser(
+        prog="resattn", description="How deep, how costly and how far-seeing a network really is."
+    )
+    built.add_argument("--version", action="version", version=f"resattn {resattn.__version__}")
+    built.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+    commands = built.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("list", _list, "The named networks.")
+    _json_option(sub)
+
+    sub = command("show", _show, "The spec of a network as JSON.")
+    sub.add_argument("name")
+    _set_option(sub)
+
+    sub = command("audit", _audit, "Depth, paths, cost and receptive field of any networks.")
+    _targets(sub, inputs=True)
+    sub.add_argument("--at", nargs="+", action="extend", default=[], metavar="MODULE", help="what its units see, too")
+    sub.add_argument("--device", choices=("meta", "cpu"), default="meta", help="cpu: run for real, for one input")
+
+    sub = command("crosscheck", _crosscheck, "Our numbers beside fvcore, torchinfo and torch FlopCounterMode.")
+    _targets(sub)
+
+    sub = command("claims", _claims, "Every published number with its verdict.")
+    _json_option(sub)
+
+    sub = command("census", _census, "Named depth beside counted depth for classic networks.")
+    _json_option(sub)
+
+    sub = command("match", _match, "The ResNet that equals a network.")
+    sub.add_argument("name")
+    sub.add_argument(
+        "--by", required=True, choices=("trunk_depth", "longest_path", "weighted_layers", "params", "macs")
+    )
+    _set_option(sub)
+    _json_option(sub)
+
+    sub = command("data", lambda args: args.run_data(args), "Get or check a dataset.")
+    verbs = sub.add_subparsers(required=True, metavar="fetch|verify")
+    fetch = verbs.add_parser("fetch", help="download a dataset")
+    fetch.add_argument("name")
+    fetch.set_defaults(run_data=_fetch)
+    verify = verbs.add_parser("verify", help="check the files of a dataset")
+    verify.add_argument("path", type=Path)
+    verify.set_defaults(run_data=_verify)
+
+    sub = command("train", _train, "One training run; goes on from DIR where it was interrupted.")
+    sub.add_argument("name")
+    sub.add_argument("--dataset", default="auto")
+    sub.add_argument("--epochs", type=int, required=True)
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--images", type=int, default=0, help="of the training set; 0 is all")
+    sub.add_argument("--batch-size", type=int, default=64)
+    sub.add_argument("--label-noise", type=float, default=0.0)
+    sub.add_argument("--devices", type=int, default=1)
+    sub.add_argument("--strategy", default="auto")
+    _set_option(sub, "of the network, or of the run: width=8 lr=0.05 threads=1")
+
+    sub = command("notebook", _notebook, "One strict execution of a notebook.")
+    sub.add_argument("file", type=Path)
+    sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value")
+    sub.add_argument("--out", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--timeout", type=float, default=0.0, metavar="S", help="seconds for the whole notebook; 0: none")
+
+    sub = command(
+        "study", _study,
+        "A whole batch of notebooks, resumable: quick, small, paper; an experiment of the paper at one of these scales "
+        "(gates, merge, hourglass, noise, response); or a profile's file.",
+    )  # fmt: skip
+    sub.add_argument("profile")
+    sub.add_argument("--scale", help="of an experiment: quick (the default), small or paper")
+    sub.add_argument("--cores", type=int, help="jobs at a time (default: one for each core)")
+    sub.add_argument("--on", metavar="CLUSTER", help="slurm, kubernetes, or a folder with a snakemake profile")
+    sub.add_argument("--dry-run", action="store_true", help="print the plan and its cost")
+    sub.add_argument("--dataset", help="instead of the profile's")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="default: results/PROFILE, or PROFILE-SCALE")
+
+    sub = command("report", _report, "The HTML report of a study's tables.")
+    sub.add_argument("study", type=Path, metavar="DIR")
+
+    sub = command("completion", _completion, "A script that completes the words of this command in a shell.")
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+
+    sub = command("diff", _diff, "What changed between two audits.")
+    sub.add_argument("before", type=Path, metavar="A.json")
+    sub.add_argument("after", type=Path, metavar="B.json")
+    _json_option(sub)
+    return built
+
+
+def _json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true")
+
+
+def _set_option(parser: argparse.ArgumentParser, text: str = "of the network: merge=naive width=8") -> None:
+    parser.add_argument(
+        "--set", dest="settings", nargs="+", action="extend", default=[], metavar="field=value", help=text
+    )
+
+
+def _targets(parser: argparse.ArgumentParser, *, inputs: bool = False) -> None:
+    parser.add_argument(
+        "targets", nargs="+", metavar="TARGET", help="a network's name, package.module:callable or file.py:callable"
+    )
+    if inputs:
+        said = "needed for a callable; once for each argument of its forward; int:N for N whole numbers, as token ids"
+        parser.add_argument("--input", metavar="C,H,W", action="append", default=[], help=said)
+    else:
+        parser.add_argument("--input", metavar="C,H,W", help="needed for a callable")
+    _set_option(parser)
+    _json_option(parser)
+
+
+def _settings(words: Iterable[str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise UsageError(f"--set takes field=value, found {name + equals + value!r}")
+    return {name: value for name, _, value in pairs}
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    kind, _, sizes = text.rpartition(":")
+    try:
+        shape = tuple(int(n) for n in sizes.split(","))
+    except ValueError:
+        raise UsageError(f"--input takes C,H,W, found {text!r}") from None
+    if not shape or min(shape) < 1:
+        raise UsageError(f"--input takes sizes of at least 1, found {text!r}")
+    if kind not in ("", "int"):
+        raise UsageError(f"--input takes C,H,W or int:N, found {text!r}")
+    return Indices(shape) if kind else shape
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _print_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
+    """Columns as wide as they need; numbers to the right."""
+    texts = [list(map(str, header)), *([_number(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[k]) for row in texts) for k in range(len(header))]
+    right = [bool(rows) and all(isinstance(row[k], int | float | None) for row in rows) for k in range(len(header))]
+    for row in texts:
+        cells = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+# -- commands
+
+
+def _list(args: argparse.Namespace) -> None:
+    specs = [catalog.named(name) for name in catalog.names()]
+    rows: list[dict[str, Any]] = [
+        {
+            "name": s.name,
+            "family": "port" if s.name.startswith("port:") else "attention" if s.has_masks else "resnet",
+            "input_shape": list(s.input_shape),
+            "claimed_depth": s.claimed_depth,
+            "spec_digest": s.digest,
+        }
+        for s in specs
+    ]
+    if args.json:
+        return _print_json(rows)
+    _print_table(
+        [
+            (r["name"], r["family"], ",".join(map(str, r["input_shape"])), r["claimed_depth"], r["spec_digest"])
+            for r in rows
+        ],
+        ("name", "family", "input", "claimed depth", "spec"),
+    )
+    print("and cifar-resnetN for every N = 9n+2, cifar-resnetN-basic for every N = 6n+2", file=sys.stderr)
+
+
+def _show(args: argparse.Namespace) -> None:
+    _print_json(override(catalog.named(args.name), _settings(args.settings)).to_json())
+
+
+def _audit(args: argparse.Namespace) -> None:
+    from resattn.measures.audit import audit
+    from resattn.measures.quantities import QUANTITIES
+
+    shapes = [shape for text in args.input if (shape := _shape(text))]
+    how: dict[str, Any] = {"settings": _settings(args.settings), "device": args.device, "at": args.at}
+    audits = [audit(t, input_shape=next(iter(shapes), None), more_inputs=shapes[1:], **how) for t in args.targets]
+    if args.json:
+        return _print_json([a.to_json() for a in audits])
+    shown = [q for q in QUANTITIES.values() if any(q.id in a.quantities for a in audits)]
+    _print_table(
+        [(q.id, *(a.quantities.get(q.id, "") for a in audits), q.definition) for q in shown],
+        ("quantity", *(a.target for a in audits), "definition"),
+    )
+    if args.at:
+        print()
+        _print_table(
+            [
+                (a.target, *(_side(value) for name, value in f.items() if name != "notes"))
+                for a in audits
+                for f in a.fields
+            ],
+            ("network", "units of", "all paths", "without masks", "narrowest path", "widest path"),
+        )
+    for a in audits:
+        said = [f"{a.target}: {a.status}, masks found by {a.roles_found_by}", *a.notes]
+        said += [f"no rule for {op}" for op in a.unknown_ops]
+        said += [f"{f['module']}: {note}" for f in a.fields for note in f["notes"]]
+        print("; ".join(said), file=sys.stderr)
+
+
+def _side(value: Any) -> Any:
+    """A side in pixels; height x width where they differ."""
+    if isinstance(value, list):
+        return value[0] if value[0] == value[1] else f"{value[0]}x{value[1]}"
+    return value
+
+
+def _crosscheck(args: argparse.Namespace) -> int:
+    from resattn.instruments.crosscheck import crosscheck
+
+    shape, settings = _shape(args.input), _settings(args.settings)
+    checks = [c for t in args.targets for c in crosscheck(t, input_shape=shape, settings=settings)]
+    if args.json:
+        _print_json([c.to_json() for c in checks])
+    else:
+        _print_table(
+            [
+                (c.target, f"{c.tool} {c.version}", c.quantity, c.reported, c.ours, c.difference, c.unexplained,
+                 "; ".join(f"{cause}: {n:,}" for cause, n in c.causes.items()) or "none")
+                for c in checks
+            ],
+            ("target", "tool", "quantity", "reported", "ours", "difference", "unexplained", "causes"),
+        )  # fmt: skip
+    return 1 if any(c.unexplained for c in checks) else 0
+
+
+def _claims(args: argparse.Namespace) -> None:
+    from analysis.claims.ledger import report_claims
+
+    report_claims(as_json=args.json)
+
+
+def _census(args: argparse.Namespace) -> None:
+    from resattn.compare.census import COLUMNS, census
+
+    rows = census()
+    if args.json:
+        return _print_json(rows)
+    _print_table([[_brief(row[column]) for column in COLUMNS] for row in rows], COLUMNS)
+
+
+MOST_DIGITS = 15  # of a number of paths that is printed in full
+
+
+def _brief(value: Any) -> Any:
+    if value is None:
+        return "-"
+    return f"{Decimal(value):.2e}" if isinstance(value, int) and value >= 10**MOST_DIGITS else value
+
+
+def _match(args: argparse.Namespace) -> None:
+    from resattn.compare.matching import match
+
+    found = match(override(catalog.named(args.name), _settings(args.settings)), args.by)
+    if args.json:
+        return _print_json(found.to_json())
+    how = "exact" if found.is_exact else f"nearest, {found.off_pct:+.2f} %"
+    print(f"{found.spec.name}: {found.by} {found.found:,} for {found.wanted:,} of {found.network} ({how})")
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from resattn.training.data import fetch
+
+    print(fetch(args.name))
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from resattn.training.data import verify
+
+    print(verify(args.path))
+
+
+def _train(args: argparse.Namespace) -> None:
+    from resattn.training.config import TrainConfig
+    from resattn.training.config import override as override_run
+
+    names = ("dataset", "epochs", "seed", "images", "batch_size", "label_noise", "devices", "strategy")
+    asked = {name: getattr(args, name) for name in names} | _settings(args.settings)
+    # All at once: some of them make sense only together, such as a dataset and its number of classes.
+    config = override_run(TrainConfig(spec=catalog.named(args.name), epochs=1), asked)
+    from resattn.training.loop import train
+
+    run = train(config, args.out)
+    print(json.dumps({"test_error_pct": run.test_error_pct, "out": str(args.out)}))
+
+
+def _notebook(args: argparse.Namespace) -> None:
+    parameters = dict(word.partition("=")[::2] for word in args.parameters)
+    bad = [word for word in args.parameters if "=" not in word]
+    if bad:
+        raise UsageError(f"-p takes name=value, found {bad[0]!r}")
+    from analysis.study.notebook import run_notebook
+
+    print(run_notebook(args.file, parameters, args.out, timeout_s=args.timeout or None))
+
+
+def _study(args: argparse.Namespace) -> int:
+    from analysis.study.engine import run_study
+
+    return run_study(
+        args.profile, cores=args.cores, dry_run=args.dry_run, dataset=args.dataset, scale=args.scale, out=args.out,
+        on=args.on, snakemake_args=tuple(args.engine_options),
+    )  # fmt: skip
+
+
+def _report(args: argparse.Namespace) -> None:
+    from analysis.report import build_report
+
+    print(build_report(args.study))
+
+
+def _completion(args: argparse.Namespace) -> None:
+    # Written once and sourced by the shell: a completion that ran this program would wait for it at every key.
+    import shtab
+
+    top = parser()
+    words = " ".join(catalog.names())
+    preamble = {
+        "bash": f'_resattn_networks() {{ compgen -W "{words}" -- "$1"; }}',
+        "zsh": f"_resattn_networks() {{ compadd {words}; }}",
+    }
+    for sub in _subparsers(top):
+        for action in sub._actions:
+            if action.dest in ("name", "targets") and sub.prog != "resattn data fetch":
+                action.complete = {"bash": "_resattn_networks", "zsh": "_resattn_networks"}  # type: ignore[attr-defined]
+            elif action.type is Path:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    print(shtab.complete(top, args.shell, preamble=preamble))  # type: ignore[arg-type]  # a script for each shell
+
+
+def _subparsers(top: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield sub
+                yield from _subparsers(sub)
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from resattn.compare.diff import diff, read_audits
+
+    changes = diff(read_audits(args.before), read_audits(args.after))
+    if args.json:
+        _print_json([change.to_json() for change in changes])
+    elif changes:
+        _print_table(
+            [(c.target, c.quantity, c.before, c.after, c.difference) for c in changes],
+            ("target", "quantity", "before", "after", "difference"),
+        )
+    else:
+        print("no difference", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

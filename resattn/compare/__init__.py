@@ -1,0 +1,1 @@
+"""Networks beside each other: matching, layouts, the census, differences of audits."""

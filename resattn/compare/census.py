@@ -1,0 +1,38 @@
+"""Named depth beside every depth there is, for the classic networks and the project's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from resattn.measures.audit import audit, cached_audit
+from resattn.networks import catalog
+from resattn.networks.classic import ZOO
+
+MEASURED = (
+    "trunk_depth", "longest_path", "shortest_path", "weighted_layers", "params", "macs",
+    "receptive_field_px", "receptive_field_trunk_px", "n_paths",
+)  # fmt: skip
+COLUMNS = ("network", "named_depth", "named_by", *MEASURED, "status", "notes")
+
+
+def census(networks: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """One row a network: the depth it goes by and where that is stated, and what is counted on its own input.
+
+    Without names: the classic networks, then the catalog. The keys of a row are `COLUMNS`; the numbers are exact
+    integers, None where there is none. Raises: UnknownNetworkError.
+    """
+    names = [*ZOO, *(n for n in catalog.names() if n not in ZOO)] if networks is None else networks
+    return [_row(name) for name in names]
+
+
+def _row(name: str) -> dict[str, Any]:
+    if name in ZOO:
+        classic = ZOO[name]
+        depth, by = classic.named_depth, classic.named_by
+        found = audit(f"{classic.make.__module__}:{name}", input_shape=classic.input_shape)
+    else:
+        depth, by, found = catalog.named(name).claimed_depth, "name", cached_audit(name)
+    measured = {quantity: found.quantities.get(quantity) for quantity in MEASURED}
+    about = {"status": found.status, "notes": "; ".join(found.notes) or None}
+    return {"network": name, "named_depth": depth, "named_by": by, **measured, **about}

@@ -1,0 +1,1 @@
+"""What one forward pass executed: the records, and the capture that makes them."""

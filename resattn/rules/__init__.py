@@ -1,0 +1,1 @@
+"""The operator table: everything that is known of an operator stands in its row."""

@@ -1,0 +1,461 @@
+"""Backward intervals along one image axis: which stretch of the input each position of a tensor can see.
+
+Every function maps the extents of an operator's operands to the extent of its result. What is here is exact: a
+position's interval runs from the first to the last input index that has a non-zero weight on some path, where a kernel
+has no zeros (a mask laid over one is a matter of values) and branches do not cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import reduce
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from resattn.graph.graph import Shape
+
+NOTHING = np.int64(2**40)  # the lower end of an empty interval; its upper end is -NOTHING
+
+# Arrays beyond this many positions are not made: a hull is widened instead, anything else is refused.
+MOST_POSITIONS = 4_000_000
+
+
+class NoIntervalError(ValueError):
+    """The operator mixes positions in a way that has no interval along one axis; the message says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The intervals [lo, hi] along one axis of the input, for the positions of a tensor.
+
+    `dims`: the dimensions along which they differ, in order; the arrays have one axis for each. Along all others every
+    position sees the same. `clipped` marks positions whose windows reach over a border. `is_bound`: the intervals
+    contain what is seen, and may be larger.
+    """
+
+    dims: tuple[int, ...]
+    lo: np.ndarray
+    hi: np.ndarray
+    clipped: np.ndarray
+    is_bound: bool = False
+
+    @classmethod
+    def of_input(cls, size: int, dim: int) -> Extent:
+        at = np.arange(size, dtype=np.int64)
+        return cls((dim,), at, at, np.zeros(size, dtype=bool))
+
+    @classmethod
+    def of_one(cls) -> Extent:
+        """The single position of a tensor that has no others."""
+        return cls((), np.array(0), np.array(0), np.array(False))
+
+    @classmethod
+    def nothing(cls) -> Extent:
+        """What a constant sees."""
+        return cls((), np.array(NOTHING), np.array(-NOTHING), np.array(False))
+
+    @property
+    def sides(self) -> np.ndarray:
+        return np.maximum(self.hi - self.lo + 1, 0)
+
+    def __len__(self) -> int:
+        return self.lo.size
+
+    def size(self, dim: int) -> int:
+        return self.lo.shape[self.dims.index(dim)]
+
+    def take(self, dim: int, index: Any) -> Extent:
+        """The positions of a slice or an index array along one of the dimensions."""
+        key = (slice(None),) * self.dims.index(dim) + (index,)
+        return replace(self, lo=self.lo[key], hi=self.hi[key], clipped=self.clipped[key])
+
+    def moved(self, dims: Mapping[int, int]) -> Extent:
+        """The same positions in a tensor whose dimensions have new numbers."""
+        new = [dims[d] for d in self.dims]
+        if new == list(self.dims):
+            return self
+        order = sorted(range(len(new)), key=new.__getitem__)
+        return self._relaid(sorted(new), lambda a: a.transpose(order))
+
+    def _relaid(self, dims: Iterable[int], change: Callable[[np.ndarray], np.ndarray]) -> Extent:
+        return Extent(tuple(dims), change(self.lo), change(self.hi), change(self.clipped), self.is_bound)
+
+    def shifted(self, by: int, since: int = 0) -> Extent:
+        """The dimensions from `since` on, moved by so many."""
+        if not by:
+            return self
+        return replace(self, dims=tuple(d + by if d >= since else d for d in self.dims))
+
+    def over(self, dims: Collection[int], *, is_local: bool = False) -> Extent:
+        """One interval over all positions along these dimensions: a reduction, or a read of all of them at once.
+
+        A border no longer clips what reads everything; where a unit only mixes channels (`is_local`) it does.
+        """
+        axes = tuple(k for k, d in enumerate(self.dims) if d in dims)
+        if not axes:
+            return self
+        kept = tuple(d for d in self.dims if d not in dims)
+        clipped = self.clipped.any(axis=axes) if is_local else np.zeros([self.size(d) for d in kept], dtype=bool)
+        lo, hi = np.asarray(self.lo.min(axis=axes)), np.asarray(self.hi.max(axis=axes))
+        return Extent(kept, lo, hi, np.asarray(clipped), self.is_bound)
+
+    def laid_over(self, dims: Sequence[int]) -> Extent:
+        """With an axis for each of these dimensions, of length 1 where all positions see the same."""
+        if tuple(dims) == self.dims:
+            return self
+        shape = [self.size(d) if d in self.dims else 1 for d in dims]
+        return self._relaid(dims, lambda a: a.reshape(shape))
+
+    def without_single(self) -> Extent:
+        """Without the axes of length 1: along those there is nothing to differ."""
+        if 1 not in self.lo.shape:
+            return self
+        shape = [n for n in self.lo.shape if n > 1]
+        dims = [d for d, n in zip(self.dims, self.lo.shape, strict=True) if n > 1]
+        return self._relaid(dims, lambda a: a.reshape(shape))
+
+
+def hull(extents: Sequence[Extent]) -> Extent:
+    """The smallest intervals that contain all of the given ones, position by position."""
+    first = extents[0]
+    if all(e is first for e in extents[1:]):
+        return first
+    if any(e.dims != first.dims for e in extents):
+        extents = _aligned(extents)
+    result = _union(extents)
+    if any(e.is_bound for e in extents):
+        # What is known exactly may reach as far as all of it: then all of it is exact.
+        exact = [e for e in extents if not e.is_bound]
+        is_exact = bool(exact) and _same(_union(exact), result)
+        result = replace(result, is_bound=not is_exact)
+    return result
+
+
+def _union(extents: Sequence[Extent]) -> Extent:
+    return Extent(
+        extents[0].dims,
+        reduce(np.minimum, [e.lo for e in extents]),
+        reduce(np.maximum, [e.hi for e in extents]),
+        reduce(np.logical_or, [e.clipped for e in extents]),
+    )
+
+
+def _same(a: Extent, b: Extent) -> bool:
+    return bool((a.lo == b.lo).all() and (a.hi == b.hi).all())
+
+
+def _aligned(extents: Sequence[Extent]) -> list[Extent]:
+    dims = sorted({d for e in extents for d in e.dims})
+    sizes = {d: e.size(d) for e in extents for d in e.dims}
+    if prod(sizes.values()) > MOST_POSITIONS:
+        # Position (i, j) sees i of one operand and j of another (attention scores): j is widened to all.
+        kept = next(e.dims for e in extents if e.dims)
+        widened = set(dims) - set(kept)
+        extents = [replace(e.over(widened), is_bound=True) if widened & set(e.dims) else e for e in extents]
+        dims = list(kept)
+    return [e.laid_over(dims) for e in extents]
+
+
+def window(extent: Extent, dim: int, n_out: int, kernel: int, stride: int, before: int, dilation: int = 1) -> Extent:
+    """Output i reads inputs i * stride - before + k * dilation, k < kernel; taps beyond the border do not exist."""
+    n_in, axis = extent.size(dim), extent.dims.index(dim)
+    if kernel == 1 and stride == 1 and before == 0 and n_out == n_in:
+        return extent
+    after = max((n_out - 1) * stride - before + (kernel - 1) * dilation - n_in + 1, 0)
+    lo = _padded(extent.lo, axis, before, after, NOTHING)
+    hi = _padded(extent.hi, axis, before, after, -NOTHING)
+    clipped = _padded(extent.clipped, axis, before, after, True)
+    reach = (n_out - 1) * stride + 1
+    taps = [(slice(None),) * axis + (slice(k, k + reach, stride),) for k in range(0, kernel * dilation, dilation)]
+    return replace(
+        extent,
+        lo=reduce(np.minimum, [lo[tap] for tap in taps]),
+        hi=reduce(np.maximum, [hi[tap] for tap in taps]),
+        clipped=reduce(np.logical_or, [clipped[tap] for tap in taps]),
+    )
+
+
+def _padded(array: np.ndarray, axis: int, before: int, after: int, value: Any) -> np.ndarray:
+    # numpy.pad does the same in ten times the time.
+    if not before and not after:
+        return array
+    n = array.shape[axis]
+    shape = list(array.shape)
+    shape[axis] = before + n + after
+    padded = np.full(shape, value, dtype=array.dtype)
+    padded[(slice(None),) * axis + (slice(before, before + n),)] = array
+    return padded
+
+
+def taps(extent: Extent, dim: int, index: np.ndarray, exists: np.ndarray, clipped: np.ndarray) -> Extent:
+    """Output i reads inputs index[i, k] where exists[i, k]. Shapes (n_out, K), (n_out, K), (n_out,)."""
+    axis = extent.dims.index(dim)
+    at = np.clip(index, 0, extent.size(dim) - 1)
+    rest = (1,) * (extent.lo.ndim - axis - 1)
+    there, border = exists.reshape(*exists.shape, *rest), clipped.reshape(*clipped.shape, *rest)
+    return replace(
+        extent,
+        lo=np.where(there, extent.lo.take(at, axis), NOTHING).min(axis=axis + 1),
+        hi=np.where(there, extent.hi.take(at, axis), -NOTHING).max(axis=axis + 1),
+        clipped=border | (extent.clipped.take(at, axis) & there).any(axis=axis + 1),
+    )
+
+
+def transposed_window(
+    extent: Extent, dim: int, n_out: int, kernel: int, stride: int, padding: int, dilation: int = 1
+) -> Extent:
+    """Input j writes outputs j * stride - padding + k * dilation, k < kernel."""
+    reach = np.arange(n_out)[:, None] + padding - np.arange(kernel)[None, :] * dilation
+    index, on_grid = reach // stride, reach % stride == 0
+    inside = (index >= 0) & (index < extent.size(dim))
+    return taps(extent, dim, index, on_grid & inside, (on_grid & ~inside).any(axis=1))
+
+
+def _source(n_in: int, n_out: int, aligned: bool, scale: float | None) -> tuple[np.ndarray, int]:
+    """Where each output falls on the input's grid, as an exact fraction: numerators and their denominator."""
+    i = np.arange(n_out, dtype=np.int64)
+    if aligned:
+        return i * (n_in - 1), max(n_out - 1, 1)
+    step = _step(n_in, n_out, scale)
+    return (2 * i + 1) * step.numerator - step.denominator, 2 * step.denominator
+
+
+def _step(n_in: int, n_out: int, scale: float | None) -> Fraction:
+    # A scale factor that was given is used as it is, also where the sizes have another ratio (torch, UpSample.h).
+    return 1 / Fraction(scale).limit_denominator(10_000) if scale else Fraction(n_in, n_out)
+
+
+def linear_resize(extent: Extent, dim: int, n_out: int, aligned: bool, scale: float | None = None) -> Extent:
+    """Two neighbours of the source position, or the one on which it falls exactly. Source: interp.cpp (aligned)."""
+    n_in = extent.size(dim)
+    numerator, denominator = _source(n_in, n_out, aligned, scale)
+    most = (n_in - 1) * denominator
+    left, rest = np.divmod(np.clip(numerator, 0, most), denominator)
+    exists = np.stack([np.ones_like(rest, dtype=bool), rest > 0], axis=1)
+    return taps(extent, dim, np.stack([left, left + 1], axis=1), exists, (numerator < 0) | (numerator > most))
+
+
+def cubic_resize(extent: Extent, dim: int, n_out: int, aligned: bool, scale: float | None = None) -> Extent:
+    """Four neighbours; beyond the border the nearest pixel stands in, and on a grid point one has all the weight."""
+    n_in = extent.size(dim)
+    numerator, denominator = _source(n_in, n_out, aligned, scale)
+    left, rest = np.divmod(numerator, denominator)
+    offsets = np.arange(-1, 3)
+    index = left[:, None] + offsets
+    exists = (rest > 0)[:, None] | (offsets == 0)
+    beyond = (((index < 0) | (index >= n_in)) & exists).any(axis=1)
+    return taps(extent, dim, np.clip(index, 0, n_in - 1), exists, beyond)
+
+
+def smoothed_resize(
+    extent: Extent, dim: int, n_out: int, radius: int, aligned: bool, scale: float | None = None
+) -> Extent:
+    """Anti-aliased: every pixel closer than the filter's radius, which widens as the map shrinks. Source: pillow."""
+    n_in = extent.size(dim)
+    aligned_step = Fraction(n_in - 1, n_out - 1) if n_out > 1 else Fraction(0)
+    step = aligned_step if aligned else _step(n_in, n_out, scale)
+    reach = radius * max(step, Fraction(1))
+    scaled = 2 * step.denominator * reach.denominator
+    # In units of 1 / scaled, so that all of it is whole numbers: the centres of outputs and inputs.
+    centres = (2 * np.arange(n_out) + 1) * int(step * scaled / 2)
+    inputs = (2 * np.arange(n_in) + 1) * (scaled // 2)
+    index = np.broadcast_to(np.arange(n_in), (n_out, n_in))
+    apart = np.abs(inputs[None, :] - centres[:, None])
+    exists = apart < int(reach * scaled)
+    if radius == 2:
+        exists &= 2 * apart != int(reach * scaled)  # the cubic filter is zero at 1
+    beyond = (centres < int(reach * scaled)) | (centres + int(reach * scaled) > n_in * scaled)
+    return taps(extent, dim, index, exists, beyond)
+
+
+def nearest_resize(extent: Extent, dim: int, n_out: int, exact: bool, scale: float | None = None) -> Extent:
+    """One input: floor(i * step), or the one in whose pixel the output's centre falls (`exact`).
+
+    The first in single precision, as torch does it: there the rounding decides which pixel is taken (UpSample.h).
+    """
+    n_in = extent.size(dim)
+    if exact:
+        centres, denominator = _source(n_in, n_out, False, scale)
+        at = (2 * centres + denominator) // (2 * denominator)
+    elif n_out in (n_in, 2 * n_in) and not scale:
+        at = np.arange(n_out) * n_in // n_out
+    else:
+        step = np.float32(1 / scale) if scale else np.float32(n_in) / np.float32(n_out)
+        at = (np.arange(n_out, dtype=np.float32) * step).astype(np.int64)
+    return extent.take(dim, np.minimum(at, n_in - 1))
+
+
+def adaptive_window(extent: Extent, dim: int, n_out: int) -> Extent:
+    """Output i reads inputs floor(i * n_in / n_out) to ceil((i + 1) * n_in / n_out) - 1."""
+    n_in = extent.size(dim)
+    if n_out == 1:
+        return extent.over([dim])
+    i = np.arange(n_out)
+    start, stop = i * n_in // n_out, -(-(i + 1) * n_in // n_out)
+    index = start[:, None] + np.arange((stop - start).max())[None, :]
+    return taps(extent, dim, index, index < stop[:, None], np.zeros(n_out, dtype=bool))
+
+
+def pad(extent: Extent, dim: int, before: int, after: int, mode: str) -> Extent:
+    """Constant padding sees nothing; reflection, replication and wrapping see what they copy."""
+    n, axis = extent.size(dim), extent.dims.index(dim)
+    if mode == "constant":
+        return replace(
+            extent,
+            lo=_padded(extent.lo, axis, before, after, NOTHING),
+            hi=_padded(extent.hi, axis, before, after, -NOTHING),
+            clipped=_padded(extent.clipped, axis, before, after, True),
+        )
+    how = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+    result = extent.take(dim, np.pad(np.arange(n), (before, after), mode=how))  # type: ignore[call-overload]
+    at = np.arange(-before, n + after)
+    beyond = ((at < 0) | (at >= n)).reshape(-1, *(1,) * (extent.lo.ndim - axis - 1))
+    return replace(result, clipped=result.clipped | beyond)
+
+
+def running(extent: Extent, dim: int) -> Extent:
+    """Output i reads inputs 0 to i: cumulative sums."""
+    axis = extent.dims.index(dim)
+    return replace(extent, lo=np.minimum.accumulate(extent.lo, axis), hi=np.maximum.accumulate(extent.hi, axis))
+
+
+def joined(parts: Iterable[tuple[Extent | None, int]], dim: int) -> Extent:
+    """Parts laid end to end along one dimension; None is a part that sees nothing."""
+    pieces = [(Extent.nothing() if e is None else e, size) for e, size in parts]
+    first = pieces[0][0]
+    if dim not in first.dims and all(e is first or (e.dims == first.dims and _same(e, first)) for e, _ in pieces):
+        return replace(first, clipped=reduce(np.logical_or, [e.clipped for e, _ in pieces]))
+    dims = sorted({dim, *(d for e, _ in pieces for d in e.dims)})
+    sizes = {d: e.size(d) for e, _ in pieces for d in e.dims}
+    shapes = [[n if d == dim else sizes[d] for d in dims] for _, n in pieces]
+    _refuse_large(sum(map(prod, shapes)), "joined tensors")
+    laid = [e.laid_over(dims) for e, _ in pieces]
+
+    def end_to_end(arrays: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate(list(map(np.broadcast_to, arrays, shapes)), dims.index(dim))
+
+    return Extent(
+        tuple(dims),
+        end_to_end(e.lo for e in laid),
+        end_to_end(e.hi for e in laid),
+        end_to_end(e.clipped for e in laid),
+        any(e.is_bound for e in laid),
+    )
+
+
+def grouped(extent: Extent, dim: int, n_groups: int, n_out: int) -> Extent:
+    """Each of the n_out outputs along `dim` reads all inputs of its group, and no other."""
+    if dim not in extent.dims:
+        return extent
+    if n_groups == 1:
+        return extent.over([dim], is_local=True)
+    axis = extent.dims.index(dim)
+    shape = list(extent.lo.shape)
+    shape[axis : axis + 1] = [n_groups, shape[axis] // n_groups]
+    split = extent._relaid(extent.dims, lambda a: a.reshape(shape))
+    lo, hi, clipped = split.lo.min(axis + 1), split.hi.max(axis + 1), np.asarray(split.clipped.any(axis + 1))
+    each = n_out // n_groups
+    return Extent(extent.dims, lo, hi, clipped, extent.is_bound)._relaid(
+        extent.dims, lambda a: np.repeat(a, each, axis)
+    )
+
+
+def unfolded(extent: Extent, dim: int, index: np.ndarray, new_dim: int) -> Extent:
+    """Position (w, k) of `dim` and a new dimension reads input index[w, k]."""
+    axis = extent.dims.index(dim)
+    last = len(extent.dims)
+    moved = extent._relaid(range(last + 1), lambda a: np.moveaxis(a.take(index, axis), axis + 1, last))
+    return moved.moved(dict(enumerate([*extent.dims, new_dim])))
+
+
+def overwritten(
+    kept: Extent, written: Extent, matches: Sequence[tuple[int | None, int, Sequence[int], Sequence[int]]], shape: Shape
+) -> Extent:
+    """A tensor of this shape after a write to some of its positions.
+
+    Each match (written dim or None, dim, written positions, positions) pairs the positions along one dimension; the
+    write is to their product.
+    """
+    partial = {dim for _, dim, _, to in matches if len(to) < shape[dim]}
+    pairs = {w: (dim, of) for w, dim, of, _ in matches if w is not None}
+    carried = {pairs[w][0] for w in written.dims if w in pairs}
+    if len(carried) < len(written.dims):
+        raise NoIntervalError("a write in place through a view of other dimensions")
+    dims = sorted(partial | carried | set(kept.dims))
+    sizes = [shape[d] for d in dims]
+    _refuse_large(prod(sizes), "a write in place")
+    for w in written.dims:
+        written = written.take(w, np.asarray(pairs[w][1]))
+    written = written.moved({w: pairs[w][0] for w in written.dims}).laid_over(dims)
+    whole = {dim: to for _, dim, _, to in matches}
+    region = np.ix_(*(np.asarray(whole.get(d, range(shape[d]))) for d in dims))
+    result = kept.laid_over(dims)._relaid(dims, lambda a: np.array(np.broadcast_to(a, sizes)))
+    result.lo[region], result.hi[region], result.clipped[region] = written.lo, written.hi, written.clipped
+    return replace(result, is_bound=kept.is_bound or written.is_bound)
+
+
+def _refuse_large(n_positions: int, what: str) -> None:
+    if n_positions > MOST_POSITIONS:
+        raise NoIntervalError(f"{what} with {n_positions} positions to tell apart")
+
+
+def reshaped(extent: Extent, old: Shape, new: Shape) -> Extent:
+    """The dimensions followed through a reshape: kept, merged with others, or split."""
+    if not extent.dims or 0 in old:
+        return extent
+    where: dict[int, int] = {}
+    for olds, news in _groups(old, new):
+        if not any(d in olds for d in extent.dims):
+            continue
+        if len(olds) == len(news) == 1:
+            where[olds[0]] = news[0]
+            continue
+        # Until all groups are done, a new dimension goes under a number that no old one has.
+        extent = _regrouped(extent, olds, news, old, new)
+        where.update({-1 - d: d for d in news})
+    return extent.moved({d: where.get(d, d) for d in extent.dims})
+
+
+def _regrouped(extent: Extent, olds: list[int], news: list[int], old: Shape, new: Shape) -> Extent:
+    """One group of dimensions laid out anew; the new ones are numbered -1 - d."""
+    others = [d for d in extent.dims if d not in olds]
+    rest = [extent.size(d) for d in others]
+    sizes = [old[d] for d in olds]
+    _refuse_large(prod(sizes) * prod(rest), f"a reshape of {old} to {new}")
+    order = [extent.dims.index(d) for d in (*others, *(d for d in olds if d in extent.dims))]
+    held = [old[d] if d in extent.dims else 1 for d in olds]
+
+    def lay(array: np.ndarray) -> np.ndarray:
+        full = np.broadcast_to(array.transpose(order).reshape(*rest, *held), (*rest, *sizes))
+        return full.reshape(*rest, *(new[d] for d in news))
+
+    numbers = [*others, *(-1 - d for d in news)]
+    laid = extent._relaid(range(len(numbers)), lay)
+    # Where nothing differs along a new dimension, it is not kept.
+    for axis in reversed(range(len(others), len(numbers))):
+        if all((a == a.take([0], axis)).all() for a in (laid.lo, laid.hi, laid.clipped)):
+            del numbers[axis]
+            laid = laid._relaid(range(len(numbers)), lambda a, axis=axis: a.take(0, axis))  # type: ignore[misc]
+    return laid.moved(dict(enumerate(numbers)))
+
+
+def _groups(old: Shape, new: Shape) -> Iterator[tuple[list[int], list[int]]]:
+    """Runs of old and new dimensions that hold the same elements."""
+    i = j = 0
+    while i < len(old) and j < len(new):
+        olds, news, a, b = [i], [j], old[i], new[j]
+        i, j = i + 1, j + 1
+        while a != b:
+            if a < b:
+                olds.append(i)
+                a *= old[i]
+                i += 1
+            else:
+                news.append(j)
+                b *= new[j]
+                j += 1
+        yield olds, news

@@ -1,0 +1,250 @@
+"""Figures: readable on light and dark, described in words, and the same bytes each time."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from analysis.figures import plots
+from analysis.tables import frames
+
+SVG = "{http://www.w3.org/2000/svg}"
+LIGHT, DARK = "#ffffff", "#111111"
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance. Source: WCAG 2.2, "relative luminance"."""
+    values = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(a: str, b: str) -> float:
+    bright, dim = sorted((_luminance(a), _luminance(b)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+COLOURS = {*plots.ROLES.values(), *(colour for colour, _ in plots.NETWORKS.values()), *plots.FINDINGS.values()}
+
+
+@pytest.mark.parametrize("colour", sorted(COLOURS))
+def test_colours_show_on_light_and_dark(colour: str) -> None:
+    # WCAG 2.2, criterion 1.4.11: 3 to 1 for graphics; 2.8 leaves room for the two lightest, which have markers too.
+    assert _contrast(colour, LIGHT) >= 2.8
+    assert _contrast(colour, DARK) >= 3
+
+
+@pytest.mark.parametrize("role", plots.ROLES)
+def test_words_on_a_role_can_be_read(role: str) -> None:
+    assert _contrast(plots.ON_ROLE[role], plots.ROLES[role]) >= 4.5
+
+
+def test_ink_alone_reads_on_both() -> None:
+    assert _contrast(plots.INK, LIGHT) >= 4.5
+    assert _contrast(plots.INK, DARK) >= 4
+
+
+def test_a_network_looks_the_same_everywhere() -> None:
+    assert plots.network_style("cifar-resnet56") == plots.network_style("resnet56") == plots.NETWORKS["resnet56"]
+    assert plots.network_style("attention56[merge=naive]") == plots.NETWORKS["attention56"]
+    assert plots.network_style("somebody-elses") == plots.network_style("somebody-elses")
+
+
+def test_variants_of_a_network_are_told_apart() -> None:
+    names = ["cifar-attention56[gate=channel]", "cifar-attention56", "cifar-resnet56[width=19]", "cifar-resnet56"]
+    styles = plots.network_styles(names)
+    assert len(set(styles.values())) == 4
+    assert styles == plots.network_styles(names[::-1])
+    assert styles["cifar-attention56"] == plots.NETWORKS["attention56"]
+    many = plots.network_styles([f"cifar-attention56[width={n}]" for n in range(4, 40)])
+    assert len(many) == 36  # more than there are styles
+
+
+def test_labels_and_units_come_from_the_quantities() -> None:
+    assert plots.axis_label("receptive_field_px") == "Receptive field (px)"
+    assert plots.axis_label("params") == "Parameters"
+    assert plots.axis_label("test_error_pct") == "Test error (%)"
+
+
+RUNS = pd.DataFrame(
+    [
+        {
+            "network": network, "dataset": "cluttered-digits", "seed": seed, "epoch": epoch,
+            "test_error_pct": 50.0 - epoch - seed, "trunk_depth": 56, "params": 10**6 + k, "elapsed_s": 10.0 + seed,
+            "epochs": 2, "images": 100, "label_noise": 0.0,
+        }
+        for k, network in enumerate(("cifar-attention56", "cifar-resnet56"))
+        for seed in (0, 1)
+        for epoch in (1, 2)
+    ]
+)  # fmt: skip
+LAST = RUNS[RUNS["epoch"] == 2]
+CLAIMS = pd.DataFrame({"source": ["a", "a", "b"], "verdict": ["confirmed", "refuted", "confirmed"]})
+
+
+def _draw(name: str, fig: Figure, ax: matplotlib.axes.Axes) -> str:
+    match name:
+        case "network_drawing":
+            return plots.network_drawing(ax, frames.layer_frame("attention56"))
+        case "network_drawing_without_masks":
+            return plots.network_drawing(ax, frames.layer_frame("cifar-resnet20-basic"))
+        case "depth_bars":
+            plots.role_legend(fig)
+            return plots.depth_bars(ax, frames.depth_by_role(["attention56", "resnet50"]))
+        case "module_depths":
+            return plots.module_depths(ax, frames.module_frame(["attention56"]))
+        case "stage_depths":
+            return plots.stage_depths(ax, frames.stage_frame(["attention56"]))
+        case "path_lengths":
+            paths = frames.path_length_frame(["attention56", "resnet152"])
+            return plots.path_lengths(ax, paths, frames.path_summary(paths, 10, 34))
+        case "cost_bars":
+            return plots.cost_bars(ax, frames.cost_frame(["attention56", "resnet50"]), "macs")
+        case "receptive_by_stage":
+            return plots.receptive_by_stage(ax, frames.receptive_frame(["attention56"]), 224)
+        case "receptive_over_image":
+            fields = frames.receptive_frame(["attention56"])
+            return plots.receptive_over_image(ax, fields, "mask", frames.scene("attention56", "china.jpg"), 224)
+        case "gradient_support":
+            return plots.gradient_support(ax, frames.gradient_frame(["cifar-attention56"], 0.9), 0.9)
+        case "training_curves":
+            return plots.training_curves(ax, RUNS, "test_error_pct")
+        case "error_against":
+            plots.network_legend(fig, LAST["network"].unique(), frames.budget(LAST))
+            return plots.error_against(ax, LAST, "trunk_depth")
+        case "paired_differences":
+            pairs = frames.pair_frame(LAST, "cifar-attention56")
+            return plots.paired_differences(ax, pairs, frames.difference_frame(pairs))
+        case _:
+            return plots.finding_bars(ax, frames.finding_counts(CLAIMS, least=1))
+
+
+# What the words of each figure must say: the numbers that it shows.
+SAYS = {
+    "network_drawing": ("Attention-56", "80 along the longest path", "26, 20 and 14", "28 %"),
+    "network_drawing_without_masks": ("ResNet-20", "20 weighted layers along the trunk"),
+    "depth_bars": ("Attention-56: 56, 80 and 111", "ResNet-50: 50, 50 and 54"),
+    "module_depths": ("26, 20 and 14", "12, 12 and 12", "article gives 20"),
+    "stage_depths": ("stage1: 15, 29 and 42",),
+    "path_lengths": ("41.7 on the mean path", "17 % of the paths have 10 to 34"),
+    "cost_bars": ("Multiply-adds (G)", "6.27", "28 % in the masks", "4.09"),
+    "receptive_by_stage": ("51, 123, 267 and 427 px", "387, 707, 995 and 1155 px", "224 px"),
+    "receptive_over_image": ("through the masks", "1155 px"),
+    "gradient_support": ("6 of 6 agree", "90 % of the weight"),
+    "training_curves": ("Test error (%) by epoch on cluttered-digits", "47.5"),
+    "error_against": ("trunk depth", "CIFAR ResNet-56: 47.5 %"),
+    "paired_differences": ("CIFAR ResNet-56: +0.00", "2 seeds"),
+    "finding_bars": ("3 published numbers", "confirmed: 2", "refuted: 1"),
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_every_figure_draws_says_what_it_shows_and_is_the_same_twice(name: str, tmp_path: Path) -> None:
+    saved = []
+    for folder in ("one", "two"):
+        fig, axes = plots.figure(3.0)
+        alt = _draw(name, fig, axes[0, 0])
+        saved.append(plots.save(fig, tmp_path / folder / f"{name}.svg", alt=alt))
+    for words in SAYS[name]:
+        assert words in saved[0].alt
+    first, second = (drawing.path.read_bytes() for drawing in saved)
+    assert first == second
+    assert len(first) < 200_000
+    root = ET.fromstring(first)
+    assert root.findtext(f"{SVG}desc") == saved[0].alt
+    title = root.findtext(f"{SVG}title")
+    assert title
+    assert saved[0].alt.startswith(title)
+    assert len(title) < 130
+    assert root.get("role") == "img"
+
+
+def test_a_file_can_share_a_page(tmp_path: Path) -> None:
+    fig, axes = plots.figure(3.0)
+    drawing = plots.save(fig, tmp_path / "some.svg", alt=_draw("depth_bars", fig, axes[0, 0]))
+    text = drawing.path.read_text()
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert all(name.startswith("some-") for name in ids)
+    for target in re.findall(r'(?:href="|url\()#([^")]+)', text):
+        assert target in ids
+    assert "<metadata" not in text
+    assert "DejaVu" not in text
+    inline = drawing._repr_mimebundle_()["text/html"]
+    assert inline.startswith("<svg")
+    assert "<style" not in inline  # a rule of an inline figure would hold for the whole page
+
+
+def test_ink_takes_the_pages_colour_and_has_its_own_alone(tmp_path: Path) -> None:
+    fig, axes = plots.figure(3.0)
+    drawing = plots.save(fig, tmp_path / "some.svg", alt=_draw("module_depths", fig, axes[0, 0]))
+    assert "currentColor" in drawing.svg
+    assert plots.INK not in drawing.svg
+    assert f"svg{{color:{plots.INK}}}" in drawing.path.read_text()
+    assert "#000000" not in drawing.svg  # a colour that was left to matplotlib would be lost on a dark page
+
+
+def test_the_sessions_own_style_is_left_alone() -> None:
+    before = dict(matplotlib.rcParams)
+    fig, axes = plots.figure(3.0)
+    _draw("cost_bars", fig, axes[0, 0])
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_comparison_without_a_pair_says_so() -> None:
+    # As where each seed of a study came to an end with one network only.
+    pairs = frames.pair_frame(
+        LAST[(LAST["network"] == "cifar-attention56") == (LAST["seed"] == 0)], "cifar-attention56"
+    )
+    assert pairs.empty
+    _, axes = plots.figure(1.0)
+    said = plots.paired_differences(axes[0, 0], pairs, frames.difference_frame(pairs))
+    assert said.endswith("No two networks were trained with one seed.")
+    assert [text.get_text() for text in axes[0, 0].texts] == ["No two networks were trained with one seed."]
+
+
+def test_one_printed_number_is_enough_for_a_scatter() -> None:
+    found = pd.DataFrame({"cifar-attention92": [1_500_000, 1_900_000], "n_matches": [0, 1]})
+    _, axes = plots.figure(2.0)
+    said = plots.layout_scatter(axes[0, 0], found, {"cifar-attention92": "1.9"})
+    assert said.startswith("2 layouts of the CIFAR networks by their parameters. 1 of them meet 1 of the 1 printed")
+    assert axes[0, 0].collections[1].get_offsets().tolist() == [[1.9, 1.9]]
+
+
+def test_labels_are_moved_apart_and_no_further() -> None:
+    assert plots._apart([1.0, 5.0], 1.0) == [1.0, 5.0]
+    a, b, c = plots._apart([1.0, 1.1, 9.0], 1.0)
+    assert b - a == pytest.approx(1.0)
+    assert (a + b) / 2 == pytest.approx(1.05)
+    assert c == 9.0
+
+
+@pytest.mark.parametrize(
+    ("sentences", "title"),
+    [
+        (["One panel."], "One panel."),
+        (
+            ["Error against depth, every run.", "Error against cost, every run."],
+            "Error against depth and cost, every run.",
+        ),
+        (["What a unit sees, alone.", "What a unit sees, with masks."], "What a unit sees, alone and with masks."),
+        (["The same words here.", "The same words here."], "The same words here."),
+        (["Quite this.", "And that."], "Quite this. And that."),
+    ],
+)
+def test_a_figure_of_several_panels_has_one_title(sentences: list[str], title: str) -> None:
+    assert plots.joint_title(sentences) == title
+
+
+def test_the_words_of_every_panel_are_kept(tmp_path: Path) -> None:
+    fig, _ = plots.figure(2.0, 1, 2)
+    drawn = plots.save(fig, tmp_path / "two.svg", alt=["It goes up here. By 3.", "It goes down here. By 4."])
+    root = ET.fromstring(drawn.svg)
+    assert root.findtext("{http://www.w3.org/2000/svg}title") == "It goes up and down here."
+    assert root.findtext("{http://www.w3.org/2000/svg}desc") == "It goes up here. By 3. It goes down here. By 4."

@@ -1,0 +1,453 @@
+"""Capture: what is executed, between what data ran, and that the model is left as it was."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import settings as limited
+from hypothesis import strategies as st
+from nets import NETS, Apply, conv, made
+from torch import Tensor, nn
+
+from resattn.graph.capture import QUICK, CaptureError, NeedsValuesError, capture
+from resattn.graph.graph import INPUT, OVERWRITE, Graph
+from resattn.measures.cost import n_params, op_macs, read_params
+from resattn.measures.paths import path_lengths
+from resattn.rules.table import layer_flags, unknown_ops
+
+ON_META = [name for name in NETS if name != "DataDependent"]
+X = (1, 4, 8, 8)
+
+
+def captured(name: str, device: str = "meta") -> Graph:
+    model, shapes = made(name)
+    return capture(model, *shapes, device=device)
+
+
+def counts(graph: Graph) -> dict[str, Any]:
+    layers = layer_flags(graph)
+    return {
+        "macs": sum(op_macs(graph)),
+        "params": n_params(graph, read_params(graph)),
+        "layers": [op.module for op, is_layer in zip(graph.ops, layers, strict=True) if is_layer],
+        "lengths": path_lengths(graph, layers),
+        "unknown": unknown_ops(graph),
+    }
+
+
+# -- one answer, however it is asked for
+
+
+@pytest.mark.parametrize("name", ON_META)
+def test_two_captures_are_equal(name: str) -> None:
+    model, shapes = made(name)
+    assert capture(model, *shapes) == capture(model, *shapes)
+
+
+@pytest.mark.parametrize("name", ON_META)
+def test_values_change_nothing(name: str) -> None:
+    on_meta, on_cpu = counts(captured(name)), counts(captured(name, "cpu"))
+    assert not on_meta["unknown"]
+    assert on_meta == on_cpu
+
+
+@pytest.mark.parametrize("name", ON_META)
+def test_weights_change_nothing(name: str) -> None:
+    model, shapes = made(name)
+    with torch.device("meta"):
+        bare = NETS[name].make()
+    if name == "ConstantItem":
+        with pytest.raises(NeedsValuesError):  # a constant on meta has no value
+            capture(bare, *shapes)
+    else:
+        assert counts(capture(bare, *shapes)) == counts(capture(model, *shapes))
+
+
+def test_nothing_is_computed_with_real_weights() -> None:
+    # The map would take 25 TB.
+    graph = capture(nn.Sequential(conv(3, 64, 7), nn.ReLU(inplace=True)), (1, 3, 10**5, 10**6))
+    assert graph.ops[-1].shape == (1, 64, 10**5, 10**6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_model_gets_inputs_of_its_own_type(dtype: torch.dtype) -> None:
+    assert len(capture(conv(4, 4).to(dtype), X).ops) == 2
+
+
+def test_given_inputs_are_taken_as_they_are() -> None:
+    embedding = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 2))
+    tokens = torch.zeros(1, 7, dtype=torch.int64)
+    graph = capture(embedding, (1, 7), device="cpu", inputs=[tokens])
+    assert graph.ops[-1].shape == (1, 7, 2)
+    assert not vars(tokens)
+
+
+# -- what is executed
+
+
+def test_operators_stand_at_the_module_in_whose_forward_they_ran() -> None:
+    graph = captured("PlainLists")
+    paths = [op.module for op in graph.ops if op.name == "aten.convolution"]
+    assert paths == ["layers[0]", "by_name[head]", "_nested[0][0]"]
+
+
+def test_a_module_run_twice_is_two_operators() -> None:
+    assert [op.module for op in captured("RunTwice").ops if op.name != INPUT] == ["conv", "conv"]
+
+
+def test_a_module_of_several_names_has_the_first() -> None:
+    graph = captured("SeveralNames")
+    assert [op.module for op in graph.ops if op.name != INPUT] == ["first", "first", "third"]
+    assert set(graph.params) == {"first.weight"}
+
+
+def test_what_is_defined_and_not_run_is_known() -> None:
+    modules = {m.path: m for m in captured("DeadProjection").modules}
+    assert not modules["projection"].is_executed
+    assert modules["conv1"].is_executed
+    assert modules["projection"].is_weighted
+    assert captured("DeadProjection").params["projection.weight"] == 16
+
+
+def test_a_module_that_no_walk_finds_is_in_evaluation_mode_too() -> None:
+    model, shapes = made("HiddenModule")
+    graph = capture(model, *shapes)
+    norm = next(op for op in graph.ops if op.name == "aten.native_batch_norm")
+    assert norm.arguments["training"] is False
+    assert "aten.native_dropout" not in [op.name for op in graph.ops]
+
+
+def test_attention_is_captured_as_the_operators_it_stands_for() -> None:
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    names = {op.name for op in captured("EncoderLayer").ops}
+    assert not any("_native_multi_head" in name or "_transformer_encoder" in name for name in names)
+    assert torch.backends.mha.get_fastpath_enabled() is enabled
+
+
+def test_a_scripted_and_a_traced_model_are_captured() -> None:
+    model = nn.Sequential(conv(4, 4), nn.ReLU(), conv(4, 4))
+    with pytest.warns(DeprecationWarning, match="torch.jit.script"):
+        scripted = torch.jit.script(copy.deepcopy(model))
+    traced = torch.fx.symbolic_trace(model)
+    for other in (scripted, traced):
+        assert sum(op_macs(capture(other, X))) == sum(op_macs(capture(model, X)))
+
+
+# -- between what data runs
+
+
+def test_a_tensor_read_for_its_shape_is_no_edge() -> None:
+    graph = captured("PhantomShape")
+    resize = next(op for op in graph.ops if op.name.startswith("aten.upsample"))
+    assert [graph.ops[i].module for i in resize.inputs] == ["small"]
+    output = graph.ops[graph.outputs[0]]
+    assert [graph.ops[i].name for i in output.inputs] == [resize.name]
+
+
+def test_an_operand_read_twice_is_two_edges() -> None:
+    graph = capture(Apply(lambda x: x * x), X)
+    assert graph.ops[-1].inputs == (0, 0)
+
+
+def test_each_result_of_an_operator_is_told_apart() -> None:
+    graph = capture(Apply(lambda x: x.split([1, 3], 1)[1]), X)
+    kept = capture(Apply(lambda x: x.chunk(2, 1)[1] + 1), X).ops[-1]
+    assert graph.ops[-1].shapes == ((1, 1, 8, 8), (1, 3, 8, 8))
+    assert next(kept.operands()).slot == 1
+
+
+@pytest.mark.parametrize("name", ["Interleaved", "ShiftedHalves", "ReadThroughOldView", "ZeroedRows"])
+def test_a_write_is_seen_through_every_view(name: str) -> None:
+    assert OVERWRITE in [op.name for op in captured(name).ops]
+
+
+def test_a_write_to_the_other_half_is_not_seen() -> None:
+    graph = captured("HalfWritten")
+    assert OVERWRITE not in [op.name for op in graph.ops]
+    last = graph.ops[-1]
+    assert [graph.ops[i].name for i in last.inputs] == ["aten.slice"]
+
+
+def test_what_a_write_replaces_is_not_read() -> None:
+    graph = captured("Overwritten")
+    written = graph.ops[graph.outputs[0]]
+    assert [graph.ops[i].module for i in written.inputs] == ["kept"]
+
+
+def test_an_address_used_again_is_another_tensor() -> None:
+    # On the CPU a freed map's memory is handed out again: what was written to it must not cling to the address.
+    class Reusing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(20):
+                (x * 2).add_(1)
+                x = x + torch.zeros(x.shape)
+            return x
+
+    graph = capture(Reusing(), (1, 1, 4, 4), device="cpu")
+    assert path_lengths(graph, [False] * len(graph.ops)) == {0: 1}
+    assert OVERWRITE not in [op.name for op in graph.ops]
+
+
+def test_casts_made_before_the_capture_are_not_taken_for_constants() -> None:
+    model = conv(4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.randn(X))
+        graph = capture(model, X, device="cpu")
+    assert n_params(graph, read_params(graph)) == 144
+
+
+# -- the model is left as it was
+
+
+class Raising(nn.Module):
+    """Raises, after a write to its buffer, in a module two levels down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(2))
+        self.body = nn.Sequential(nn.Sequential(nn.BatchNorm2d(4), Apply(self.fail)))
+
+    def fail(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        raise ValueError("no way\nfurther")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_after_an_error_nothing_is_left(device: str) -> None:
+    model = Raising().train()
+    model.body[0][0].eval()
+    flags = [m.training for m in model.modules()]
+    call, fast = nn.Module.__call__, torch.backends.mha.get_fastpath_enabled()
+    with pytest.raises(CaptureError):
+        capture(model, X, device=device)
+    assert nn.Module.__call__ is call
+    assert torch.backends.mha.get_fastpath_enabled() is fast
+    assert [m.training for m in model.modules()] == flags
+    assert torch.equal(model.calls, torch.zeros(2))
+    assert torch.is_grad_enabled()
+    assert not torch.utils._python_dispatch._get_current_dispatch_mode()
+
+
+def test_an_error_says_what_where_and_for_which_input() -> None:
+    with pytest.raises(CaptureError) as error:
+        capture(Raising(), X)
+    assert str(error.value) == "ValueError: no way (in body.0.1, input 1x4x8x8)"
+    assert [op.name for op in error.value.graph.ops] == [INPUT, "aten.native_batch_norm"]
+
+
+def test_an_input_that_the_model_refuses_gets_the_models_own_error() -> None:
+    model = nn.Sequential(conv(4, 4), nn.Sequential(nn.Flatten(), nn.Linear(256, 2)))
+    with pytest.raises(CaptureError, match=r"^RuntimeError: .* \(in 1\.1, input 1x4x9x9\)$"):
+        capture(model, (1, 4, 9, 9))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_buffers_are_given_back_their_values(device: str) -> None:
+    model, shapes = made("Counting")
+    before = copy.deepcopy(model.state_dict())
+    assert capture(model, *shapes, device=device) == capture(model, *shapes, device=device)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("name", ["Counting", "InPlace", "MiniRAN"])
+def test_a_captured_model_remembers_nothing(name: str, device: str) -> None:
+    model, shapes = made(name)
+    size = len(pickle.dumps(model))
+    capture(model, *shapes, device=device)
+    assert not any(vars(t) for t in (*model.parameters(), *model.buffers()))
+    assert len(pickle.dumps(model)) == size
+    copy.deepcopy(model)
+
+
+class Keeping(nn.Module):
+    """Keeps its gate to be looked at later."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = x.sigmoid()
+        return x * self.last
+
+
+def test_a_map_that_a_model_keeps_does_not_keep_the_capture() -> None:
+    model = Keeping()
+    graph = capture(model, X, device="cpu")
+    size = len(pickle.dumps(model))
+    big = nn.Sequential(model, *(nn.Sigmoid() for _ in range(200)))
+    capture(big, X, device="cpu")
+    assert len(pickle.dumps(model)) < size + 100
+    assert capture(model, X, device="cpu") == graph
+
+
+def test_training_flags_are_given_back() -> None:
+    model, shapes = made("MiniRAN")
+    model.train()
+    model.stem.eval()
+    capture(model, *shapes)
+    assert not model.stem.training
+    assert all(m.training for n, m in model.named_modules() if not n.startswith("stem"))
+
+
+# -- values that meta tensors lack
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: x * x.sum().item(),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: torch.tensor(x.mean().tolist()),
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.flatten().unique(),
+    ],
+    ids=["branch", "item", "mask", "nonzero", "tolist", "masked_select", "unique"],
+)
+def test_a_forward_that_needs_values_says_so(ask: Callable[[Tensor], Tensor]) -> None:
+    model = nn.Sequential(conv(4, 4), Apply(ask))
+    with pytest.raises(NeedsValuesError, match=r"needs the value .* capture on the device 'cpu' \(in 1\)"):
+        capture(model, X)
+    assert capture(model, X, device="cpu").ops
+
+
+def test_a_branch_on_values_is_captured_as_it_was_taken() -> None:
+    assert [op.module for op in captured("DataDependent", "cpu").ops if op.name == "aten.convolution"] == ["conv"] * 2
+
+
+def test_constants_have_values_also_on_meta() -> None:
+    assert sum(op.name == "aten.convolution" for op in captured("ConstantItem").ops) == 2
+
+
+def test_a_lazy_module_is_to_be_run_once_before() -> None:
+    with pytest.raises(CaptureError, match=r"1\.weight has no shape yet: call the lazy module once before"):
+        capture(nn.Sequential(conv(4, 4), nn.LazyConv2d(4, 3)), X)
+
+
+# -- the quick shapes are torch's own
+
+
+def by_torch(function: Any, *args: Any, **kwargs: Any) -> Any:
+    with torch.no_grad():
+        return function(*args, **kwargs)
+
+
+def described(result: Any) -> list[tuple[Any, ...]]:
+    tensors = [result] if isinstance(result, Tensor) else list(result)
+    return [(tuple(t.shape), t.dtype, t.device.type, strides(t)) for t in tensors if t.numel()]
+
+
+def strides(tensor: Tensor) -> list[int]:
+    # Along a dimension of one element any stride will do.
+    return [s for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n > 1]
+
+
+SIZES = st.integers(1, 12)
+LAYOUTS = st.sampled_from([torch.contiguous_format, torch.channels_last])
+
+
+@st.composite
+def maps(draw: Any) -> Tensor:
+    shape = (draw(st.integers(1, 2)), draw(st.sampled_from([1, 2, 4])), draw(SIZES), draw(SIZES))
+    dtype = draw(st.sampled_from([torch.float32, torch.float32, torch.float64, torch.bfloat16]))
+    return torch.empty(shape, dtype=dtype, device="meta").to(memory_format=draw(LAYOUTS))
+
+
+def agree(function: Any, *args: Any, **kwargs: Any) -> None:
+    """Whatever the quick rule says is what torch says; it may leave the answer to torch."""
+    try:
+        wanted = by_torch(function, *args, **kwargs)
+    except (RuntimeError, IndexError):
+        wanted = None
+    found = QUICK[function](*args, **kwargs)
+    if found is not None:
+        assert wanted is not None
+        assert described(found) == described(wanted)
+
+
+aten = torch.ops.aten
+PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(list)
+PADS = st.tuples(st.integers(0, 3), st.integers(0, 3)).map(list)
+
+
+@limited(max_examples=150)
+@given(maps(), st.integers(1, 4), PAIRS, PAIRS, PADS, st.sampled_from([[1, 1], [2, 1], [2, 2]]), st.data())
+def test_quick_convolutions(
+    x: Tensor, c: int, kernel: Any, stride: Any, padding: Any, dilation: Any, data: st.DataObject
+) -> None:
+    groups = data.draw(st.sampled_from([1, 2]))
+    c_in = data.draw(st.sampled_from([x.shape[1] // groups, 3]))
+    weight = torch.empty(c * groups, c_in, *kernel, device="meta", dtype=x.dtype)
+    bias = data.draw(st.sampled_from([None, torch.empty(c * groups, device="meta", dtype=x.dtype)]))
+    transposed = data.draw(st.sampled_from([False, False, True]))
+    agree(aten.convolution.default, x, weight, bias, stride, padding, dilation, transposed, [0, 0], groups)
+
+
+@limited(max_examples=150)
+@given(maps(), PAIRS, PAIRS, PADS, st.booleans(), st.sampled_from([1, [1, 1], [2, 2]]))
+def test_quick_poolings(x: Tensor, kernel: Any, stride: Any, padding: Any, ceil: bool, dilation: Any) -> None:
+    agree(aten.max_pool2d_with_indices.default, x, kernel, stride, padding, dilation, ceil)
+    agree(aten.max_pool2d_with_indices.default, x, kernel, [], padding, 1, ceil)
+
+
+@limited(max_examples=60)
+@given(maps(), maps(), st.tuples(SIZES, SIZES).map(list), st.booleans())
+def test_quick_resizes_sums_and_means(x: Tensor, y: Tensor, size: list[int], keep: bool) -> None:
+    agree(aten.upsample_bilinear2d.default, x, size, keep)
+    agree(aten.upsample_nearest2d.default, x, size)
+    for other in (x, y, 2, 1.5, 1j, torch.tensor(2.0)):
+        agree(aten.add.Tensor, x, other)
+        agree(aten.mul.Tensor, x, other)
+    agree(aten.sigmoid.default, x)
+    for dims in ([2, 3], [-1], [0, 2], [], None):
+        agree(aten.mean.dim, x, dims, keep)
+    agree(aten.mean.dim, x, [2, 3], keep, dtype=torch.float64)
+
+
+@limited(max_examples=60)
+@given(maps(), st.booleans(), st.booleans())
+def test_quick_batch_norms(x: Tensor, training: bool, is_affine: bool) -> None:
+    stats = [torch.empty(x.shape[1], device="meta", dtype=x.dtype) for _ in range(4)]
+    weight, bias = stats[:2] if is_affine else (None, None)
+    found = QUICK[aten.native_batch_norm.default](x, weight, bias, *stats[2:], training, 0.1, 1e-5)
+    if found is not None:
+        wanted = F.batch_norm(x, stats[2], stats[3], weight, bias, training)
+        assert not training
+        # The two other results are empty in evaluation, as on the CPU.
+        assert described(found) == described(wanted)
+    wrong = torch.empty(x.shape[1] + 1, device="meta", dtype=x.dtype)
+    assert QUICK[aten.native_batch_norm.default](x, wrong, bias, *stats[2:], False, 0.1, 1e-5) is None
+
+
+@limited(max_examples=60)
+@given(SIZES, SIZES, SIZES, SIZES, st.booleans())
+def test_quick_products(n: int, k: int, other: int, m: int, matches: bool) -> None:
+    x, y = torch.empty(n, k, device="meta"), torch.empty(k if matches else other, m, device="meta")
+    agree(aten.addmm.default, torch.empty(m, device="meta"), x, y)
+    agree(aten.addmm.default, torch.empty(m, device="meta"), x, torch.empty(m, k, device="meta").t())
+    agree(aten.addmm.default, torch.empty(m, device="meta"), x.double(), y)
+
+
+def test_every_quick_rule_is_compared() -> None:
+    compared = {
+        aten.convolution.default, aten.max_pool2d_with_indices.default, aten.upsample_bilinear2d.default,
+        aten.upsample_nearest2d.default, aten.add.Tensor, aten.mul.Tensor, aten.sigmoid.default, aten.mean.dim,
+        aten.native_batch_norm.default, aten.addmm.default,
+    }  # fmt: skip
+    assert set(QUICK) == compared
+
+
+def test_functional_calls_are_seen() -> None:
+    weight = nn.Parameter(torch.ones(2, 4, 3, 3))
+    graph = capture(Apply(lambda x: F.conv2d(x, weight)), X)
+    (name,) = graph.ops[-1].params
+    assert graph.params[name] == weight.numel()

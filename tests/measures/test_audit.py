@@ -1,0 +1,528 @@
+"""The audit: what it says of our networks and of anyone's, what it leaves open, and what it costs."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from nets import Apply, conv, made
+from torch import Tensor, nn
+
+from resattn.graph.capture import CaptureError, NeedsValuesError
+from resattn.graph.graph import Indices
+from resattn.measures import audit as audits
+from resattn.measures.audit import TargetError, audit, cached_audit, measure_table, model_of
+from resattn.measures.quantities import QUANTITIES
+from resattn.networks import catalog
+from resattn.networks.spec import SpecError, override
+
+SHAPE = (4, 8, 8)
+SCHEMA = Path(audits.__file__).with_name("audit.schema.json")
+
+
+# -- our own networks
+
+
+@pytest.mark.parametrize("name", ["attention56", "cifar-attention92", "resnet50"])
+def test_every_quantity_of_the_vocabulary_is_there(name: str) -> None:
+    found = audit(name)
+    optional = {"receptive_field_h_px", "receptive_field_w_px"}
+    assert set(QUANTITIES) - optional <= set(found.quantities) <= set(QUANTITIES)
+    assert list(found.quantities) == [q for q in QUANTITIES if q in found.quantities]
+    assert found.status == "complete"
+    assert found.unknown_ops == ()
+    assert found.notes == ()
+    assert found.spec_digest == catalog.named(name).digest
+    assert found.quantities["flops"] == 2 * found.quantities["macs"]
+
+
+def test_the_longest_path_is_named_from_stem_to_head() -> None:
+    found = audit("attention56")
+    assert len(found.longest_path_layers) == 80
+    assert found.longest_path_layers[0] == "stem.conv"
+    assert found.longest_path_layers[-1] == "head.fc"
+    # Through the whole depth of every mask, and through no skip.
+    masked = [layer for layer in found.longest_path_layers if ".mask." in layer]
+    assert len(masked) == 20 + 14 + 8
+    assert not any(".skip" in layer for layer in masked)
+
+
+def test_the_modules_of_attention56_are_26_20_and_14_deep() -> None:
+    # literature.md 0: claim 2 holds for stage 2 only.
+    rows = {row["module"]: row for row in audit("attention56").modules}
+    assert [row["longest_path"] for row in rows.values()] == [26, 20, 14]
+    assert [row["trunk_path"] for row in rows.values()] == [12, 12, 12]
+    assert [row["branch_path"] for row in rows.values()] == [6, 6, 6]
+    assert [row["mask_path"] for row in rows.values()] == [20, 14, 8]
+    assert [row["mask_layers"] for row in rows.values()] == [26, 17, 8]
+
+
+def test_a_setting_changes_the_network_and_its_name() -> None:
+    found = audit("cifar-attention56", settings={"merge": "naive"})
+    assert found.target == "cifar-attention56[merge=naive]"
+    assert found.quantities["n_paths"] < audit("cifar-attention56").quantities["n_paths"]
+
+
+def test_a_larger_input_changes_the_cost_and_not_the_structure() -> None:
+    at = {size: audit("attention56", input_shape=(3, size, size)).quantities for size in (224, 320)}
+    assert at[224]["macs"] < at[320]["macs"]
+    for quantity in ("params", "n_paths", "longest_path", "receptive_field_px"):
+        assert at[224][quantity] == at[320][quantity]
+
+
+def test_unknown_names_and_fields_are_refused() -> None:
+    with pytest.raises(SpecError, match="unknown network 'attention57'"):
+        audit("attention57")
+    with pytest.raises(SpecError, match="unknown field 'gaet' of attention56"):
+        audit("attention56", settings={"gaet": "mixed"})
+
+
+# -- JSON and tables
+
+
+@pytest.mark.parametrize("target", ["cifar-attention56", "MiniRAN", "TokensOnly", "Unknown"])
+def test_the_json_is_what_the_schema_says(target: str) -> None:
+    if target == "MiniRAN":
+        found = audit(made("MiniRAN")[0], input_shape=(3, 32, 32))
+    elif target == "TokensOnly":
+        found = audit(nn.Linear(8, 2), input_shape=(5, 8))
+    elif target == "Unknown":
+        found = audit(nn.Sequential(conv(4, 4), Apply(strange)), input_shape=SHAPE)
+    else:
+        found = audit(target)
+    text = json.dumps([found.to_json()])
+    jsonschema.validate(json.loads(text), json.loads(SCHEMA.read_text()))
+
+
+def test_path_lengths_survive_json_however_large() -> None:
+    found = cached_audit("attention92")
+    again = json.loads(json.dumps(found.to_json()))["path_lengths"]
+    assert sum(again.values()) == 51951924412416
+    assert {int(k): v for k, v in again.items()} == found.path_lengths
+
+
+def test_the_table_is_tidy() -> None:
+    frame = measure_table(["cifar-attention56", "cifar-resnet56"], ["longest_path", "claimed_depth", "n_paths"])
+    assert list(frame.columns) == ["target", "quantity", "value", "unit"]
+    assert len(frame) == 6
+    row = frame.set_index(["target", "quantity"]).loc[("cifar-resnet56", "longest_path")]
+    assert (row["value"], row["unit"]) == (56, "layers")
+    assert type(frame["value"].iloc[2]) is int
+
+
+def test_a_structure_is_audited_once() -> None:
+    assert cached_audit("attention56") is cached_audit(catalog.named("attention56"))
+
+
+# -- operators without a rule
+
+
+@torch.library.custom_op("resattn_tests::strange", mutates_args=())
+def strange(x: Tensor) -> Tensor:
+    return x * 2
+
+
+@strange.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("resattn_tests::strange_product", mutates_args=())
+def strange_product(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.einsum("nchw,dc->ndhw", x, weight)
+
+
+@strange_product.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0], *x.shape[2:]))
+
+
+LAYERS = {
+    "weighted_layers", "conv_layers", "conv_layers_trunk", "trunk_depth", "longest_path", "shortest_path",
+    "mean_path_length",
+}  # fmt: skip
+COSTS = {"macs", "flops"}
+FIELDS = set(audits.FIELDS)
+
+
+def nulls(found: audits.Audit) -> set[str]:
+    return {q for q, value in found.quantities.items() if value is None}
+
+
+def test_an_unknown_operator_without_parameters_touches_costs_and_receptive_field() -> None:
+    model = nn.Sequential(conv(4, 4), nn.Sequential(Apply(strange)), conv(4, 4))
+    found = audit(model, input_shape=SHAPE)
+    assert found.status == "partial"
+    assert found.unknown_ops == ("resattn_tests.strange in 1.0",)
+    assert nulls(found) == COSTS | FIELDS
+    assert found.quantities["longest_path"] == 2
+    assert found.quantities["params"] == 288
+    assert any("no rule for resattn_tests.strange in 1.0" in note for note in found.notes)
+
+
+class StrangeLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return strange_product(x, self.weight)
+
+
+def test_an_unknown_operator_with_parameters_touches_every_count_of_layers() -> None:
+    found = audit(nn.Sequential(conv(4, 4), StrangeLayer()), input_shape=SHAPE)
+    assert nulls(found) == COSTS | FIELDS | LAYERS
+    assert found.quantities["params"] == 160
+    assert found.quantities["n_paths"] == 1
+    assert found.path_lengths == {}
+    assert found.longest_path_layers == ()
+
+
+class StrangeMask(nn.Module):
+    def __init__(self, in_mask: bool) -> None:
+        super().__init__()
+        self.body, self.soft, self.in_mask = conv(4, 4), conv(4, 4), in_mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        t, m = self.body(x), self.soft(x)
+        return strange(m).sigmoid() * t if self.in_mask else m.sigmoid() * strange(t)
+
+
+def test_only_the_role_that_is_touched_is_left_open() -> None:
+    inside, outside = (audit(StrangeMask(in_mask), input_shape=SHAPE) for in_mask in (True, False))
+    assert nulls(inside) == COSTS | {"macs_mask"} | FIELDS
+    assert nulls(outside) == COSTS | FIELDS
+    assert outside.quantities["macs_mask"] == 64 * 4 * 36
+    assert {row["role"]: row["macs"] for row in outside.roles} == {"trunk": None, "mask": 9216, "shortcut": 0}
+    assert {row["role"]: row["macs"] for row in inside.roles} == {"trunk": 9216, "mask": None, "shortcut": 0}
+
+
+def test_an_unknown_operator_behind_the_last_map_leaves_the_receptive_field() -> None:
+    model = nn.Sequential(conv(4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Apply(strange), nn.Linear(4, 2))
+    found = audit(model, input_shape=SHAPE)
+    assert nulls(found) == COSTS
+    assert found.quantities["receptive_field_px"] == 3
+
+
+# -- what is defined and not run, what changes, what needs values
+
+
+def test_dead_modules_are_named_with_their_parameters() -> None:
+    found = audit(made("DeadProjection")[0], input_shape=SHAPE)
+    assert found.dead_modules == ("projection",)
+    assert found.quantities["dead_layers"] == 1
+    assert found.quantities["dead_params"] == 16
+
+
+def test_norms_and_tables_that_are_not_run_are_no_dead_layers() -> None:
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.dead = conv(4, 4), conv(4, 4, 1)
+            self.norms = nn.ModuleList([nn.BatchNorm2d(4), nn.LayerNorm([8, 8]), nn.Embedding(5, 4)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x)
+
+    found = audit(Spare(), input_shape=SHAPE)
+    assert found.dead_modules == ("dead",)
+    assert found.quantities["dead_params"] == 16 + 8 + 128 + 20
+
+
+def test_a_port_that_always_defines_the_projection_carries_dead_weight() -> None:
+    # literature.md 3.2, item 3: 19.92 M defined, 12.17 M alive.
+    found = cached_audit("port:tengshaofeng:cifar-attention92")
+    alive, dead = found.quantities["params"], found.quantities["dead_params"]
+    assert alive == pytest.approx(12.17e6, abs=0.005e6)
+    assert alive + dead == pytest.approx(19.92e6, abs=0.005e6)
+
+
+def test_a_model_that_changes_between_calls_is_said_to() -> None:
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.calls = conv(4, 4), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            for _ in range(self.calls):
+                x = self.conv(x)
+            return x
+
+    found = audit(Growing(), input_shape=SHAPE)
+    assert any("two captures differ" in note for note in found.notes)
+
+
+def test_a_model_that_needs_values_is_measured_on_the_cpu_for_that_input() -> None:
+    model = made("DataDependent")[0]
+    with pytest.raises(NeedsValuesError, match="capture on the device 'cpu'"):
+        audit(model, input_shape=SHAPE)
+    found = audit(model, input_shape=SHAPE, device="cpu")
+    assert found.status == "complete"
+    assert found.quantities["weighted_layers"] == 2
+    assert "for this input: the model ran on values" in found.notes
+
+
+def test_an_input_that_the_model_refuses_gets_its_error_and_the_place() -> None:
+    with pytest.raises(CaptureError, match=r"\(in 0, input 1x3x8x8\)"):
+        audit(nn.Sequential(conv(4, 4)), input_shape=(3, 8, 8))
+
+
+def test_a_foreign_model_needs_an_input_shape() -> None:
+    with pytest.raises(TargetError, match="Sequential needs an input shape: channels, height, width"):
+        audit(nn.Sequential(conv(4, 4)))
+
+
+def test_fields_are_for_named_networks() -> None:
+    with pytest.raises(TargetError, match="only a named network has fields to set, and Sequential is none"):
+        audit(nn.Sequential(conv(4, 4)), input_shape=SHAPE, settings={"p": "2"})
+
+
+# -- models of others: `package.module:callable`, `path/to/file.py:callable`
+
+MODELS = '''
+from __future__ import annotations
+from dataclasses import dataclass
+import sys
+import torch
+from torch import nn
+from neighbour import width
+
+@dataclass
+class Config:
+    width: int = 4
+
+def build():
+    return nn.Sequential(nn.Conv2d(Config().width, width(), 3, bias=False), nn.ReLU())
+
+def with_default(c=4): return build()
+def needs(c, *, d): return build()
+def wrong(): return 3
+def fails(): raise KeyError("no weights\\nhere")
+def leaves(): sys.exit(3)
+def values():
+    # A constructor that asks for values, which meta tensors lack.
+    return nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(int(torch.linspace(0, 2, 3)[-1].item()))))
+
+class Asks(nn.Module):
+    """Its forward asks for a constant of its own."""
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3)
+        self.register_buffer("times", torch.tensor(2))
+    def forward(self, x):
+        for _ in range(int(self.times)):
+            x = self.conv(x)
+        return x
+
+made = nn.Conv2d(4, 4, 1)
+number = 3
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "models.py").write_text(MODELS)
+    (tmp_path / "neighbour.py").write_text("def width(): return 6\n")
+    (tmp_path / "broken.py").write_text("def build(:\n")
+    (tmp_path / "statistics.py").write_text("from torch import nn\ndef build(): return nn.Conv2d(4, 4, 1)\n")
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_callable_of_a_file_is_audited(folder: Path) -> None:
+    path = list(sys.path)
+    found = audit(f"{folder / 'models.py'}:build", input_shape=SHAPE)
+    assert found.quantities["params"] == 6 * 4 * 9
+    assert found.target == f"{folder / 'models.py'}:build"
+    assert sys.path == path
+    assert audit(f"{folder / 'models.py'}:with_default", input_shape=SHAPE).quantities["params"] == 216
+
+
+def test_a_callable_of_a_package_is_audited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(folder)
+    assert audit("models:build", input_shape=SHAPE).quantities["params"] == 216
+
+
+def test_a_model_itself_and_a_class_are_callables_too(folder: Path) -> None:
+    assert audit(f"{folder / 'models.py'}:made", input_shape=SHAPE).quantities["params"] == 20
+    assert audit(f"{folder / 'models.py'}:Asks", input_shape=SHAPE).quantities["weighted_layers"] == 2
+
+
+def test_a_file_may_have_the_name_of_a_module_in_use(folder: Path) -> None:
+    import statistics
+
+    assert audit(f"{folder / 'statistics.py'}:build", input_shape=SHAPE).quantities["params"] == 20
+    assert sys.modules["statistics"] is statistics
+
+
+def test_a_constructor_that_needs_values_gets_them(folder: Path) -> None:
+    assert audit(f"{folder / 'models.py'}:values", input_shape=SHAPE).quantities["weighted_layers"] == 2
+
+
+def test_a_model_is_built_without_its_weights(folder: Path) -> None:
+    model = model_of(f"{folder / 'models.py'}:build")
+    assert all(p.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("models.py:nothing", r"models.py has no callable 'nothing' (it has: Config, build, with_default"),
+        ("models.py:number", "models.py has no callable 'number'"),
+        ("models.py:needs", "models.py:needs needs arguments (c, d); a callable without arguments is expected"),
+        ("models.py:wrong", "models.py:wrong returned a int, not a torch.nn.Module"),
+        ("models.py:fails", "models.py:fails raised KeyError: 'no weights"),
+        ("models.py:leaves", "models.py:leaves raised SystemExit: 3"),
+        ("broken.py:build", "broken.py cannot be imported: SyntaxError"),
+        ("missing.py:build", "no file "),
+    ],
+)
+def test_a_target_that_gives_no_model_says_why(folder: Path, target: str, said: str) -> None:
+    with pytest.raises(TargetError) as error:
+        audit(f"{folder}/{target}", input_shape=SHAPE)
+    assert said in str(error.value)
+
+
+def test_a_package_that_does_not_exist_says_so() -> None:
+    with pytest.raises(TargetError, match="no_such_package cannot be imported: ModuleNotFoundError"):
+        audit("no_such_package:build", input_shape=SHAPE)
+
+
+# -- what it costs
+
+MIB = 2**20
+
+MEASURE = """
+import resource, sys
+from resattn.measures.audit import audit
+import torch
+torch.set_num_threads(1)
+audit("cifar-resnet20-basic")  # imports and caches
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+audit(sys.argv[1])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.parametrize("name", ["attention92", "resnet152"])
+def test_an_audit_takes_no_memory_for_weights_or_maps(name: str) -> None:
+    # attention92 has 200 MiB of weights. Issue 3: less than 64 MiB for any network.
+    done = subprocess.run([sys.executable, "-c", MEASURE, name], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64 * MIB
+
+
+def test_an_audit_leaves_nothing_behind() -> None:
+    spec = override(catalog.named("cifar-attention56"), {"width": "8"})
+    audit(spec)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(3):
+            audit(replace(spec, name="again"))
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < MIB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
+
+
+# -- several inputs, and what the units of a module see
+
+
+class Captioned(nn.Module):
+    """A map gated by token ids: an image and whole numbers as inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.table, self.fc = conv(4, 8), nn.Embedding(10, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+        gate = self.fc(self.table(ids)).mean(1).sigmoid()
+        return self.conv(x) * gate[:, :, None, None]
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_model_of_several_inputs(device: str) -> None:
+    found = audit(Captioned(), input_shape=SHAPE, more_inputs=[Indices((5,))], device=device)
+    assert found.status == "complete"
+    assert found.more_inputs == ((1, 5),)
+    # The image through the convolution and the ids through the matrix: one layer each.
+    assert found.quantities["weighted_layers"] == 2
+    assert found.quantities["n_paths"] == 2
+    # 36 products in each of 8 * 8 * 8 values, and 8 * 8 for each of 5 ids.
+    assert found.quantities["macs"] == 36 * 8 * 64 + 5 * 64
+    assert found.quantities["receptive_field_px"] == 3
+
+
+def test_two_images_grow_together() -> None:
+    both = Both()
+    found = audit(both, input_shape=SHAPE, more_inputs=[SHAPE])
+    assert found.quantities["receptive_field_px"] == 5
+    assert found.quantities["weighted_layers"] == 3
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = conv(4, 4), conv(4, 4), conv(8, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.last(torch.cat([self.first(x), self.second(y)], 1))
+
+
+def test_the_units_of_a_module_are_told_where_it_is_asked() -> None:
+    found = audit("cifar-attention56", at=["stem", "stage1.module1.merge", "stage3"])
+    stem, merge, last = found.fields
+    # literature.md 2.3 counts the stem's 3x3; the last stage is what the quantities tell.
+    assert [stem[name] for name in audits.FIELDS] == [[3, 3]] * 4
+    assert merge["receptive_field_narrowest_px"] == [3, 3]
+    assert merge["receptive_field_trunk_px"] == [11, 11]  # the stem, p + t units, a 3x3 each
+    assert merge["receptive_field_px"] > merge["receptive_field_trunk_px"]
+    assert [max(last[name]) for name in audits.FIELDS] == [found.quantities[name] for name in audits.FIELDS]
+    jsonschema.validate(json.loads(json.dumps([found.to_json()])), json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def test_a_module_that_did_not_run_is_refused() -> None:
+    with pytest.raises(TargetError, match=r"no module 'stage1.modul1' was executed \(nearest: stage1.module1"):
+        audit("cifar-attention56", at=["stage1.modul1"])
+
+
+def test_behind_global_pooling_a_unit_sees_the_whole_input() -> None:
+    (field,) = audit("cifar-resnet20-basic", at=["head"]).fields
+    assert [field[name] for name in audits.FIELDS] == [[32, 32]] * 4
+
+
+def test_without_an_image_no_unit_has_a_field() -> None:
+    (field,) = audit(nn.Sequential(nn.Linear(4, 4)), input_shape=(4,), at=["0"]).fields
+    assert [field[name] for name in audits.FIELDS] == [None] * 4
+    assert field["notes"] == ["the input is no image"]
+
+
+def test_a_model_on_values_takes_its_large_input_without() -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Witnessed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((x.device.type, x.shape[-1]))
+            return self.conv(x)
+
+    found = audit(Witnessed(), input_shape=SHAPE, device="cpu")
+    assert found.quantities["receptive_field_px"] == 3
+    assert {device for device, side in seen if side > 8} == {"meta"}
+    assert {device for device, side in seen if side == 8} == {"cpu"}

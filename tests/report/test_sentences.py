@@ -1,0 +1,61 @@
+"""Sentences follow their frames: other numbers, other words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+
+from analysis.report import sentences
+from analysis.tables import frames
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_depths_say_how_much_longer() -> None:
+    said = sentences.depths(frames.depth_frame(["attention56", "attention92", "resnet50"]))
+    assert "The longest path of ResNet-50 is the trunk." in said
+    assert (
+        "Attention-56 leads through the masks and is 43 % longer than its trunk; all its layers are 2.0 times" in said
+    )
+    assert "Attention-92 leads through the masks and is 39 % longer" in said
+
+
+def test_modules_say_for_how_many_the_article_holds() -> None:
+    said = sentences.modules(frames.module_frame(["attention56", "attention92"]))
+    assert "Attention-56 are 26, 20 and 14 layers deep; the 20 of the article hold for 1 of the 3" in said
+    assert "hold for 2 of the 6" in said
+
+
+def test_the_article_is_right_in_its_sum_for_one_network_only() -> None:
+    said = sentences.article(frames.article_steps(["attention56", "attention92"]))
+    assert "The sum for Attention-56 holds, though not all of its parts" in said
+    assert "mask and p units of stage 1, module 1 is 26, not 20" in said
+    assert "For Attention-92 the same rule gives 140, and 128 are counted." in said
+
+
+def test_ratios_are_those_of_the_networks_asked_about() -> None:
+    found = frames.depth_ratios("attention92", "resnet200")
+    said = sentences.ratios(found, "attention92", "resnet200")
+    assert "By its trunk Attention-92 is 46 % of ResNet-200." in said
+    assert "by the longest path it is 64 %, and by layers 88 %, or 90 % of the number in its name" in said
+    other = sentences.ratios(frames.depth_ratios("attention56", "resnet152"), "attention56", "resnet152")
+    assert "is 37 % of ResNet-152" in other
+
+
+def test_path_lengths_name_the_nearest_network() -> None:
+    names = ["attention56", "cifar-resnet56-basic", "cifar-resnet80-basic", "cifar-resnet110-basic"]
+    paths = frames.path_length_frame(names)
+    said = sentences.path_lengths(paths, frames.path_summary(paths, 10, 34), "attention56", "cifar-resnet110-basic")
+    assert "nearest to that is CIFAR ResNet-80 basic" in said
+    # veit2016, section 4.2: paths of 10 to 34 layers are 0.45 % of all.
+    assert "paths of 10 to 34 layers" in said
+    assert "0.45 % of the paths are so short" in said
+
+
+def test_the_notebook_types_no_counted_number_into_its_prose() -> None:
+    notebook = nbformat.read(ROOT / "notebooks/20_depth.ipynb", as_version=4)
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    said = re.findall(r"\d+(?:\.\d+)? %|\b\d+ layers", prose)
+    assert said == ["46 %"], "the abstract's own words, and nothing else"

@@ -1,0 +1,159 @@
+"""What a run follows from: a change of it, and of nothing else, makes the run stale."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from analysis.study import dependencies as module
+from analysis.study.dependencies import imported_files, run_inputs
+from analysis.study.notebook import keeps_state
+from analysis.tables.provenance import ROOT
+from resattn.networks.catalog import named
+
+
+@pytest.fixture
+def packages(tmp_path):
+    """Two packages whose modules import each other in every way that Python has."""
+    files = {
+        "resattn/__init__.py": "",
+        "resattn/spec.py": "",
+        "resattn/network.py": "from resattn.spec import NetworkSpec",
+        "resattn/training/__init__.py": "",
+        "resattn/training/config.py": "from ..spec import NetworkSpec",
+        "resattn/training/loop.py": "from . import config\n\ndef train():\n    from analysis import clock",
+        "resattn/training/unused.py": "",
+        "analysis/__init__.py": "",
+        "analysis/clock.py": "import resattn.network as n",
+        "analysis/plots.py": "import analysis.clock",
+        "analysis/claims/__init__.py": "from .claims import judge",
+        "analysis/claims/claims.py": "",
+        "analysis/claims/literature.csv": "",
+        "analysis/claims/notes.txt": "",
+        "elsewhere/__init__.py": "",
+    }
+    for name, source in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("x = 1", []),
+        ("import elsewhere, numpy", []),
+        ("import resattn", ["resattn/__init__.py"]),
+        ("import resattn.network", ["resattn/__init__.py", "resattn/network.py", "resattn/spec.py"]),
+        ("from resattn import spec", ["resattn/__init__.py", "resattn/spec.py"]),
+        ("%matplotlib inline\n!ls\nfrom resattn import spec", ["resattn/__init__.py", "resattn/spec.py"]),
+        ("%%bash\nimport resattn", []),
+        ("this is no Python", []),
+        (
+            "from resattn.training.loop import train",
+            [
+                "analysis/__init__.py", "analysis/clock.py", "resattn/__init__.py", "resattn/network.py",
+                "resattn/spec.py", "resattn/training/__init__.py", "resattn/training/config.py",
+                "resattn/training/loop.py",
+            ],
+        ),
+        (
+            "import analysis.claims",
+            [
+                "analysis/__init__.py", "analysis/claims/__init__.py", "analysis/claims/claims.py",
+                "analysis/claims/literature.csv",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_files_reached_by_imports(packages, code, found):
+    assert [str(file.relative_to(packages)) for file in imported_files([code], packages)] == found
+
+
+def test_training_does_not_follow_from_plots():
+    reached = {
+        str(file.relative_to(ROOT))
+        for file in imported_files(["import resattn.training.loop", "import analysis.tables.files"])
+    }
+    networks = {f"resattn/networks/{name}.py" for name in ("network", "spec")}
+    assert networks | {"resattn/training/loop.py", "analysis/tables/files.py"} <= reached
+    assert not [
+        file for file in reached if file.startswith(("analysis/figures/", "analysis/study/", "resattn/measures/"))
+    ]
+
+
+def test_every_import_that_a_run_makes_is_found():
+    """The static reading against what Python really loads."""
+    code = "import resattn.training.loop, resattn.measures.audit"
+    tell = "import sys\nprint(*(m.__file__ for m in sys.modules.values() if getattr(m, '__file__', 0)), sep='\\n')"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{tell}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = [Path(line).relative_to(ROOT) for line in run.stdout.splitlines() if line.startswith(f"{ROOT}/")]
+    ours = {ROOT / file for file in loaded if file.parts[0] in ("analysis", "resattn")}
+    assert ours
+    assert ours <= set(imported_files([code]))
+
+
+def test_outputs_of_a_notebook_do_not_count_and_its_text_does(write_notebook):
+    path = write_notebook("a", "1")
+    before = run_inputs(path, {"depth": 56, "out_dir": "x"})
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="1")]
+    notebook.cells[1].execution_count = 7
+    notebook.metadata["kernelspec"] = {"name": "other", "display_name": "Other"}
+    nbformat.write(notebook, path)
+    assert run_inputs(path, {"depth": 56, "out_dir": "elsewhere"}) == before
+    notebook.cells[1].source = "2"
+    nbformat.write(notebook, path)
+    assert run_inputs(path, {"depth": 56, "out_dir": "x"}) != before
+
+
+def test_a_checkpoint_outlives_an_edited_plot_and_nothing_else(tmp_path, write_notebook):
+    inputs = run_inputs(write_notebook("a", "import analysis.tables.files, resattn.networks.spec"), {"seed": 1})
+    (tmp_path / "inputs.json").write_text(json.dumps(inputs))
+    assert keeps_state(tmp_path, inputs)
+
+    def edited(file: str) -> dict:
+        assert file in inputs["code"]
+        return {**inputs, "code": {**inputs["code"], file: "0"}}
+
+    assert keeps_state(tmp_path, edited("analysis/tables/files.py"))
+    for other in (edited("resattn/networks/spec.py"), inputs | {"parameters": {"seed": 2}}, inputs | {"notebook": ""}):
+        assert not keeps_state(tmp_path, other)
+    for broken in ("[]", "{}", "{", ""):
+        (tmp_path / "inputs.json").write_text(broken)
+        assert not keeps_state(tmp_path, inputs)
+
+
+def test_parameters_and_the_structure_of_named_networks_count(write_notebook):
+    inputs = run_inputs(write_notebook("a", "1"), {"depth": 3, "networks": ("resnet50",), "model": "attention56"})
+    assert inputs["parameters"] == {"depth": 3, "networks": ["resnet50"], "model": "attention56"}
+    assert inputs["networks"] == {name: named(name).digest for name in ("attention56", "resnet50")}
+    assert json.loads(json.dumps(inputs)) == inputs
+
+
+def test_the_files_of_a_dataset_count(write_notebook, tmp_path, monkeypatch):
+    path = write_notebook("a", "1")
+    monkeypatch.setenv("RESATTN_DATA", str(tmp_path / "data"))
+    assert run_inputs(path, {"dataset": "cifar10"})["data"] == {}
+    folder = tmp_path / "data" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    (folder / "test_batch.bin").write_bytes(b"1")
+    before = run_inputs(path, {"dataset": "cifar10"})["data"]
+    assert before.keys() == {"test_batch.bin"}
+    (folder / "test_batch.bin").write_bytes(b"22")
+    assert run_inputs(path, {"dataset": "cifar10"})["data"] != before
+    assert run_inputs(path, {"dataset": "cluttered-digits"})["data"] == {}
+
+
+def test_a_large_file_is_read_once(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(module, "digest", lambda file: read.append(file) or "d")
+    for _ in range(3):
+        module._digest_of_state(tmp_path / "x", 1, 2)
+    assert len(read) == 1
