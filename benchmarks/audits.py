@@ -144,7 +144,7 @@ def _in_process(tool: Tool, name: str, settings: dict[str, Any] | None = None) -
 
 
 def _n_ops(settings: dict[str, Any]) -> int:
-    from resattn.graph.capture import capture
+    from resattn.measures.captured import capture
     from resattn.networks.network import build
 
     spec = _spec(GROWING, settings)

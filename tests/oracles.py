@@ -170,7 +170,7 @@ def _reading(op: Op, wanted: int | None) -> Op:
             return value if next(places) == wanted else Operand(value.shape, values=value.values)
         return tuple(map(cut, value)) if isinstance(value, tuple) else value
 
-    return Op(op.index, op.name, op.module, {k: cut(v) for k, v in op.arguments.items()}, op.shapes)
+    return Op(op.index, op.name, op.module, {k: cut(v) for k, v in op.arguments.items()}, op.shapes, op.rule)
 
 
 def leaves(module: nn.Module) -> Iterator[nn.Module]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from resattn.measures.audit import audit, cached_audit
+from resattn.measures.audit import audit
 from resattn.networks import catalog
 from resattn.networks.classic import ZOO
 
@@ -32,7 +32,7 @@ def _row(name: str) -> dict[str, Any]:
         depth, by = classic.named_depth, classic.named_by
         found = audit(f"{classic.make.__module__}:{name}", input_shape=classic.input_shape)
     else:
-        depth, by, found = catalog.named(name).claimed_depth, "name", cached_audit(name)
+        depth, by, found = catalog.named(name).claimed_depth, "name", audit(name)
     measured = {quantity: found.quantities.get(quantity) for quantity in MEASURED}
     about = {"status": found.status, "notes": "; ".join(found.notes) or None}
     return {"network": name, "named_depth": depth, "named_by": by, **measured, **about}

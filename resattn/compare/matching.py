@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
-from resattn.measures import cost, depth, roles
-from resattn.measures.audit import captured
+from resattn.measures.captured import captured
+from resattn.measures.quantities import QUANTITIES
 from resattn.networks import catalog
 from resattn.networks.spec import MASK_FIELDS, NetworkSpec
-from resattn.rules.table import layer_flags
 
 BY_UNITS = ("trunk_depth", "longest_path", "weighted_layers")
 BY_WIDTH = ("params", "macs")
@@ -57,17 +55,23 @@ def match(spec: NetworkSpec, by: str) -> Match:
     """
     if by not in BY_UNITS + BY_WIDTH:
         raise MatchError(f"cannot match by {by!r} (one of: {', '.join(BY_UNITS + BY_WIDTH)})")
-    wanted = counts(spec)[by]
+    wanted = _count(spec, by)
     if by in BY_UNITS:
-        return _nearest(spec, by, wanted, _by_units(spec, lambda s: counts(s)[by], wanted))
+        return _nearest(spec, by, wanted, _by_units(spec, lambda s: _count(s, by), wanted))
     trunk_equal = match(spec, "trunk_depth").spec
-    found = _nearest(spec, by, wanted, _by_width(trunk_equal, lambda s: counts(s)[by], wanted))
+    found = _nearest(spec, by, wanted, _by_width(trunk_equal, lambda s: _count(s, by), wanted))
     if abs(found.off_pct) > TOLERANCE_PCT:
         raise MatchError(
             f"no width of {trunk_equal.name} comes within {TOLERANCE_PCT:g} % of {wanted} {by} "
             f"(nearest: {found.found}, {found.off_pct:+.1f} %)"
         )
     return found
+
+
+def _count(spec: NetworkSpec, by: str) -> int:
+    count = QUANTITIES[by].value(captured(spec))
+    assert isinstance(count, int)  # every operator of our networks has a rule
+    return count
 
 
 def _nearest(spec: NetworkSpec, by: str, wanted: int, candidates: Iterable[tuple[NetworkSpec, int]]) -> Match:
@@ -155,19 +159,3 @@ def _by_width(
         middle = (low + high) // 2
         low, high = (middle, high) if at(middle)[1] < wanted else (low, middle)
     yield from (at(n) for n in range(max(low - 4, round(1 / step)), high + 4))
-
-
-@lru_cache(maxsize=512)
-def counts(spec: NetworkSpec) -> dict[str, int]:
-    """What a network can be matched by, from one capture: each notion of depth, parameters, multiply-adds."""
-    _, graph = captured(spec)
-    is_layer = layer_flags(graph)
-    masks = roles.roles(graph, is_layer).ops(roles.MASK)
-    longest, trunk = (depth.longest_path(g, is_layer) for g in (graph, graph.without(masks)))
-    return {
-        "trunk_depth": trunk.n_layers if trunk else 0,
-        "longest_path": longest.n_layers if longest else 0,
-        "weighted_layers": sum(is_layer),
-        "params": cost.n_params(graph, cost.read_params(graph)),
-        "macs": sum(cost.op_macs(graph)),
-    }

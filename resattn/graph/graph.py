@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resattn.rules.rule import Rule
 
 Shape = tuple[int, ...]
 
@@ -36,13 +39,15 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One executed operator. `module` is the path of the innermost module in whose forward it ran."""
+    """One executed operator. `module` is the path of the innermost module in whose forward it ran, `rule` its row in
+    the operator table that the graph was captured with; None where it has none."""
 
     index: int
     name: str
     module: str
     arguments: Mapping[str, Any]
     shapes: tuple[Shape, ...]
+    rule: Rule | None = field(default=None, repr=False, compare=False)
     inputs: tuple[int, ...] = field(init=False)
     params: tuple[str, ...] = field(init=False)
 
@@ -55,6 +60,11 @@ class Op:
     @property
     def shape(self) -> Shape:
         return self.shapes[0] if self.shapes else ()
+
+    @property
+    def kind(self) -> str:
+        """The kind of its rule; empty where it has none."""
+        return self.rule.kind if self.rule is not None else ""
 
     def operands(self) -> Iterator[Operand]:
         """The tensor arguments in order, those inside of lists too."""
@@ -111,4 +121,4 @@ def _cut(op: Op, gone: set[int]) -> Op:
             return Operand(value.shape)
         return tuple(cut(v) for v in value) if isinstance(value, tuple) else value
 
-    return Op(op.index, op.name, op.module, {k: cut(v) for k, v in op.arguments.items()}, op.shapes)
+    return Op(op.index, op.name, op.module, {k: cut(v) for k, v in op.arguments.items()}, op.shapes, op.rule)

@@ -1,37 +1,32 @@
-"""From a spec, a name or any model to its audit: one capture, every fold."""
+"""From a spec, a name or any model to its audit: every quantity of a captured network."""
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from html import escape
-from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import torch
 from torch import nn
 
-from resattn.graph.capture import CaptureError, NeedsValuesError, capture
-from resattn.graph.graph import INPUT, Graph, Indices, Op
-from resattn.measures import cost, depth, paths, receptive, roles
-from resattn.measures.quantities import QUANTITIES
-from resattn.measures.receptive import ReceptiveField
+from resattn.graph.errors import NeedsValuesError
+from resattn.graph.graph import Indices
+from resattn.measures import depth, roles
+from resattn.measures.captured import Captured, PartError, captured, extended
+from resattn.measures.quantities import ABSENT, QUANTITIES
 from resattn.networks import catalog, classic
-from resattn.networks.network import Network, build
+from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec, override
-from resattn.rules.table import layer_flags, rule_for, unknown_ops
-
-if TYPE_CHECKING:
-    import pandas as pd
+from resattn.rules.rule import Rule
+from resattn.rules.table import RULES
 
 
 class TargetError(ValueError):
@@ -86,13 +81,15 @@ def audit(
     settings: Mapping[str, Any] | None = None,
     device: str = "meta",
     at: Sequence[str] = (),
+    rules: Mapping[str, Rule] | None = None,
 ) -> Audit:
     """Every quantity of `resattn.measures.quantities` for a named network, a spec, a model, or `module:callable`.
 
     `input_shape`: channels, height, width; a spec brings its own. `more_inputs`: the shapes of a forward's further
     arguments; one of whole numbers, as token ids are, is an `Indices`. The batch is 1 for all. On "meta" nothing is
-    computed. `at`: module paths whose units' receptive fields are told too.
-    Raises: TargetError, SpecError, CaptureError.
+    computed. `at`: modules whose units' receptive fields are reported too. `rules`: rows of the operator table for
+    this call alone, by names such as `mylib::scan`.
+    Raises: TargetError, SpecError, CaptureError, RuleError.
     """
     if isinstance(target, str) and catalog.is_name(target):
         target = override(catalog.named(target), dict(settings or {}))
@@ -102,28 +99,23 @@ def audit(
         input_shape = input_shape or target.input_shape
     elif input_shape is None:
         raise TargetError(f"{_called(target)} needs an input shape: channels, height, width")
-    call = _Call(tuple(_batched(shape) for shape in (input_shape, *more_inputs)), device, tuple(at))
+    shapes = tuple(_batched(shape) for shape in (input_shape, *more_inputs))
+    how: dict[str, Any] = {"device": device, "rules": extended(rules) if rules else RULES}
     if isinstance(target, NetworkSpec):
-        return _audit_model(build(target, device=device), target.name, call, target.digest, target.claimed_depth)
+        if shapes == ((1, *target.input_shape),) and device == "meta" and not rules:
+            return audit_of(captured(target), at)
+        model = build(target, device=device)
+        return audit_of(Captured.of(model, *shapes, name=target.name, spec=target, **how), at)
     if isinstance(target, nn.Module):
-        return _audit_model(target, _called(target), call)
+        return audit_of(Captured.of(target, *shapes, name=_called(target), **how), at)
     model = model_of(target, device)
     try:
-        return _audit_model(model, target, call)
+        return audit_of(Captured.of(model, *shapes, name=target, **how), at)
     except NeedsValuesError:
         if device != "meta" or not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
             raise
     # Constants of its own, which a model built on "meta" does not have, may be all that it asks for.
-    return _audit_model(model_of(target, "cpu"), target, call)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """How a model is run: the shapes of its inputs with their batch, the device, and which modules are asked about."""
-
-    shapes: tuple[tuple[int, ...], ...]
-    device: str
-    at: tuple[str, ...]
+    return audit_of(Captured.of(model_of(target, "cpu"), *shapes, name=target, **how), at)
 
 
 def _batched(shape: Sequence[int]) -> tuple[int, ...]:
@@ -201,327 +193,75 @@ def _run(path: Path) -> ModuleType:
     return module
 
 
-def _audit_model(
-    model: nn.Module, name: str, call: _Call, digest: str | None = None, claimed: int | None = None
-) -> Audit:
-    graph = capture(model, *call.shapes, device=call.device)
-    unknown = unknown_ops(graph)
-    is_layer = layer_flags(graph)
-    role = roles.roles(graph, is_layer)
-    trunk = graph.without(role.ops(roles.MASK))
-    notes = _stability(graph, capture(model, *call.shapes, device=call.device))
-    if call.device != "meta":
-        notes.append("for this input: the model ran on values")
-    quantities: dict[str, int | float | None] = {} if claimed is None else {"claimed_depth": claimed}
-    quantities |= _layers(graph, is_layer, role)
-    longest = depth.longest_path(graph, is_layer)
-    quantities |= _paths(graph, trunk, is_layer, longest)
-    lengths = paths.path_lengths(graph, is_layer)
-    quantities["n_paths"] = sum(lengths.values())
-    mean = paths.mean_length(lengths)
-    quantities["mean_path_length"] = None if mean is None else float(mean)
-    by_role = _by_role(graph, is_layer, role)
-    quantities |= _cost(graph, by_role)
-    quantities |= _receptive(model, graph, role, call, notes)
-    dead = _dead(graph)
-    quantities |= {
-        "dead_layers": len(dead),
-        "dead_params": cost.n_params(graph, set(graph.params) - cost.read_params(graph)),
-        "defined_params": cost.n_params(graph, graph.params),
-    }
-    quantities |= _unknown(unknown, role)
-    by_role = [row | _unknown_in_role(row, unknown, role) for row in by_role]
-    if any(op.params for op in unknown):
-        lengths, longest = {}, None
+def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
+    """The audit of a captured network. `at`: module paths whose units' receptive fields are given too."""
+    values = {q.id: q.value(network) for q in QUANTITIES.values()}
+    quantities = {name: value for name, value in values.items() if value is not ABSENT}
+    layers_known = not any(op.params for op in network.unknown)
     # Without an image there is no receptive field to be had: nothing is missing.
-    is_partial = any(value is None for q, value in quantities.items() if _is_image(call) or "receptive" not in q)
+    needed = [value for name, value in quantities.items() if network.is_image or "receptive" not in name]
+    longest = network.longest if layers_known else None
     return Audit(
-        target=name,
-        input_shape=call.shapes[0],
-        spec_digest=digest,
-        status="partial" if unknown or is_partial else "complete",
-        unknown_ops=tuple(dict.fromkeys(f"{op.name} in {op.module or 'the model'}" for op in unknown)),
-        quantities={q: quantities[q] for q in QUANTITIES if q in quantities},
-        roles=tuple(by_role),
-        roles_found_by=role.how,
-        modules=tuple(_attention_modules(graph, is_layer, role)),
-        path_lengths=lengths,
-        longest_path_layers=tuple(graph.ops[i].module for i in longest.ops if is_layer[i]) if longest else (),
-        dead_modules=tuple(dead),
-        notes=tuple(notes),
-        fields=tuple(_fields_of(model, graph, role, call, path) for path in call.at),
-        more_inputs=call.shapes[1:],
+        target=network.name,
+        input_shape=network.shapes[0],
+        spec_digest=network.spec.digest if network.spec else None,
+        status="partial" if network.unknown or None in needed else "complete",
+        unknown_ops=tuple(dict.fromkeys(f"{op.name} in {op.module or 'the model'}" for op in network.unknown)),
+        quantities=quantities,
+        roles=tuple(_by_role(network, role) for role in roles.ROLES),
+        roles_found_by=network.roles.how,
+        modules=tuple(_attention_module(network, owner) for owner in network.attention_modules),
+        path_lengths=network.path_lengths if layers_known else {},
+        longest_path_layers=tuple(network.graph.ops[i].module for i in longest.ops if network.is_layer[i])
+        if longest
+        else (),
+        dead_modules=network.dead,
+        notes=tuple(_notes(network)),
+        fields=tuple(_fields_of(network, path) for path in at),
+        more_inputs=network.shapes[1:],
     )
 
 
-def _is_image(call: _Call) -> bool:
-    return len(call.shapes[0]) > 3
+def _notes(network: Captured) -> Iterator[str]:
+    if where := network.instability:
+        yield f"the model changes between calls: two captures differ at {where}; the numbers are the first's"
+    if network.device != "meta":
+        yield "for this input: the model ran on values"
+    fields = network.fields
+    if fields.union is not None and fields.union.is_whole:
+        yield "receptive field: the whole input"
+    yield from (f"receptive field: {note}" for note in fields.notes)
 
 
-def _stability(first: Graph, second: Graph) -> list[str]:
-    """What to say where the same call executes something else the second time."""
-    for a, b in zip_longest(first.ops, second.ops):
-        if a is None or b is None or (a.name, a.module, a.shapes) != (b.name, b.module, b.shapes):
-            where = (a or b).module or "the model"
-            return [f"the model changes between calls: two captures differ at {where}; the numbers are the first's"]
-    return []
-
-
-def _layers(graph: Graph, is_layer: Sequence[bool], role: roles.Roles) -> dict[str, int | float | None]:
-    convolutions = convolution_indices(graph)
+def _by_role(network: Captured, role: str) -> dict[str, Any]:
+    ops = network.roles.ops(role)
+    unknown = [op for op in network.unknown if network.roles.of[op.index] == role]
+    layers_known = not any(op.params for op in unknown)
     return {
-        "weighted_layers": sum(is_layer),
-        "conv_layers": len(convolutions),
-        **{f"conv_layers_{r}": sum(role.of[i] == r for i in convolutions) for r in roles.ROLES},
+        "role": role,
+        "weighted_layers": sum(network.is_layer[i] for i in ops) if layers_known else None,
+        "conv_layers": sum(i in network.convolutions for i in ops) if layers_known else None,
+        "params": network.params(ops),
+        "macs": sum(network.macs[i] for i in ops) if not unknown else None,
     }
 
 
-def convolution_indices(graph: Graph) -> list[int]:
-    """The weighted layers that are convolutions; one with a constant kernel (a blur) is none."""
-    return [op.index for op in graph.ops if (rule := rule_for(op)) and rule.kind == "convolution" and rule.is_layer(op)]
-
-
-def _paths(
-    graph: Graph, trunk: Graph, is_layer: Sequence[bool], longest: depth.Path | None
-) -> dict[str, int | float | None]:
-    shortest = depth.shortest_path(graph, is_layer)
-    within_trunk = depth.longest_path(trunk, is_layer)
-    return {
-        "trunk_depth": within_trunk.n_layers if within_trunk else None,
-        "longest_path": longest.n_layers if longest else None,
-        "shortest_path": shortest.n_layers if shortest else None,
-    }
-
-
-def _by_role(graph: Graph, is_layer: Sequence[bool], role: roles.Roles) -> list[dict[str, Any]]:
-    macs, convolutions = cost.op_macs(graph), set(convolution_indices(graph))
-    rows = []
-    for name in roles.ROLES:
-        ops = role.ops(name)
-        rows.append(
-            {
-                "role": name,
-                "weighted_layers": sum(is_layer[i] for i in ops),
-                "conv_layers": sum(i in convolutions for i in ops),
-                "params": cost.n_params(graph, cost.read_params(graph, ops)),
-                "macs": sum(macs[i] for i in ops),
-            }
-        )
-    return rows
-
-
-def _cost(graph: Graph, by_role: Sequence[Mapping[str, Any]]) -> dict[str, int | float | None]:
-    mask = next(row for row in by_role if row["role"] == roles.MASK)
-    macs = sum(row["macs"] for row in by_role)
-    return {
-        "params": cost.n_params(graph, cost.read_params(graph)),
-        "params_mask": mask["params"],
-        "macs": macs,
-        "macs_mask": mask["macs"],
-        "flops": 2 * macs,
-    }
-
-
-def _receptive(
-    model: nn.Module, graph: Graph, role: roles.Roles, call: _Call, notes: list[str]
-) -> dict[str, int | float | None]:
-    if not _is_image(call):
-        notes.append("receptive field: the input is no image")
-        return dict.fromkeys(FIELDS)
-    target = receptive.feature_map(graph)
-    if target is None:
-        notes.append("receptive field: no operator keeps a map of positions")
-        return dict.fromkeys(FIELDS)
-    seen = fields_at(model, graph, target, role.ops(roles.MASK), call.shapes, call.device)
-    found: dict[str, int | float | None] = {
-        name: None if field is None else max(field.sides) for name, field in zip(FIELDS, seen.fields, strict=True)
-    }
-    if seen.union is not None and seen.union.height_px != seen.union.width_px:
-        found |= {"receptive_field_h_px": seen.union.height_px, "receptive_field_w_px": seen.union.width_px}
-    if seen.union is not None and seen.union.is_whole:
-        notes.append("receptive field: the whole input")
-    notes += [f"receptive field: {note}" for note in seen.notes]
-    return found
-
-
-def _fields_of(model: nn.Module, graph: Graph, role: roles.Roles, call: _Call, path: str) -> dict[str, Any]:
+def _fields_of(network: Captured, path: str) -> dict[str, Any]:
     """What the units of a module's result see, by the names of the quantities."""
-    ran = [op.index for op in graph.ops if op.name != INPUT and f"{op.module}.".startswith(f"{path}.")]
-    if not ran:
-        known = dict.fromkeys(op.module for op in graph.ops if op.module)
-        near = get_close_matches(path, known, n=3) or list(known)[:3]
-        raise TargetError(f"no module {path!r} was executed (nearest: {', '.join(near)})")
-    seen = (
-        fields_at(model, graph, ran[-1], role.ops(roles.MASK), call.shapes, call.device)
-        if _is_image(call)
-        else Fields(notes=("the input is no image",))
-    )
+    try:
+        last = network.inside(path)[-1]
+    except PartError as error:
+        raise TargetError(str(error)) from None
+    seen = network.fields_at(last.index)
     sides = {n: None if f is None else list(f.sides) for n, f in zip(FIELDS, seen.fields, strict=True)}
     return {"module": path, **sides, "notes": list(seen.notes)}
 
 
-Shapes = Sequence[tuple[int, ...]]  # of a model's inputs, each with its batch
-
-FIELDS = (
-    "receptive_field_px", "receptive_field_trunk_px", "receptive_field_narrowest_px", "receptive_field_widest_px",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Fields:
-    """What a unit sees: over all paths, with the masks removed, and along the paths that see least and most.
-
-    None is what cannot be told; the notes say why.
-    """
-
-    union: ReceptiveField | None = None
-    trunk: ReceptiveField | None = None
-    narrowest: ReceptiveField | None = None
-    widest: ReceptiveField | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def fields(self) -> tuple[ReceptiveField | None, ...]:
-        return self.union, self.trunk, self.narrowest, self.widest
-
-
-def fields_at(
-    model: nn.Module, graph: Graph, target: int, masks: Sequence[int], shapes: Shapes, device: str = "meta"
-) -> Fields:
-    """The receptive fields of an operator's units, on an input large enough that no border clips them.
-
-    `masks`: the operators of the mask roles. `shapes`: of the inputs that the graph was captured with.
-    """
-    try:
-        large, union, trunk = _over_all_paths(model, graph, target, masks, shapes, device)
-    except receptive.NoReceptiveFieldError as error:
-        return Fields(notes=(str(error),))
-    if union is None:
-        return Fields(trunk=trunk, notes=("every position is clipped, and the model takes no larger input",))
-    try:
-        single = receptive.path_fields(large, target)
-        assert single is not None  # the field over all paths was found at some position that is not clipped
-    except receptive.NoReceptiveFieldError as error:
-        return Fields(union, trunk, notes=(f"along single paths: {error}",))
-    sizes, own = large.input_shapes[0][-2:], shapes[0][-2:]
-    narrowest, widest = (_told(f, sizes, own, large is not graph) for f in (single.narrowest, single.widest))
-    return Fields(union, trunk, narrowest, widest)
-
-
-def _over_all_paths(
-    model: nn.Module, graph: Graph, target: int, masks: Sequence[int], shapes: Shapes, device: str
-) -> tuple[Graph, ReceptiveField | None, ReceptiveField | None]:
-    """A graph of the model on an input with room, and what a unit sees there, with the masks and without."""
-    room = ROOM
-    while True:
-        large = unclipped(model, graph, target, shapes, device, room)
-        seen, trunk = (receptive.receptive_field(g, target) for g in (large, large.without(masks)))
-        sizes = large.input_shapes[0][-2:]
-        if (_is_told(seen, sizes) and _is_told(trunk, sizes)) or large is graph or room > MOST_ROOM:
-            break
-        room *= 4
-    has_room = large is not graph
-    own = shapes[0][-2:]
-    return large, _told(seen, sizes, own, has_room), _told(trunk, sizes, own, has_room)
-
-
-def _is_told(field: ReceptiveField | None, sizes: Sequence[int]) -> bool:
-    """A window takes a small part of an input with room, a global operator all of it; between the two, more room."""
-    return field is not None and all(s == n or 2 * s <= n for s, n in zip(field.sides, sizes, strict=True))
-
-
-def _told(
-    field: ReceptiveField | None, sizes: Sequence[int], own: Sequence[int], has_room: bool
-) -> ReceptiveField | None:
-    if field is None:
-        return None
-    whole = [side == n or (has_room and 2 * side > n) for side, n in zip(field.sides, sizes, strict=True)]
-    height, width = (n if w else side for w, side, n in zip(whole, field.sides, own, strict=True))
-    return ReceptiveField(height, width, any(whole))
-
-
-# A receptive field is looked for on an input this many times its rough bound: enough positions stay free of the
-# border to meet every phase of an up-sampling that drifts against its map (align-corners).
-ROOM = 3
-MOST_ROOM = 48
-
-
-def unclipped(
-    model: nn.Module, graph: Graph, target: int, shapes: Shapes, device: str = "meta", room: int = ROOM
-) -> Graph:
-    """The model captured again, on inputs large enough that the target's central units see no border.
-
-    All inputs that are images grow alike. A model that takes its own input size alone is captured up to where it
-    refuses. If that is ahead of the target, or if something else runs on a larger input, the graph as it was comes
-    back. A model that was run on values is first tried without: a large input costs nothing then.
-    """
-    need = room * receptive.estimated_side(graph, target)
-    times = max(-(-need // min(shapes[0][2:])), 1)
-    grown = [(*s[:2], *(times * n for n in s[2:])) if len(s) > 3 else s for s in shapes]
-    for place in dict.fromkeys(("meta", device)):
-        try:
-            large = capture(model, *grown, device=place)
-        except CaptureError as error:
-            if error.graph is None:
-                continue
-            large = error.graph
-        ran = [[(op.name, op.module) for op in g.ops[: target + 1]] for g in (graph, large)]
-        if ran[0] == ran[1] and receptive.grows_with_input(graph, large, target):
-            return large
-    return graph
-
-
-def _dead(graph: Graph) -> list[str]:
-    read = cost.read_params(graph)
-    return [
-        m.path
-        for m in graph.modules
-        if not m.is_executed and m.params and m.is_weighted and not read.intersection(m.params)
-    ]
-
-
-# What an operator without a rule could change: a cost, and with parameters a count of layers.
-COSTS = ("macs", "macs_mask", "flops")
-LAYERS = (
-    "weighted_layers", "conv_layers", "conv_layers_trunk", "conv_layers_mask", "conv_layers_shortcut", "trunk_depth",
-    "longest_path", "shortest_path", "mean_path_length",
-)  # fmt: skip
-
-
-def _unknown(unknown: Sequence[Op], role: roles.Roles) -> dict[str, None]:
-    """The quantities that operators without a rule touch. One of a single role is touched by operators there."""
-    touched: dict[str, None] = {}
-    for op in unknown:
-        elsewhere = {f"_{other}" for other in roles.ROLES if other != role.of[op.index]}
-        for quantity in (*COSTS, *(LAYERS if op.params else ())):
-            if not any(quantity.endswith(name) for name in elsewhere):
-                touched[quantity] = None
-    return touched
-
-
-def _unknown_in_role(row: Mapping[str, Any], unknown: Sequence[Op], role: roles.Roles) -> dict[str, None]:
-    here = [op for op in unknown if role.of[op.index] == row["role"]]
-    return {k: None for k in row if k in _unknown(here, role)}
-
-
-def _attention_modules(graph: Graph, is_layer: Sequence[bool], role: roles.Roles) -> list[dict[str, Any]]:
-    """Each module that holds a mask: its longest paths, whole, without the mask, and in either branch alone."""
-    inside: dict[str, list[Op]] = {
-        op.module.split(".mask", 1)[0]: []
-        for op in graph.ops
-        if role.of[op.index] == roles.MASK and ".mask" in op.module
-    }
-    for op in graph.ops:
-        parts = op.module.split(".")
-        for owner in (".".join(parts[:n]) for n in range(1, len(parts) + 1)):
-            if owner in inside:
-                inside[owner].append(op)
-    return [_attention_module(owner, ops, is_layer, role) for owner, ops in inside.items()]
-
-
-def _attention_module(owner: str, ops: Sequence[Op], is_layer: Sequence[bool], role: roles.Roles) -> dict[str, Any]:
-    mask = [op for op in ops if role.of[op.index] == roles.MASK]
-    rest = [op for op in ops if role.of[op.index] != roles.MASK]
+def _attention_module(network: Captured, owner: str) -> dict[str, Any]:
+    """The longest paths in a module that holds a mask: all of it, without the mask, and in either branch alone."""
+    ops, is_layer = network.inside(owner), network.is_layer
+    mask = [op for op in ops if network.roles.of[op.index] == roles.MASK]
+    rest = [op for op in ops if network.roles.of[op.index] != roles.MASK]
     branch = [op for op in rest if op.module.startswith(f"{owner}.trunk.")]
     return {
         "module": owner,
@@ -534,32 +274,6 @@ def _attention_module(owner: str, ops: Sequence[Op], is_layer: Sequence[bool], r
     }
 
 
-def measure_table(targets: Iterable[str | NetworkSpec], quantities: Iterable[str]) -> pd.DataFrame:
-    """A tidy table: target, quantity, value, unit; one row for every target and quantity."""
-    import pandas as pd
-
-    wanted = list(quantities)
-    rows = [
-        {"target": result.target, "quantity": q, "value": result.quantities.get(q), "unit": QUANTITIES[q].unit}
-        for result in map(cached_audit, targets)
-        for q in wanted
-    ]
-    return pd.DataFrame(rows, columns=["target", "quantity", "value", "unit"]).astype({"value": object})
-
-
-def cached_audit(target: str | NetworkSpec) -> Audit:
-    """The audit of a network on its own input; a structure is captured once in a process."""
-    spec = catalog.named(target) if isinstance(target, str) else target
-    return _cached(spec)
-
-
-@functools.lru_cache(maxsize=512)
-def _cached(spec: NetworkSpec) -> Audit:
-    return audit(spec)
-
-
-@functools.lru_cache(maxsize=128)
-def captured(spec: NetworkSpec) -> tuple[Network, Graph]:
-    """The network of a spec on the meta device, and the graph of one pass on its own input; kept for the next call."""
-    network = build(spec, device="meta")
-    return network, capture(network, (1, *spec.input_shape))
+FIELDS = (
+    "receptive_field_px", "receptive_field_trunk_px", "receptive_field_narrowest_px", "receptive_field_widest_px",
+)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from resattn.graph.graph import Graph
-from resattn.rules.table import rule_for
+from resattn.rules.rule import macs_of
 
 
 def op_macs(graph: Graph) -> list[int]:
@@ -13,7 +13,7 @@ def op_macs(graph: Graph) -> list[int]:
 
     The graph holds what data reaches: a product of parameters alone (a weight made anew) is a constant and no cost.
     """
-    return [rule.macs(op) if (rule := rule_for(op)) else 0 for op in graph.ops]
+    return [macs_of(op) for op in graph.ops]
 
 
 def read_params(graph: Graph, ops: Collection[int] | None = None) -> set[str]:

@@ -1,70 +1,245 @@
-"""The vocabulary of numbers: every quantity's name, unit and definition, once. Standard library only."""
+"""The vocabulary of numbers. A quantity is a row: name, unit, label, definition, and the function that computes it.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Literal
+
+from resattn.measures.roles import MASK, SHORTCUT, TRUNK
+
+if TYPE_CHECKING:
+    from resattn.graph.graph import Op
+    from resattn.measures.captured import Captured
+    from resattn.measures.depth import Path
+    from resattn.measures.receptive import ReceptiveField
+
+Number = int | float
+
+
+class Absent:
+    """The value of a quantity that a network does not have, such as a claimed depth without a number in the name."""
+
+
+ABSENT = Absent()
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
+    """One row. `of`: its value of a captured network; None where it cannot be given.
+
+    `hidden_by`: which operators without a rule make it unknown: none, every one ("cost"), or those that read
+    parameters ("layers"). A quantity of one `role` is made unknown by operators of that role alone.
+    """
+
     id: str
     unit: str
     label: str
     definition: str
+    of: Callable[[Captured], Number | Absent | None] = lambda network: None
+    hidden_by: Literal["", "cost", "layers"] = ""
+    role: str = ""
+
+    def value(self, network: Captured) -> Number | Absent | None:
+        """Its value; None where an operator without a rule makes it unknown."""
+        return None if any(self._is_hidden_by(op, network) for op in network.unknown) else self.of(network)
+
+    def _is_hidden_by(self, op: Op, network: Captured) -> bool:
+        if self.hidden_by == "" or (self.hidden_by == "layers" and not op.params):
+            return False
+        return not self.role or network.roles.of[op.index] == self.role
 
 
-QUANTITIES: dict[str, Quantity] = {
-    q.id: q
-    for q in (
-        Quantity("claimed_depth", "layers", "Claimed depth", "the number in the name"),
+def _by_name(rows: Iterable[Quantity]) -> Mapping[str, Quantity]:
+    return {row.id: row for row in rows}
+
+
+def _layers(path: Path | None) -> int | None:
+    return None if path is None else path.n_layers
+
+
+def _side(field: ReceptiveField | None) -> int | None:
+    return None if field is None else max(field.sides)
+
+
+def _claimed_depth(network: Captured) -> Number | Absent:
+    claimed = network.spec.claimed_depth if network.spec else None
+    return ABSENT if claimed is None else claimed
+
+
+def _mean_path_length(network: Captured) -> float | None:
+    counts = network.path_lengths
+    total = sum(counts.values())
+    return sum(n * count for n, count in counts.items()) / total if total else None
+
+
+def _height(network: Captured) -> Number | Absent:
+    field = network.fields.union
+    return field.height_px if field and field.height_px != field.width_px else ABSENT
+
+
+def _width(network: Captured) -> Number | Absent:
+    field = network.fields.union
+    return field.width_px if field and field.height_px != field.width_px else ABSENT
+
+
+def _convolutions(role: str) -> Callable[[Captured], int]:
+    return lambda network: sum(network.roles.of[i] == role for i in network.convolutions)
+
+
+# What an audit reports, in this order.
+QUANTITIES: Mapping[str, Quantity] = _by_name(
+    (
+        Quantity("claimed_depth", "layers", "Claimed depth", "the number in the name", _claimed_depth),
         Quantity(
             "weighted_layers", "layers", "Weighted layers",
             "executed convolutions and matrix products with parameters; a module run twice is two",
+            lambda network: sum(network.is_layer), "layers",
         ),
-        Quantity("conv_layers", "layers", "Convolutions", "executed convolutions"),
-        Quantity("conv_layers_trunk", "layers", "Convolutions, trunk", "those outside mask and shortcut"),
-        Quantity("conv_layers_mask", "layers", "Convolutions, mask", "those in a mask branch"),
+        Quantity(
+            "conv_layers", "layers", "Convolutions", "executed convolutions",
+            lambda network: len(network.convolutions), "layers",
+        ),
+        Quantity(
+            "conv_layers_trunk", "layers", "Convolutions, trunk", "those outside mask and shortcut",
+            _convolutions(TRUNK), "layers", TRUNK,
+        ),
+        Quantity(
+            "conv_layers_mask", "layers", "Convolutions, mask", "those in a mask branch",
+            _convolutions(MASK), "layers", MASK,
+        ),
         Quantity(
             "conv_layers_shortcut", "layers", "Convolutions, shortcut",
             "projections on the identity path of a residual unit",
+            _convolutions(SHORTCUT), "layers", SHORTCUT,
         ),
         Quantity(
-            "trunk_depth", "layers", "Trunk depth", "most weighted layers on any path when the masks are removed"
+            "trunk_depth", "layers", "Trunk depth", "most weighted layers on any path when the masks are removed",
+            lambda network: _layers(network.longest_in_trunk), "layers",
         ),
-        Quantity("longest_path", "layers", "Longest path", "most weighted layers on any path from input to output"),
-        Quantity("shortest_path", "layers", "Shortest path", "fewest weighted layers on any path from input to output"),
+        Quantity(
+            "longest_path", "layers", "Longest path", "most weighted layers on any path from input to output",
+            lambda network: _layers(network.longest), "layers",
+        ),
+        Quantity(
+            "shortest_path", "layers", "Shortest path", "fewest weighted layers on any path from input to output",
+            lambda network: _layers(network.shortest), "layers",
+        ),
         Quantity(
             "n_paths", "paths", "Paths",
             "paths from input to output; the merge is T + M*T, and a gate's input counts as a path",
+            lambda network: sum(network.path_lengths.values()),
         ),
-        Quantity("mean_path_length", "layers", "Mean path length", "weighted layers, each path weighing the same"),
-        Quantity("params", "parameters", "Parameters", "parameters that the execution reads, a shared one once"),
-        Quantity("params_mask", "parameters", "Parameters, mask", "those that a mask branch reads"),
+        Quantity(
+            "mean_path_length", "layers", "Mean path length", "weighted layers, each path weighing the same",
+            _mean_path_length, "layers",
+        ),
+        Quantity(
+            "params", "parameters", "Parameters", "parameters that the execution reads, a shared one once",
+            lambda network: network.params(),
+        ),
+        Quantity(
+            "params_mask", "parameters", "Parameters, mask", "those that a mask branch reads",
+            lambda network: network.params(network.masks),
+        ),
         Quantity(
             "macs", "multiply-adds", "Multiply-adds",
             "of convolutions and matrix products, bias excluded, batch 1",
+            lambda network: sum(network.macs), "cost",
         ),
-        Quantity("macs_mask", "multiply-adds", "Multiply-adds, mask", "those in a mask branch"),
-        Quantity("flops", "FLOPs", "FLOPs", "2 * multiply-adds"),
+        Quantity(
+            "macs_mask", "multiply-adds", "Multiply-adds, mask", "those in a mask branch",
+            lambda network: sum(network.macs[i] for i in network.masks), "cost", MASK,
+        ),
+        Quantity(
+            "flops", "FLOPs", "FLOPs", "2 * multiply-adds", lambda network: 2 * sum(network.macs), "cost"
+        ),
         Quantity(
             "receptive_field_px", "px", "Receptive field",
             "side of the input square seen by a unit of the last feature map before global pooling, nothing clipped",
+            lambda network: _side(network.fields.union),
         ),
-        Quantity("receptive_field_h_px", "px", "Receptive field, height", "the same, vertically"),
-        Quantity("receptive_field_w_px", "px", "Receptive field, width", "the same, horizontally"),
+        Quantity("receptive_field_h_px", "px", "Receptive field, height", "the same, vertically", _height),
+        Quantity("receptive_field_w_px", "px", "Receptive field, width", "the same, horizontally", _width),
         Quantity(
-            "receptive_field_trunk_px", "px", "Receptive field, trunk", "the receptive field when the masks are removed"
+            "receptive_field_trunk_px", "px", "Receptive field, trunk",
+            "the receptive field when the masks are removed",
+            lambda network: _side(network.fields.trunk),
         ),
         Quantity(
             "receptive_field_narrowest_px", "px", "Receptive field, narrowest path",
             "the receptive field along the one path to such a unit that sees least",
+            lambda network: _side(network.fields.narrowest),
         ),
         Quantity(
             "receptive_field_widest_px", "px", "Receptive field, widest path",
             "the receptive field along the one path to such a unit that sees most",
+            lambda network: _side(network.fields.widest),
         ),
-        Quantity("dead_layers", "layers", "Dead layers", "weighted modules defined but never executed"),
-        Quantity("dead_params", "parameters", "Dead parameters", "parameters defined but never read"),
-        Quantity("defined_params", "parameters", "Defined parameters", "all parameters, read or not"),
+        Quantity(
+            "dead_layers", "layers", "Dead layers", "weighted modules defined but never executed",
+            lambda network: len(network.dead),
+        ),
+        Quantity(
+            "dead_params", "parameters", "Dead parameters", "parameters defined but never read",
+            lambda network: sum(network.graph.params.values()) - network.params(),
+        ),
+        Quantity(
+            "defined_params", "parameters", "Defined parameters", "all parameters, read or not",
+            lambda network: sum(network.graph.params.values()),
+        ),
     )
-}  # fmt: skip
+)  # fmt: skip
+
+
+def _norm_statistics(network: Captured) -> int:
+    norms = (op for op in network.graph.ops if op.kind == "norm")
+    return sum(prod(op.arguments[name].shape) for op in norms for name in ("running_mean", "running_var"))
+
+
+def _params_of(kind: str, role: str = "") -> Callable[[Captured], int]:
+    def params(network: Captured) -> int:
+        ops = (op.index for op in network.graph.ops if op.kind == kind)
+        return network.params([i for i in ops if not role or network.roles.of[i] == role])
+
+    return params
+
+
+def _linear_params(network: Captured) -> int:
+    return network.params() - _params_of("convolution")(network) - _params_of("norm")(network)
+
+
+def _linear_macs(network: Captured) -> int:
+    return sum(network.macs) - sum(network.macs[op.index] for op in network.graph.ops if op.kind == "convolution")
+
+
+# How a table may split a network; a claim can ask for these, an audit does not report them.
+SPLITS: Mapping[str, Quantity] = _by_name(
+    (
+        Quantity(
+            "norm_statistics", "values", "Running statistics", "means and variances of all norms", _norm_statistics
+        ),
+        Quantity(
+            "params_conv", "parameters", "Parameters, convolutions", "those of convolutions", _params_of("convolution")
+        ),
+        Quantity(
+            "params_conv_mask", "parameters", "Parameters, convolutions of masks", "those of convolutions in a mask",
+            _params_of("convolution", MASK),
+        ),
+        Quantity("params_norm", "parameters", "Parameters, norms", "scales and shifts of norms", _params_of("norm")),
+        Quantity("params_linear", "parameters", "Parameters, linear", "those of matrix products", _linear_params),
+        Quantity("macs_linear", "multiply-adds", "Multiply-adds, linear", "those of matrix products", _linear_macs),
+        Quantity(
+            "trunk_units", "units", "Trunk units", "residual units outside the masks",
+            lambda network: sum("mask" not in unit.split(".") for unit in network.units),
+        ),
+        Quantity(
+            "units_outside_modules", "units", "Units outside modules", "residual units outside attention modules",
+            lambda network: sum(not network.attention_module(unit) for unit in network.units),
+        ),
+    )
+)  # fmt: skip

@@ -6,23 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from resattn.graph.graph import Graph, Op, Operand
-from resattn.rules.table import rule_for
+from resattn.rules.rule import Flow
 
 TRUNK, MASK, SHORTCUT = "trunk", "mask", "shortcut"
 ROLES = (TRUNK, MASK, SHORTCUT)
 
-# What ends a gate: the values that a multiplicative mask takes. Where a sigmoid meets a tanh, the sigmoid is the gate.
-OPENINGS = frozenset(
-    f"aten.{name}" for name in ("sigmoid", "hardsigmoid", "_softmax", "softmax", "_safe_softmax", "hardtanh", "clamp")
-)
-SIGNED = frozenset(("aten.tanh",))
-
-# Products, and which of their operands are factors.
-PRODUCTS = {
-    "aten.mul": ("self", "other"),
-    "aten.addcmul": ("tensor1", "tensor2"),
-    "aten.lerp": ("weight", "self", "end"),
-}
+# What ends a gate, the values that a multiplicative mask takes.
+GATES: tuple[Flow, ...] = ("gate", "signed gate")
 
 
 @dataclass(frozen=True)
@@ -57,11 +47,15 @@ def _named_role(module: str) -> str | None:
     return MASK if "mask" in parts else SHORTCUT if "shortcut" in parts else None
 
 
+def _flow(op: Op) -> Flow:
+    return op.rule.flow if op.rule is not None else ""
+
+
 def _factors(op: Op) -> list[int]:
     """The operators whose results are multiplied with each other, position by position."""
-    names = PRODUCTS.get(op.name.removesuffix("_"), ())
-    found = (op.arguments.get(name) for name in names)
-    return [o.producer for o in found if isinstance(o, Operand) and o.producer is not None]
+    names = op.rule.factors if op.rule is not None else ()
+    operands = (op.arguments.get(name) for name in names)
+    return [o.producer for o in operands if isinstance(o, Operand) and o.producer is not None]
 
 
 def _multiplies_only(graph: Graph, masks: set[int]) -> bool:
@@ -85,8 +79,9 @@ def _gate_only(graph: Graph, is_layer: Sequence[bool]) -> set[int]:
     for op in graph.ops:
         factors = _factors(op)
         if len(factors) > 1:
-            for kinds in (OPENINGS, SIGNED):
-                gates = [i for i in factors if _is_gate(graph, i, kinds)]
+            # Where a sigmoid meets a tanh, the sigmoid is the gate.
+            for flow in GATES:
+                gates = [i for i in factors if _is_gate(graph, i, flow)]
                 if gates:
                     gated.update((op.index, i) for i in gates if len(gates) == 1)
                     break
@@ -103,17 +98,16 @@ def _gate_only(graph: Graph, is_layer: Sequence[bool]) -> set[int]:
     return masks
 
 
-def _is_gate(graph: Graph, index: int, kinds: frozenset[str]) -> bool:
+def _is_gate(graph: Graph, index: int, flow: Flow) -> bool:
     """A bounded activation, or what only rescales, reshapes or shifts one (1 + M, an up-sampled M).
 
     x / |x| is bounded too (wang2017, equation 5).
     """
     op = graph.ops[index]
-    while op.name.removesuffix("_") not in kinds:
-        if kinds is OPENINGS and _is_normalised(graph, op):
+    while _flow(op) != flow:
+        if flow == "gate" and _is_normalised(graph, op):
             return True
-        rule = rule_for(op)
-        if rule is None or rule.kind not in ("pointwise", "view", "resize") or len(op.inputs) != 1:
+        if op.kind not in ("pointwise", "view", "resize") or len(op.inputs) != 1:
             return False
         op = graph.ops[op.inputs[0]]
     return True
@@ -121,7 +115,7 @@ def _is_gate(graph: Graph, index: int, kinds: frozenset[str]) -> bool:
 
 def _is_normalised(graph: Graph, op: Op) -> bool:
     """Whether it divides a tensor by a norm of that tensor."""
-    if op.name.removesuffix("_") != "aten.div" or len(op.inputs) != 2:
+    if _flow(op) != "quotient" or len(op.inputs) != 2:
         return False
     above, below = op.inputs
     while below != above:
@@ -129,7 +123,7 @@ def _is_normalised(graph: Graph, op: Op) -> bool:
         if len(under.inputs) != 1:
             return False
         below = under.inputs[0]
-        if "norm" in under.name and rule_for(under) is not None and below != above:
+        if _flow(under) == "vector norm" and below != above:
             return False
     return True
 
@@ -137,7 +131,7 @@ def _is_normalised(graph: Graph, op: Op) -> bool:
 def _projections(graph: Graph, is_layer: Sequence[bool]) -> set[int]:
     found = set()
     for op in graph.ops:
-        if op.name in ("aten.add", "aten.add_") and len(op.inputs) == 2:
+        if _flow(op) == "sum" and len(op.inputs) == 2:
             for side, other in (op.inputs, op.inputs[::-1]):
                 projection = _lone_layer(graph, is_layer, side)
                 if projection is not None and any(
@@ -151,8 +145,7 @@ def _lone_layer(graph: Graph, is_layer: Sequence[bool], index: int) -> Op | None
     """The 1x1 convolution at the end of this side of a sum, with nothing but norms and copies between."""
     op = graph.ops[index]
     while not is_layer[op.index]:
-        rule = rule_for(op)
-        if rule is None or rule.kind not in ("norm", "view") or len(op.inputs) != 1:
+        if op.kind not in ("norm", "view") or len(op.inputs) != 1:
             return None
         op = graph.ops[op.inputs[0]]
     weight = op.arguments.get("weight")
@@ -175,8 +168,7 @@ def _is_deeper(graph: Graph, is_layer: Sequence[bool], index: int, source: int) 
     """
     most = {source: 0}
     for op in graph.ops[source + 1 : index + 1]:
-        rule = rule_for(op)
-        is_upward = (rule is not None and rule.kind == "resize") or bool(op.arguments.get("transposed"))
+        is_upward = op.kind == "resize" or bool(op.arguments.get("transposed"))
         reached = [most[i] for i in op.inputs if i in most]
         if reached and not is_upward:
             most[op.index] = max(reached) + is_layer[op.index]

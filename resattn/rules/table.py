@@ -5,667 +5,166 @@ A new operator is a new row. One without a row makes a result partial and is nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from math import prod
-from typing import Any
-
-import numpy as np
-
-from resattn.graph.graph import INPUT, OVERWRITE, Graph, Op, Operand
-from resattn.rules import intervals
-from resattn.rules.intervals import Extent, NoIntervalError, hull
-
-Read = tuple[Operand, Extent]
-Spread = Callable[[Op, Sequence[Read]], Extent | list[Extent]]  # a list: one for each of several results
+from resattn.graph.graph import INPUT, OVERWRITE, Graph, Op
+from resattn.rules import costs, intervals, spreads
+from resattn.rules.rule import Rule, Rules, is_layer
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One row: multiply-adds, whether it multiplies data by parameters, and how its operands' extents spread."""
-
-    kind: str
-    spread: Spread
-    macs: Callable[[Op], int] = lambda op: 0
-    is_layer: Callable[[Op], bool] = lambda op: False
+def _matmul(first: str, second: str) -> Rule:
+    return Rule(
+        "matmul", spreads.matmul(first, second), costs.matmul_macs(first, second), costs.reads_params(first, second)
+    )
 
 
-def rule_for(op: Op) -> Rule | None:
-    """The operator's row; None where it has none."""
-    return RULES.get(op.name) or RULES.get(op.name.removesuffix("_"))
+# The names of operators of torch, and their row.
+ROWS: tuple[tuple[str, Rule], ...] = (
+    (
+        "convolution conv1d conv2d conv3d _convolution mkldnn_convolution cudnn_convolution miopen_convolution",
+        Rule("convolution", spreads.convolution, costs.convolution_macs, costs.is_weighted_convolution),
+    ),
+    ("mm", _matmul("self", "mat2")),
+    ("bmm", _matmul("self", "mat2")),
+    ("mv", _matmul("self", "vec")),
+    ("dot", _matmul("self", "tensor")),
+    ("addmm", _matmul("mat1", "mat2")),
+    ("_addmm_activation", _matmul("mat1", "mat2")),
+    ("addmv", _matmul("mat", "vec")),
+    ("baddbmm addbmm", _matmul("batch1", "batch2")),
+    ("linear", Rule("matmul", spreads.linear, costs.linear_macs, costs.reads_params("weight"))),
+    (
+        "scaled_dot_product_attention _scaled_dot_product_flash_attention "
+        "_scaled_dot_product_efficient_attention _scaled_dot_product_flash_attention_for_cpu "
+        "_scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable "
+        "_scaled_dot_product_attention_math",
+        Rule("attention", spreads.attention, costs.attention_macs),
+    ),
+    (
+        "native_batch_norm batch_norm cudnn_batch_norm _native_batch_norm_legit_no_training miopen_batch_norm "
+        "_native_batch_norm_legit _batch_norm_with_update _batch_norm_no_update instance_norm",
+        Rule("norm", spreads.batch_norm),
+    ),
+    ("native_layer_norm layer_norm rms_norm _fused_rms_norm", Rule("norm", spreads.layer_norm)),
+    ("native_group_norm group_norm", Rule("norm", spreads.group_norm)),
+    ("max_pool1d avg_pool1d max_pool1d_with_indices", Rule("pool", spreads.pool(1))),
+    ("max_pool2d max_pool2d_with_indices avg_pool2d mkldnn_max_pool2d", Rule("pool", spreads.pool(2))),
+    ("max_pool3d max_pool3d_with_indices avg_pool3d", Rule("pool", spreads.pool(3))),
+    ("fractional_max_pool2d fractional_max_pool3d", Rule("pool", spreads.chosen)),
+    ("max_unpool2d max_unpool3d", Rule("resize", spreads.chosen)),
+    (
+        "adaptive_avg_pool1d _adaptive_avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool3d "
+        "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
+        Rule("pool", spreads.adaptive),
+    ),
+    ("upsample_linear1d", Rule("resize", spreads.resize(1, intervals.linear_resize, is_aligned=True))),
+    ("upsample_bilinear2d", Rule("resize", spreads.resize(2, intervals.linear_resize, is_aligned=True))),
+    ("upsample_trilinear3d", Rule("resize", spreads.resize(3, intervals.linear_resize, is_aligned=True))),
+    ("upsample_bicubic2d", Rule("resize", spreads.resize(2, intervals.cubic_resize, is_aligned=True))),
+    ("_upsample_bilinear2d_aa", Rule("resize", spreads.resize(2, intervals.smoothed_resize, 1, is_aligned=True))),
+    ("_upsample_bicubic2d_aa", Rule("resize", spreads.resize(2, intervals.smoothed_resize, 2, is_aligned=True))),
+    ("upsample_nearest1d", Rule("resize", spreads.resize(1, intervals.nearest_resize, False))),
+    ("upsample_nearest2d", Rule("resize", spreads.resize(2, intervals.nearest_resize, False))),
+    ("upsample_nearest3d", Rule("resize", spreads.resize(3, intervals.nearest_resize, False))),
+    ("_upsample_nearest_exact1d", Rule("resize", spreads.resize(1, intervals.nearest_resize, True))),
+    ("_upsample_nearest_exact2d", Rule("resize", spreads.resize(2, intervals.nearest_resize, True))),
+    ("_upsample_nearest_exact3d", Rule("resize", spreads.resize(3, intervals.nearest_resize, True))),
+    (
+        "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
+        "replication_pad2d replication_pad3d",
+        Rule("pad", spreads.padding),
+    ),
+    (
+        "mean sum amax amin max min prod std var std_mean var_mean logsumexp all any "
+        "argmax argmin median nanmedian nansum count_nonzero aminmax kthvalue mode",
+        Rule("reduce", spreads.reduce),
+    ),
+    (
+        "_log_softmax log_softmax sort topk argsort",
+        Rule("along", spreads.along),
+    ),
+    ("norm linalg_vector_norm", Rule("reduce", spreads.reduce, flow="vector norm")),
+    ("_softmax softmax _safe_softmax", Rule("along", spreads.along, flow="gate")),
+    ("cumsum cumprod logcumsumexp cummax cummin", Rule("along", spreads.cumulative)),
+    ("cat concat", Rule("join", spreads.join)),
+    ("stack", Rule("join", spreads.stack)),
+    ("view _unsafe_view reshape _reshape_alias flatten unflatten view_copy squeeze", Rule("view", spreads.reshape)),
+    ("permute transpose t swapaxes", Rule("view", spreads.permute)),
+    ("unsqueeze", Rule("view", spreads.unsqueeze)),
+    ("expand broadcast_to", Rule("view", spreads.pointwise)),
+    ("slice narrow", Rule("view", spreads.sliced)),
+    ("select", Rule("view", spreads.select)),
+    (
+        "split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk",
+        Rule("view", spreads.narrowed),
+    ),
+    ("unbind", Rule("view", spreads.unbound)),
+    ("repeat", Rule("view", spreads.repeat)),
+    ("rot90", Rule("view", spreads.rotated)),
+    ("diagonal", Rule("view", spreads.diagonal)),
+    ("as_strided", Rule("view", spreads.strided)),
+    ("unfold", Rule("view", spreads.unfold)),
+    ("tril triu", Rule("pointwise", spreads.triangle)),
+    ("flip", Rule("view", spreads.flip)),
+    ("roll", Rule("view", spreads.roll)),
+    ("pixel_shuffle pixel_unshuffle", Rule("view", spreads.pixel_shuffle)),
+    ("channel_shuffle native_channel_shuffle", Rule("view", spreads.channel_shuffle)),
+    ("im2col col2im", Rule("view", spreads.im2col)),
+    ("index index_select _unsafe_index", Rule("index", spreads.index, indices=("index", "indices"))),
+    ("embedding", Rule("index", spreads.embedding)),
+    ("gather", Rule("index", spreads.gather)),
+    ("scatter scatter_add scatter_reduce", Rule("index", spreads.scatter)),
+    (
+        "take index_put _unsafe_index_put index_add index_copy index_fill masked_select masked_scatter",
+        Rule("index", spreads.chosen),
+    ),
+    ("grid_sampler_2d grid_sampler_3d", Rule("index", spreads.sampled)),
+    ("affine_grid_generator", Rule("index", spreads.everywhere)),
+    (
+        # arithmetic
+        "sub rsub addcdiv pow sqrt rsqrt square reciprocal neg abs sign exp exp2 expm1 log "
+        "log2 log10 log1p sin cos tan atan atan2 asin acos floor ceil round trunc frac remainder fmod "
+        "floor_divide maximum minimum fmax fmin clamp_min clamp_max where masked_fill "
+        "eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not "
+        "isnan isinf isfinite nan_to_num erf erfc erfinv sgn hypot logaddexp logaddexp2 xlogy sinc copysign "
+        "heaviside logit i0 lgamma digamma bucketize "
+        # activations
+        "relu relu6 leaky_relu elu selu celu gelu silu mish log_sigmoid_forward "
+        "hardswish hardshrink softshrink softplus threshold _prelu_kernel rrelu_with_noise "
+        "native_dropout dropout sinh cosh asinh acosh atanh "
+        # the same values elsewhere
+        "clone contiguous _to_copy to alias detach lift_fresh resolve_conj resolve_neg "
+        "_conj view_as",
+        Rule("pointwise", spreads.pointwise),
+    ),
+    ("add", Rule("pointwise", spreads.pointwise, flow="sum")),
+    ("mul", Rule("pointwise", spreads.pointwise, flow="product", factors=("self", "other"))),
+    ("addcmul", Rule("pointwise", spreads.pointwise, flow="product", factors=("tensor1", "tensor2"))),
+    ("lerp", Rule("pointwise", spreads.pointwise, flow="product", factors=("weight", "self", "end"))),
+    ("div", Rule("pointwise", spreads.pointwise, flow="quotient")),
+    ("sigmoid hardsigmoid hardtanh clamp", Rule("pointwise", spreads.pointwise, flow="gate")),
+    ("tanh", Rule("pointwise", spreads.pointwise, flow="signed gate")),
+    (
+        "copy fill zero normal uniform random bernoulli exponential",
+        Rule("pointwise", spreads.pointwise, is_replacing=True),
+    ),
+    (
+        "zeros_like ones_like empty_like full_like rand_like randn_like randint_like new_zeros new_ones new_full "
+        "new_empty new_empty_strided sym_size sym_numel _shape_as_tensor",
+        Rule("shape"),
+    ),
+    ("glu", Rule("pointwise", spreads.halves)),
+)
 
-
-def unknown_ops(graph: Graph) -> list[Op]:
-    return [op for op in graph.ops if rule_for(op) is None]
+RULES: Rules = {
+    INPUT: Rule("input", spreads.of_input),
+    OVERWRITE: Rule("view", spreads.overwrite),
+    **{f"aten.{name}": rule for names, rule in ROWS for name in names.split()},
+}
 
 
 def layer_flags(graph: Graph) -> list[bool]:
     """For each operator whether it is a weighted layer: a convolution, or a matrix product with parameters."""
-    return [(rule := rule_for(op)) is not None and rule.is_layer(op) for op in graph.ops]
+    return [is_layer(op) for op in graph.ops]
 
 
-# -- multiply-adds
-
-
-def _convolution_macs(op: Op) -> int:
-    x, weight = op.arguments["input"], op.arguments["weight"]
-    # Each output of a convolution, and each input of a transposed one, meets one slice of the weight.
-    meets = x.shape if op.arguments.get("transposed") else op.shape
-    return prod(meets) * prod(weight.shape[1:])
-
-
-def _matmul_macs(first: str, second: str) -> Callable[[Op], int]:
-    def macs(op: Op) -> int:
-        a, b = op.arguments[first].shape, op.arguments[second].shape
-        return prod(a) * (b[-1] if len(b) > 1 else 1)
-
-    return macs
-
-
-def _linear_macs(op: Op) -> int:
-    return prod(op.arguments["input"].shape) * prod(op.arguments["weight"].shape[:-1])
-
-
-def _attention_macs(op: Op) -> int:
-    query, key, value = (op.arguments[n].shape for n in ("query", "key", "value"))
-    return prod(query) * key[-2] + prod(query[:-1]) * key[-2] * value[-1]
-
-
-# -- weighted layers
-
-
-def _reads_params(*names: str) -> Callable[[Op], bool]:
-    def is_layer(op: Op) -> bool:
-        return any(op.arguments[name].params for name in names)
-
-    return is_layer
-
-
-def _is_weighted_convolution(op: Op) -> bool:
-    weight = op.arguments["weight"]
-    # A weight that the data makes counts too; a constant one (a blur, a Sobel filter) does not.
-    return bool(weight.params) or weight.producer is not None
-
-
-# -- how positions spread
-
-
-def _input_spread(op: Op, reads: Sequence[Read]) -> Extent:
-    raise NoIntervalError("an input has no operands")
-
-
-def _pointwise(op: Op, reads: Sequence[Read]) -> Extent:
-    """Position by position, with broadcasting from the right."""
-    n = len(op.shape)
-    return hull([extent.shifted(n - len(operand.shape)) for operand, extent in reads])
-
-
-def _everywhere(op: Op, reads: Sequence[Read]) -> Extent:
-    return hull([extent.over(extent.dims) for _, extent in reads])
-
-
-def _per_axis(value: Any, k: int, default: int) -> int:
-    if not isinstance(value, tuple | list):
-        return default if value is None else int(value)
-    return default if not value else int(value[k] if len(value) > 1 else value[0])
-
-
-def _spatial(extent: Extent, first: int) -> list[int]:
-    """The dimensions from `first` on along which positions differ."""
-    return [d for d in extent.dims if d >= first]
-
-
-def _convolution_spread(op: Op, reads: Sequence[Read]) -> Extent:
-    a = op.arguments
-    x, weight = a["input"], a["weight"]
-    first = len(x.shape) - (len(weight.shape) - 2)
-    groups = int(a.get("groups") or 1)
-    extents = []
-    for operand, extent in reads:
-        if operand is not x:
-            # A weight or bias that the data makes: each of its values meets every position.
-            extents.append(extent.over(extent.dims))
-            continue
-        extent = intervals.grouped(extent, first - 1, groups, op.shape[first - 1])
-        for d in _spatial(extent, first):
-            k = d - first
-            kernel, stride = weight.shape[2 + k], _per_axis(a["stride"], k, 1)
-            padding, dilation = _per_axis(a["padding"], k, 0), _per_axis(a["dilation"], k, 1)
-            spread = intervals.transposed_window if a.get("transposed") else intervals.window
-            extent = spread(extent, d, op.shape[d], kernel, stride, padding, dilation)
-        extents.append(extent)
-    return hull(extents)
-
-
-def _pool(n: int) -> Spread:
-    def spread(op: Op, reads: Sequence[Read]) -> Extent:
-        a = op.arguments
-        operand, extent = reads[0]
-        first = len(operand.shape) - n
-        for d in _spatial(extent, first):
-            kernel = _per_axis(a["kernel_size"], d - first, 1)
-            stride, padding = _per_axis(a["stride"], d - first, kernel), _per_axis(a["padding"], d - first, 0)
-            dilation = _per_axis(a.get("dilation"), d - first, 1)
-            extent = intervals.window(extent, d, op.shape[d], kernel, stride, padding, dilation)
-        return extent
-
-    return spread
-
-
-def _adaptive(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    for d in _spatial(extent, len(operand.shape) - len(op.arguments["output_size"])):
-        extent = intervals.adaptive_window(extent, d, op.shape[d])
-    return extent
-
-
-def _resize(n: int, resize: Callable[..., Extent], *fixed: Any, is_aligned: bool = False) -> Spread:
-    def spread(op: Op, reads: Sequence[Read]) -> Extent:
-        operand, extent = reads[0]
-        first = len(operand.shape) - n
-        scales = [v for name, v in op.arguments.items() if name.startswith("scale")]
-        factors = scales[0] if len(scales) == 1 and isinstance(scales[0], tuple) else scales
-        arguments = (*fixed, bool(op.arguments["align_corners"])) if is_aligned else fixed
-        for d in _spatial(extent, first):
-            extent = resize(extent, d, op.shape[d], *arguments, factors[d - first] if factors else None)
-        return extent
-
-    return spread
-
-
-def _padding(op: Op, reads: Sequence[Read]) -> Extent:
-    pads, mode = op.arguments.get("pad") or op.arguments["padding"], "constant"
-    for name, said in (("reflect", "reflection"), ("replicate", "replication"), ("circular", "circular")):
-        mode = name if said in op.name or op.arguments.get("mode") == name else mode
-    operand, extent = reads[0]
-    for d in extent.dims:
-        k = len(operand.shape) - 1 - d
-        if 2 * k < len(pads):
-            before, after = pads[2 * k], pads[2 * k + 1]
-            # Negative padding cuts.
-            kept = extent.take(d, slice(max(-before, 0), operand.shape[d] - max(-after, 0)))
-            extent = intervals.pad(kept, d, max(before, 0), max(after, 0), mode)
-    return extent
-
-
-def _reduce(op: Op, reads: Sequence[Read]) -> Extent:
-    if isinstance(op.arguments.get("other"), Operand):
-        return _pointwise(op, reads)  # max(x, y), min(x, y)
-    operand, extent = reads[0]
-    gone = _dims(op.arguments.get("dim"), len(operand.shape))
-    extent = extent.over(gone)
-    return extent if op.arguments.get("keepdim") else extent.moved({d: d - _before(d, gone) for d in extent.dims})
-
-
-def _before(dim: int, gone: Collection[int]) -> int:
-    return sum(d < dim for d in gone)
-
-
-def _dims(dim: Any, n: int) -> set[int]:
-    if dim is None or dim == ():
-        return set(range(n))
-    return {d % n for d in (dim if isinstance(dim, tuple) else (dim,))} if n else set()
-
-
-def _dim(op: Op, n: int, default: int = 0) -> int:
-    dim = op.arguments.get("dim")
-    return int(default if dim is None else dim) % max(n, 1)
-
-
-def _along(op: Op, reads: Sequence[Read]) -> Extent:
-    """Reads everything along one dimension and keeps it: softmax, sorting."""
-    operand, extent = reads[0]
-    return extent.over(_dims(op.arguments.get("dim", -1), len(operand.shape)))
-
-
-def _cumulative(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    dim = _dim(op, len(operand.shape))
-    return intervals.running(extent, dim) if dim in extent.dims else extent
-
-
-def _batch_norm(op: Op, reads: Sequence[Read]) -> Extent:
-    # In evaluation a batch norm scales; without running statistics (an instance norm) it reads all positions.
-    is_running = not op.arguments.get("training", False) and "no_stats" not in op.name
-    operand, extent = reads[0]
-    return extent if is_running else extent.over(set(range(len(operand.shape))) - {1})
-
-
-def _group_norm(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    extent = extent.over(range(2, len(operand.shape)))
-    return intervals.grouped(extent, 1, int(op.arguments.get("group") or op.arguments["num_groups"]), operand.shape[1])
-
-
-def _layer_norm(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    n = len(operand.shape)
-    return extent.over(range(n - len(op.arguments["normalized_shape"]), n))
-
-
-def _matmul_spread(first: str, second: str) -> Spread:
-    def spread(op: Op, reads: Sequence[Read]) -> Extent:
-        a, b = op.arguments[first], op.arguments[second]
-        # With a matrix of parameters the contraction runs over channels: it mixes what one position sees.
-        is_local = bool(a.params or b.params)
-        extents = []
-        for operand, extent in reads:
-            n = len(operand.shape)
-            behind = len(op.shape) - n
-            if operand is a or operand is b:
-                extent = extent.over([n - 1 if operand is a else max(n - 2, 0)], is_local=is_local)
-                behind += operand is a and len(b.shape) == 1  # a matrix times a vector loses its last dimension
-                extent = extent.over(range(-behind))  # addbmm sums over the batch
-            extents.append(extent.shifted(behind))
-        return hull(extents)
-
-    return spread
-
-
-def _linear_spread(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    if len(reads) > 1 or operand is not op.arguments["input"]:
-        return _everywhere(op, reads)
-    return extent.over([len(operand.shape) - 1], is_local=True)
-
-
-def _attention_spread(op: Op, reads: Sequence[Read]) -> Extent:
-    """Each query meets all keys and values of its batch and head."""
-    extents = []
-    for operand, extent in reads:
-        n = len(operand.shape)
-        seen = extent.over([n - 1] if operand is op.arguments["query"] else [n - 2, n - 1])
-        extents.append(seen.shifted(len(op.shape) - n))
-    return hull(extents)
-
-
-def _join(op: Op, reads: Sequence[Read]) -> Extent:
-    """cat: end to end along the joined dimension, position by position in all others."""
-    parts = op.arguments["tensors"]
-    found = {id(operand): extent for operand, extent in reads}
-    dim = _dim(op, len(op.shape))
-    return intervals.joined([(found.get(id(p)), p.shape[dim]) for p in parts if p.shape != (0,)], dim)
-
-
-def _stack(op: Op, reads: Sequence[Read]) -> Extent:
-    found = {id(operand): extent for operand, extent in reads}
-    dim = _dim(op, len(op.shape))
-    parts = [found.get(id(p)) for p in op.arguments["tensors"]]
-    return intervals.joined([(None if e is None else e.shifted(1, dim), 1) for e in parts], dim)
-
-
-def _reshape(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    return intervals.reshaped(extent, operand.shape, op.shape)
-
-
-def _permute(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    n = len(operand.shape)
-    if "dims" in op.arguments:
-        return extent.moved({d % n: k for k, d in enumerate(op.arguments["dims"])})
-    a, b = (int(op.arguments[k]) % n for k in ("dim0", "dim1")) if "dim0" in op.arguments else (0, n - 1)
-    return extent.moved({d: b if d == a else a if d == b else d for d in extent.dims})
-
-
-def _unsqueeze(op: Op, reads: Sequence[Read]) -> Extent:
-    return reads[0][1].shifted(1, int(op.arguments["dim"]) % len(op.shape))
-
-
-def _repeat(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    extent = extent.shifted(len(op.shape) - len(operand.shape))
-    for d in extent.dims:
-        extent = extent.take(d, np.arange(op.shape[d]) % extent.size(d))
-    return extent
-
-
-def _slice(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    dim = _dim(op, len(operand.shape))
-    if dim not in extent.dims:
-        return extent
-    start, stop, step = (op.arguments.get(k) for k in ("start", "end", "step"))
-    return extent.take(dim, slice(*slice(start, stop, step or 1).indices(operand.shape[dim])))
-
-
-def _select(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    dim = _dim(op, len(operand.shape))
-    index = int(op.arguments["index"]) % operand.shape[dim]
-    return _selected(extent, dim, index)
-
-
-def _selected(extent: Extent, dim: int, index: int) -> Extent:
-    if dim in extent.dims:
-        extent = extent.take(dim, slice(index, index + 1)).without_single()
-    return extent.shifted(-1, dim)
-
-
-def _narrowed(op: Op, reads: Sequence[Read]) -> list[Extent]:
-    """split, chunk: each result its stretch of the dimension."""
-    operand, extent = reads[0]
-    dim = _dim(op, len(operand.shape))
-    stops = list(accumulate(shape[dim] for shape in op.shapes))
-    if dim not in extent.dims:
-        return [extent] * len(stops)
-    return [extent.take(dim, slice(a, b)) for a, b in zip([0, *stops], stops, strict=False)]
-
-
-def _unbound(op: Op, reads: Sequence[Read]) -> list[Extent]:
-    operand, extent = reads[0]
-    dim = _dim(op, len(operand.shape))
-    return [_selected(extent, dim, k) for k in range(len(op.shapes))]
-
-
-def _flip(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    for d in _dims(op.arguments["dims"], len(operand.shape)).intersection(extent.dims):
-        extent = extent.take(d, slice(None, None, -1))
-    return extent
-
-
-def _roll(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    shifts, dims = op.arguments["shifts"], op.arguments.get("dims")
-    if not dims:  # over all elements, laid in a row
-        flat = (prod(operand.shape),)
-        extent = intervals.reshaped(extent, operand.shape, flat)
-        rolled = extent.take(0, np.roll(np.arange(flat[0]), shifts[0])) if extent.dims else extent
-        return intervals.reshaped(rolled, flat, operand.shape)
-    for shift, dim in zip(shifts, dims, strict=True):
-        d = dim % len(operand.shape)
-        if d in extent.dims:
-            extent = extent.take(d, np.roll(np.arange(operand.shape[d]), shift))
-    return extent
-
-
-def _pixel_shuffle(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    *batch, c, h, w = operand.shape
-    n = len(batch)
-    if "unshuffle" in op.name:
-        r = int(op.arguments["downscale_factor"])
-        split, order = (*batch, c, h // r, r, w // r, r), (0, 2, 4, 1, 3)
-    else:
-        r = int(op.arguments["upscale_factor"])
-        split, order = (*batch, c // r**2, r, r, h, w), (0, 3, 1, 4, 2)
-    extent = intervals.reshaped(extent, operand.shape, split)
-    extent = extent.moved({**{d: d for d in range(n)}, **{n + d: n + k for k, d in enumerate(order)}})
-    permuted = (*batch, *(split[n + d] for d in order))
-    return intervals.reshaped(extent, permuted, op.shape)
-
-
-def _channel_shuffle(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    if 1 not in extent.dims:
-        return extent
-    groups, c = int(op.arguments["groups"]), operand.shape[1]
-    return extent.take(1, np.arange(c).reshape(groups, -1).T.ravel())
-
-
-def _halves(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    dim = _dim(op, len(operand.shape), -1)
-    if dim not in extent.dims:
-        return extent
-    n = op.shape[dim]
-    return hull([extent.take(dim, slice(0, n)), extent.take(dim, slice(n, None))])
-
-
-def _unfold(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    dim = int(op.arguments["dimension"]) % len(operand.shape)
-    if dim not in extent.dims:
-        return extent
-    size, step = int(op.arguments["size"]), int(op.arguments["step"])
-    index = np.arange(op.shape[dim])[:, None] * step + np.arange(size)
-    return intervals.unfolded(extent, dim, index, len(op.shape) - 1)
-
-
-def _rotated(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    a, b = (d % len(operand.shape) for d in op.arguments["dims"])
-    quarters = int(op.arguments.get("k") or 0) % 4
-    for d in {0: (), 1: (b,), 2: (a, b), 3: (a,)}[quarters]:
-        extent = extent.take(d, slice(None, None, -1)) if d in extent.dims else extent
-    return extent.moved({d: b if d == a else a if d == b else d for d in extent.dims}) if quarters % 2 else extent
-
-
-def _triangle(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    if any(d >= len(operand.shape) - 2 for d in extent.dims):
-        raise NoIntervalError("a triangle of positions")
-    return extent
-
-
-def _diagonal(op: Op, reads: Sequence[Read]) -> Extent:
-    raise NoIntervalError("a diagonal, whose positions share one dimension")
-
-
-def _im2col(op: Op, reads: Sequence[Read]) -> Extent:
-    raise NoIntervalError("unfolded patches, whose positions share one dimension")
-
-
-def _strided(op: Op, reads: Sequence[Read]) -> Extent:
-    if not reads[0][1].dims:
-        return reads[0][1]
-    raise NoIntervalError("a view by strides")
-
-
-def _chosen(op: Op, reads: Sequence[Read]) -> Extent:
-    """Positions that the data chooses: any could be read."""
-    if not any(extent.dims for _, extent in reads):
-        return hull([extent for _, extent in reads])
-    raise NoIntervalError("positions that depend on values")
-
-
-def _index(op: Op, reads: Sequence[Read]) -> Extent:
-    """x[i, j, ...] and index_select, where the indices are no data and the axis is not among several of them."""
-    operand, extent = reads[0]
-    single = "dim" in op.arguments
-    indices: dict[int, Operand]
-    if single:
-        indices = {_dim(op, len(operand.shape)): op.arguments["index"]}
-    else:
-        indices = {d: i for d, i in enumerate(op.arguments["indices"]) if i is not None}
-    if operand is not op.arguments["self"] or len(reads) > 1:
-        return _chosen(op, reads)
-    if len(indices) == 1:
-        ((dim, index),) = indices.items()
-        if len(index.shape) <= 1 and (dim not in extent.dims or index.values is not None):
-            return extent if dim not in extent.dims else extent.take(dim, np.asarray(index.values).reshape(-1))
-    if indices.keys() & set(extent.dims):
-        return _chosen(op, reads)
-    # Advanced indexing puts the indexed dimensions where the first of them stood, or in front if they are apart.
-    n = max(len(i.shape) for i in indices.values())
-    found = sorted(indices)
-    at = found[0] if found == list(range(found[0], found[-1] + 1)) else 0
-    left = [d for d in range(len(operand.shape)) if d not in indices]
-    return extent.moved({d: k if k < at else k + n for k, d in enumerate(left)})
-
-
-def _embedding(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    return extent if len(reads) == 1 and operand is op.arguments["indices"] else _everywhere(op, reads)
-
-
-def _gather(op: Op, reads: Sequence[Read]) -> Extent:
-    """Every position of one dimension could be read, position by position in all others."""
-    dim = _dim(op, len(op.shape))
-    extents = []
-    for operand, extent in reads:
-        if operand is not op.arguments.get("index"):
-            extent = extent.over([dim])
-        for d in extent.dims:
-            extent = extent.take(d, slice(0, op.shape[d]))
-        extents.append(extent)
-    return hull(extents)
-
-
-def _scatter(op: Op, reads: Sequence[Read]) -> Extent:
-    dim = _dim(op, len(op.shape))
-    if any(dim in e.dims or (e.dims and o.shape != op.shape) for o, e in reads):
-        return _chosen(op, reads)
-    return _pointwise(op, reads)
-
-
-def _sampled(op: Op, reads: Sequence[Read]) -> Extent:
-    """grid_sample: where the grid is data, every position could be read."""
-    if len(reads) == 1 and reads[0][0] is op.arguments["input"]:
-        return _chosen(op, reads)
-    return _everywhere(op, reads)
-
-
-def _overwrite_spread(op: Op, reads: Sequence[Read]) -> Extent:
-    found = {id(operand): extent for operand, extent in reads}
-    nothing = Extent.nothing()
-    kept, written = (found.get(id(op.arguments.get(name)), nothing) for name in ("kept", "written"))
-    if op.arguments["is_reshaped"]:
-        return intervals.reshaped(written, op.arguments["written"].shape, op.shape)
-    if op.arguments["matches"] is None:
-        raise NoIntervalError("a write in place through a view that overlaps in an irregular way")
-    return intervals.overwritten(kept, written, op.arguments["matches"], op.shape)
-
-
-# -- the table
-
-
-def _rows(names: str, rule: Rule) -> Iterable[tuple[str, Rule]]:
-    return ((f"aten.{name}", rule) for name in names.split())
-
-
-def _matmul(first: str, second: str) -> Rule:
-    macs = _matmul_macs(first, second)
-    return Rule("matmul", _matmul_spread(first, second), macs, _reads_params(first, second))
-
-
-RULES: dict[str, Rule] = {
-    INPUT: Rule("input", _input_spread),
-    OVERWRITE: Rule("view", _overwrite_spread),
-    **dict(
-        row
-        for rows in (
-            _rows(
-                "convolution conv1d conv2d conv3d _convolution mkldnn_convolution cudnn_convolution miopen_convolution",
-                Rule("convolution", _convolution_spread, _convolution_macs, _is_weighted_convolution),
-            ),
-            _rows("mm", _matmul("self", "mat2")),
-            _rows("bmm", _matmul("self", "mat2")),
-            _rows("mv", _matmul("self", "vec")),
-            _rows("dot", _matmul("self", "tensor")),
-            _rows("addmm", _matmul("mat1", "mat2")),
-            _rows("_addmm_activation", _matmul("mat1", "mat2")),
-            _rows("addmv", _matmul("mat", "vec")),
-            _rows("baddbmm addbmm", _matmul("batch1", "batch2")),
-            _rows("linear", Rule("matmul", _linear_spread, _linear_macs, _reads_params("weight"))),
-            _rows(
-                "scaled_dot_product_attention _scaled_dot_product_flash_attention "
-                "_scaled_dot_product_efficient_attention _scaled_dot_product_flash_attention_for_cpu "
-                "_scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable "
-                "_scaled_dot_product_attention_math",
-                Rule("attention", _attention_spread, _attention_macs),
-            ),
-            _rows(
-                "native_batch_norm batch_norm cudnn_batch_norm _native_batch_norm_legit_no_training miopen_batch_norm "
-                "_native_batch_norm_legit _batch_norm_with_update _batch_norm_no_update instance_norm",
-                Rule("norm", _batch_norm),
-            ),
-            _rows("native_layer_norm layer_norm rms_norm _fused_rms_norm", Rule("norm", _layer_norm)),
-            _rows("native_group_norm group_norm", Rule("norm", _group_norm)),
-            _rows("max_pool1d avg_pool1d max_pool1d_with_indices", Rule("pool", _pool(1))),
-            _rows("max_pool2d max_pool2d_with_indices avg_pool2d mkldnn_max_pool2d", Rule("pool", _pool(2))),
-            _rows("max_pool3d max_pool3d_with_indices avg_pool3d", Rule("pool", _pool(3))),
-            _rows("fractional_max_pool2d fractional_max_pool3d", Rule("pool", _chosen)),
-            _rows("max_unpool2d max_unpool3d", Rule("resize", _chosen)),
-            _rows(
-                "adaptive_avg_pool1d _adaptive_avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool3d "
-                "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
-                Rule("pool", _adaptive),
-            ),
-            _rows("upsample_linear1d", Rule("resize", _resize(1, intervals.linear_resize, is_aligned=True))),
-            _rows("upsample_bilinear2d", Rule("resize", _resize(2, intervals.linear_resize, is_aligned=True))),
-            _rows("upsample_trilinear3d", Rule("resize", _resize(3, intervals.linear_resize, is_aligned=True))),
-            _rows("upsample_bicubic2d", Rule("resize", _resize(2, intervals.cubic_resize, is_aligned=True))),
-            _rows("_upsample_bilinear2d_aa", Rule("resize", _resize(2, intervals.smoothed_resize, 1, is_aligned=True))),
-            _rows("_upsample_bicubic2d_aa", Rule("resize", _resize(2, intervals.smoothed_resize, 2, is_aligned=True))),
-            _rows("upsample_nearest1d", Rule("resize", _resize(1, intervals.nearest_resize, False))),
-            _rows("upsample_nearest2d", Rule("resize", _resize(2, intervals.nearest_resize, False))),
-            _rows("upsample_nearest3d", Rule("resize", _resize(3, intervals.nearest_resize, False))),
-            _rows("_upsample_nearest_exact1d", Rule("resize", _resize(1, intervals.nearest_resize, True))),
-            _rows("_upsample_nearest_exact2d", Rule("resize", _resize(2, intervals.nearest_resize, True))),
-            _rows("_upsample_nearest_exact3d", Rule("resize", _resize(3, intervals.nearest_resize, True))),
-            _rows(
-                "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
-                "replication_pad2d replication_pad3d",
-                Rule("pad", _padding),
-            ),
-            _rows(
-                "mean sum amax amin max min prod std var std_mean var_mean logsumexp norm linalg_vector_norm all any "
-                "argmax argmin median nanmedian nansum count_nonzero aminmax kthvalue mode",
-                Rule("reduce", _reduce),
-            ),
-            _rows(
-                "_softmax _log_softmax softmax log_softmax _safe_softmax sort topk argsort",
-                Rule("along", _along),
-            ),
-            _rows("cumsum cumprod logcumsumexp cummax cummin", Rule("along", _cumulative)),
-            _rows("cat concat", Rule("join", _join)),
-            _rows("stack", Rule("join", _stack)),
-            _rows(
-                "view _unsafe_view reshape _reshape_alias flatten unflatten view_copy squeeze", Rule("view", _reshape)
-            ),
-            _rows("permute transpose t swapaxes", Rule("view", _permute)),
-            _rows("unsqueeze", Rule("view", _unsqueeze)),
-            _rows("expand broadcast_to", Rule("view", _pointwise)),
-            _rows("slice narrow", Rule("view", _slice)),
-            _rows("select", Rule("view", _select)),
-            _rows(
-                "split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk",
-                Rule("view", _narrowed),
-            ),
-            _rows("unbind", Rule("view", _unbound)),
-            _rows("repeat", Rule("view", _repeat)),
-            _rows("rot90", Rule("view", _rotated)),
-            _rows("diagonal", Rule("view", _diagonal)),
-            _rows("as_strided", Rule("view", _strided)),
-            _rows("unfold", Rule("view", _unfold)),
-            _rows("tril triu", Rule("pointwise", _triangle)),
-            _rows("flip", Rule("view", _flip)),
-            _rows("roll", Rule("view", _roll)),
-            _rows("pixel_shuffle pixel_unshuffle", Rule("view", _pixel_shuffle)),
-            _rows("channel_shuffle native_channel_shuffle", Rule("view", _channel_shuffle)),
-            _rows("im2col col2im", Rule("view", _im2col)),
-            _rows("index index_select _unsafe_index", Rule("index", _index)),
-            _rows("embedding", Rule("index", _embedding)),
-            _rows("gather", Rule("index", _gather)),
-            _rows("scatter scatter_add scatter_reduce", Rule("index", _scatter)),
-            _rows(
-                "take index_put _unsafe_index_put index_add index_copy index_fill masked_select masked_scatter",
-                Rule("index", _chosen),
-            ),
-            _rows("grid_sampler_2d grid_sampler_3d", Rule("index", _sampled)),
-            _rows("affine_grid_generator", Rule("index", _everywhere)),
-            _rows(
-                # arithmetic
-                "add sub rsub mul div addcmul addcdiv pow sqrt rsqrt square reciprocal neg abs sign exp exp2 expm1 log "
-                "log2 log10 log1p sin cos tan atan atan2 asin acos floor ceil round trunc frac remainder fmod "
-                "floor_divide maximum minimum fmax fmin clamp clamp_min clamp_max lerp where masked_fill "
-                "eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not "
-                "isnan isinf isfinite nan_to_num erf erfc erfinv sgn hypot logaddexp logaddexp2 xlogy sinc copysign "
-                "heaviside logit i0 lgamma digamma bucketize "
-                # activations
-                "relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid log_sigmoid_forward tanh hardtanh "
-                "hardsigmoid hardswish hardshrink softshrink softplus threshold _prelu_kernel rrelu_with_noise "
-                "native_dropout dropout sinh cosh asinh acosh atanh "
-                # the same values elsewhere
-                "clone copy contiguous _to_copy to alias detach lift_fresh resolve_conj resolve_neg "
-                "fill zero bernoulli _conj view_as",
-                Rule("pointwise", _pointwise),
-            ),
-            _rows("glu", Rule("pointwise", _halves)),
-        )
-        for row in rows
-    ),
-}
+def unknown_ops(graph: Graph) -> list[Op]:
+    return [op for op in graph.ops if op.rule is None]

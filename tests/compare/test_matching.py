@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resattn.compare.matching import MatchError, match, trunk_units
-from resattn.measures.audit import cached_audit
+from resattn.measures.audit import audit
 from resattn.networks import catalog
 from resattn.networks.spec import override
 
@@ -36,7 +36,7 @@ def test_weighted_layers_of_no_resnet_give_the_nearest_and_say_so() -> None:
 def test_an_imagenet_trunk_is_met_exactly_in_its_own_proportions(by: str) -> None:
     found = match(catalog.named("attention56"), by)
     assert found.is_exact
-    assert cached_audit(found.spec).quantities["params_mask"] == 0
+    assert audit(found.spec).quantities["params_mask"] == 0
 
 
 @pytest.mark.parametrize("by", ["params", "macs"])
@@ -44,11 +44,8 @@ def test_an_imagenet_trunk_is_met_exactly_in_its_own_proportions(by: str) -> Non
 def test_a_scaled_width_comes_within_one_percent(name: str, by: str) -> None:
     found = match(catalog.named(name), by)
     assert abs(found.off_pct) <= 1
-    assert cached_audit(found.spec).quantities[by] == found.found
-    assert (
-        cached_audit(found.spec).quantities["trunk_depth"]
-        == cached_audit(catalog.named(name)).quantities["trunk_depth"]
-    )
+    assert audit(found.spec).quantities[by] == found.found
+    assert audit(found.spec).quantities["trunk_depth"] == audit(catalog.named(name)).quantities["trunk_depth"]
 
 
 def test_the_trunk_of_attention_56_has_18_units_as_the_paper_says() -> None:

@@ -15,7 +15,6 @@ from analysis.study.notebook import run_notebook
 from analysis.study.profiles import PROFILES
 from analysis.tables.files import read_table
 from analysis.tables.frames import receptive_frame
-from resattn.measures.audit import cached_audit
 from resattn.networks.catalog import named
 from resattn.networks.spec import SpecError
 

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from nets import NETS, Apply, conv, made
 from torch import Tensor, nn
 
-from resattn.graph.capture import QUICK, CaptureError, NeedsValuesError, capture
+from resattn.graph.errors import CaptureError, NeedsValuesError
 from resattn.graph.graph import INPUT, OVERWRITE, Graph
+from resattn.graph.kernels import QUICK
+from resattn.measures.captured import capture
 from resattn.measures.cost import n_params, op_macs, read_params
 from resattn.measures.paths import path_lengths
 from resattn.rules.table import layer_flags, unknown_ops

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -17,10 +16,15 @@ import torch
 from nets import Apply, conv, made
 from torch import Tensor, nn
 
-from resattn.graph.capture import CaptureError, NeedsValuesError
+from resattn.claims.claims import Subject
+from resattn.claims.measured import measure
+from resattn.compare.matching import match
+from resattn.graph.errors import CaptureError, NeedsValuesError
 from resattn.graph.graph import Indices
 from resattn.measures import audit as audits
-from resattn.measures.audit import TargetError, audit, cached_audit, measure_table, model_of
+from resattn.measures import captured as module
+from resattn.measures.audit import TargetError, audit, model_of
+from resattn.measures.captured import Captured
 from resattn.measures.quantities import QUANTITIES
 from resattn.networks import catalog
 from resattn.networks.spec import SpecError, override
@@ -104,23 +108,25 @@ def test_the_json_is_what_the_schema_says(target: str) -> None:
 
 
 def test_path_lengths_survive_json_however_large() -> None:
-    found = cached_audit("attention92")
+    found = audit("attention92")
     again = json.loads(json.dumps(found.to_json()))["path_lengths"]
     assert sum(again.values()) == 51951924412416
     assert {int(k): v for k, v in again.items()} == found.path_lengths
 
 
-def test_the_table_is_tidy() -> None:
-    frame = measure_table(["cifar-attention56", "cifar-resnet56"], ["longest_path", "claimed_depth", "n_paths"])
-    assert list(frame.columns) == ["target", "quantity", "value", "unit"]
-    assert len(frame) == 6
-    row = frame.set_index(["target", "quantity"]).loc[("cifar-resnet56", "longest_path")]
-    assert (row["value"], row["unit"]) == (56, "layers")
-    assert type(frame["value"].iloc[2]) is int
-
-
-def test_a_structure_is_audited_once() -> None:
-    assert cached_audit("attention56") is cached_audit(catalog.named("attention56"))
+def test_a_network_is_captured_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, shapes = [], []
+    of, capture = Captured.of.__func__, module.capture
+    monkeypatch.setattr(Captured, "of", classmethod(lambda *a, **k: made.append(k["name"]) or of(*a, **k)))
+    monkeypatch.setattr(module, "capture", lambda *a, **k: shapes.append(a[1:]) or capture(*a, **k))
+    module.captured.cache_clear()
+    spec = catalog.named("cifar-attention56")
+    for ask in (audit, lambda s: match(s, "longest_path"), lambda s: measure(Subject(s.name), "macs")):
+        ask(spec)
+    assert made.count(spec.name) == 1
+    # The first pass, the enlarged input, and the second pass that shows whether the two are equal.
+    assert audit(spec).to_json() == audit(spec.name).to_json()
+    assert sorted(map(len, shapes[: shapes.index(((1, *spec.input_shape),), 1) + 1])) == [1, 1, 1]
 
 
 # -- operators without a rule
@@ -240,7 +246,7 @@ def test_norms_and_tables_that_are_not_run_are_no_dead_layers() -> None:
 
 def test_a_port_that_always_defines_the_projection_carries_dead_weight() -> None:
     # literature.md 3.2, item 3: 19.92 M defined, 12.17 M alive.
-    found = cached_audit("port:tengshaofeng:cifar-attention92")
+    found = audit("port:tengshaofeng:cifar-attention92")
     alive, dead = found.quantities["params"], found.quantities["dead_params"]
     assert alive == pytest.approx(12.17e6, abs=0.005e6)
     assert alive + dead == pytest.approx(19.92e6, abs=0.005e6)
@@ -425,12 +431,12 @@ def test_an_audit_takes_no_memory_for_weights_or_maps(name: str) -> None:
 
 def test_an_audit_leaves_nothing_behind() -> None:
     spec = override(catalog.named("cifar-attention56"), {"width": "8"})
-    audit(spec)
+    audit(build(spec, device="meta"), input_shape=spec.input_shape)
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(3):
-            audit(replace(spec, name="again"))
+            audit(build(spec, device="meta"), input_shape=spec.input_shape)
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

@@ -15,8 +15,8 @@ from nets import NETS, Apply, conv, made
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from resattn.graph.capture import capture
 from resattn.measures.audit import Audit, audit
+from resattn.measures.captured import capture
 from resattn.measures.cost import n_params, op_macs, read_params
 from resattn.networks import catalog
 from resattn.networks.network import build

@@ -9,8 +9,8 @@ from hypothesis import settings as limited
 from nets import Branches, PlainLists, conv, made
 from torch import nn
 
-from resattn.graph.capture import capture
 from resattn.graph.graph import INPUT, Graph
+from resattn.measures.captured import capture
 from resattn.measures.depth import longest_path, longest_within, shortest_path
 from resattn.rules.table import layer_flags
 

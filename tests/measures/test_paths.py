@@ -12,8 +12,8 @@ from nets import NETS, Apply, Branches, conv, made
 from oracles import enumerated_paths, walked_paths
 from torch import Tensor, nn
 
-from resattn.graph.capture import capture
 from resattn.graph.graph import INPUT, Graph, Op, Operand
+from resattn.measures.captured import capture
 from resattn.measures.depth import longest_path, shortest_path
 from resattn.measures.paths import mean_length, path_lengths
 from resattn.rules.table import layer_flags

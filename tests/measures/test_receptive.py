@@ -30,16 +30,15 @@ from nets import (
 from oracles import gradient_support, positive, single_paths, told
 from torch import Tensor, nn
 
-from resattn.graph.capture import capture
 from resattn.graph.graph import Graph
-from resattn.measures.audit import audit, unclipped
-from resattn.measures.receptive import NoReceptiveFieldError, extents, feature_map, path_fields, receptive_field
-from resattn.measures.roles import MASK, roles
+from resattn.measures.audit import audit
+from resattn.measures.captured import capture, captured
+from resattn.measures.receptive import NoReceptiveFieldError, extents, receptive_field
+from resattn.measures.single_paths import path_fields
 from resattn.networks import catalog
 from resattn.networks.network import build
 from resattn.networks.spec import override
 from resattn.rules.intervals import MOST_POSITIONS, Extent, hull, nearest_resize
-from resattn.rules.table import layer_flags
 
 
 def assert_equal_to_gradient(model: nn.Module, *shapes: tuple[int, ...], axes: tuple[int, ...] = (0, 1)) -> None:
@@ -375,14 +374,9 @@ def test_the_table_equals_the_gradient(name: str) -> None:
 def unclipped_sides(name: str, *, masks: bool) -> dict[str, set[int]]:
     """The sides that units at the end of each stage see, over positions that see no border."""
     spec = catalog.named(name)
-    network, shape = build(spec, device="meta"), (1, *spec.input_shape)
-    graph = capture(network, shape)
-    target = feature_map(graph)
-    assert target is not None
-    large = unclipped(network, graph, target, [shape])
+    network = captured(spec)
+    large = network.large if masks else network.large.without(network.masks)
     ends = {s.name: [o.index for o in large.ops if o.module.startswith(f"{s.name}.")][-1] for s in spec.stages}
-    if not masks:
-        large = large.without(roles(large, layer_flags(large)).ops(MASK))
     found = extents(large, 0, list(ends.values()))
     return {stage: set(found[i].sides[~found[i].clipped].tolist()) for stage, i in ends.items()}
 

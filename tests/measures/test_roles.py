@@ -9,8 +9,8 @@ import torch
 from nets import Apply, conv, made
 from torch import Tensor, nn
 
-from resattn.graph.capture import capture
-from resattn.graph.graph import Graph, Op
+from resattn.graph.graph import Graph
+from resattn.measures.captured import capture
 from resattn.measures.roles import MASK, SHORTCUT, TRUNK, Roles, roles
 from resattn.networks import catalog
 from resattn.networks.network import build
@@ -27,7 +27,7 @@ def layers_of(model: nn.Module, role: str, *shapes: tuple[int, ...]) -> list[str
 
 
 def nameless(graph: Graph) -> Graph:
-    return replace(graph, ops=tuple(Op(op.index, op.name, "", op.arguments, op.shapes) for op in graph.ops))
+    return replace(graph, ops=tuple(replace(op, module="") for op in graph.ops))
 
 
 CIFAR = catalog.named("cifar-attention56")

@@ -17,10 +17,9 @@ from oracles import gradient_support, positive
 from torch import nn
 
 from resattn import cli
-from resattn.graph.capture import capture
 from resattn.graph.graph import Graph
-from resattn.measures import receptive
-from resattn.measures.audit import Audit, audit, model_of, unclipped
+from resattn.measures.audit import Audit, audit, model_of
+from resattn.measures.captured import Captured, capture
 from resattn.measures.receptive import receptive_field
 from resattn.measures.roles import MASK
 from resattn.networks import catalog
@@ -71,11 +70,7 @@ def test_counts_are_the_published_ones(row: dict[str, str]) -> None:
 
 @functools.cache
 def large_graph(name: str) -> Graph:
-    model, batch = model_of(f"resattn.networks.classic:{name}"), (1, *ZOO[name].input_shape)
-    graph = capture(model, batch)
-    target = receptive.feature_map(graph)
-    assert target is not None
-    return unclipped(model, graph, target, [batch])
+    return Captured.of(model_of(f"resattn.networks.classic:{name}"), (1, *ZOO[name].input_shape)).large
 
 
 @pytest.mark.parametrize("row", [r for r in GOLDEN if r["module"]], ids=said)

@@ -14,8 +14,8 @@ from hypothesis import settings as limited
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from resattn.graph.capture import capture
-from resattn.measures.audit import audit, cached_audit
+from resattn.measures.audit import audit
+from resattn.measures.captured import capture
 from resattn.networks import catalog
 from resattn.networks.network import Network, build
 from resattn.networks.spec import NetworkSpec, SpecError, override
@@ -29,7 +29,7 @@ TINY = override(catalog.named("cifar-attention56"), {"width": "8", "input_shape"
 @pytest.mark.parametrize("row", rows("networks.csv"), ids=lambda r: f"{r['network']}[{r['settings']}] {r['quantity']}")
 def test_the_counts_that_others_printed(row: dict[str, str]) -> None:
     spec = override(catalog.named(row["network"]), settings(row["settings"]))
-    found = cached_audit(spec).quantities[row["quantity"]]
+    found = audit(spec).quantities[row["quantity"]]
     assert found is not None
     printed = Decimal(row["printed"]) * Decimal(row["scale"])
     assert abs(Decimal(found) - printed) <= tolerance(row["printed"], row["scale"])
@@ -38,7 +38,7 @@ def test_the_counts_that_others_printed(row: dict[str, str]) -> None:
 @pytest.mark.parametrize("name", ["attention56", "cifar-attention92", "resnet50", "cifar-resnet20-basic"])
 def test_parameters_are_those_that_torch_holds(name: str) -> None:
     held = sum(p.numel() for p in build(catalog.named(name), device="meta").parameters())
-    assert cached_audit(name).quantities["params"] == held
+    assert audit(name).quantities["params"] == held
 
 
 # -- weights
@@ -87,7 +87,7 @@ def test_on_meta_a_network_has_shapes_and_no_memory() -> None:
 
 @pytest.mark.parametrize("spec", [TINY, catalog.named("attention56")], ids=lambda s: s.name)
 def test_naive_and_residual_twins_share_parameters_and_multiply_adds(spec: NetworkSpec) -> None:
-    naive, residual = (cached_audit(replace(spec, merge=merge)).quantities for merge in ("naive", "residual"))
+    naive, residual = (audit(replace(spec, merge=merge)).quantities for merge in ("naive", "residual"))
     for quantity in ("params", "params_mask", "macs", "macs_mask", "weighted_layers", "longest_path"):
         assert naive[quantity] == residual[quantity]
     # M * T has one way through the trunk, T + M * T two.
@@ -116,7 +116,7 @@ def test_the_three_gates_are_those_of_the_paper() -> None:
 
 
 def test_the_depth_does_not_depend_on_the_width() -> None:
-    narrow, wide = (cached_audit(replace(TINY, width=width)) for width in (8, 16))
+    narrow, wide = (audit(replace(TINY, width=width)) for width in (8, 16))
     assert narrow.path_lengths == wide.path_lengths
     for quantity in ("longest_path", "trunk_depth", "weighted_layers", "receptive_field_px"):
         assert narrow.quantities[quantity] == wide.quantities[quantity]

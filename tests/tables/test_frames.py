@@ -11,7 +11,6 @@ import pytest
 
 from analysis.tables import frames
 from analysis.tables.files import TableError, write_table
-from resattn.measures.audit import cached_audit
 from resattn.networks.catalog import named
 from resattn.networks.spec import override
 

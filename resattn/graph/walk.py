@@ -1,0 +1,78 @@
+"""The modules, parameters and tensors of a model, wherever it keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
+
+from resattn.graph.errors import CaptureError
+
+# Their parameters of several dimensions scale or are looked up: they multiply no data.
+WEIGHTLESS = (nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag)
+
+
+def modules_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module once, those in plain lists and dictionaries too, under the first path that leads to it."""
+    seen: set[int] = set()
+    own = vars(nn.Module()).keys()
+
+    def walk(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        yield path, module
+        for name, child in module._modules.items():
+            if child is not None:
+                yield from walk(f"{path}.{name}".lstrip("."), child)
+        for name, value in vars(module).items():
+            if name not in own:
+                for key, item in _contained(value):
+                    yield from walk(f"{path}.{name}{key}".lstrip("."), item)
+
+    yield from walk("", model)
+
+
+def _contained(value: Any) -> Iterator[tuple[str, nn.Module]]:
+    """The modules in a plain container and in the containers inside it."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple | set | frozenset):
+        items = enumerate(value)
+    for key, item in items:
+        if isinstance(item, nn.Module):
+            yield f"[{key}]", item
+        else:
+            yield from ((f"[{key}]{rest}", module) for rest, module in _contained(item))
+
+
+def parameters_of(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
+    for path, module in modules:
+        for name, param in module._parameters.items():
+            if param is not None and is_lazy(param):
+                raise CaptureError(f"{path}.{name} has no shape yet: call the lazy module once before".lstrip("."))
+            if param is not None:
+                yield f"{path}.{name}".lstrip("."), param
+
+
+def leaves_of(result: Any) -> list[Tensor]:
+    """The tensors in what a model returns, containers of its own included."""
+    if dataclasses.is_dataclass(result) and not isinstance(result, dict):
+        result = [getattr(result, f.name) for f in dataclasses.fields(result)]
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in arguments or results, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [tensor for v in value if isinstance(v, Tensor | list | tuple | dict) for tensor in tensors_in(v)]

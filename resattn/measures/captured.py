@@ -1,0 +1,267 @@
+"""The noun of this package: a captured network, and what follows from its graph."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from itertools import zip_longest
+
+from torch import Tensor, nn
+
+from resattn.graph import capture as recording
+from resattn.graph.graph import INPUT, Graph, Op
+from resattn.measures import cost, depth, paths, receptive, roles
+from resattn.measures.depth import Path
+from resattn.measures.fields import ROOM, Fields, fields_at, unclipped
+from resattn.measures.roles import MASK, Roles
+from resattn.networks.network import build
+from resattn.networks.spec import NetworkSpec
+from resattn.rules.rule import Rule, RuleError, Rules, find
+from resattn.rules.table import RULES, layer_flags, unknown_ops
+
+Shapes = Sequence[Sequence[int]]  # of a model's inputs, each with its batch
+
+
+class PartError(ValueError):
+    """A part that no executed module of the network has; the message gives the nearest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """A model and what one forward pass of it executed. What follows from the graph is computed once, when asked for.
+
+    `shapes`: of the inputs, each with its batch. `rules`: the operator table that the graph was captured with.
+    """
+
+    name: str
+    model: nn.Module
+    graph: Graph
+    shapes: tuple[tuple[int, ...], ...]
+    device: str = "meta"
+    rules: Rules = field(default_factory=lambda: RULES)
+    spec: NetworkSpec | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        *shapes: Sequence[int],
+        name: str = "",
+        device: str = "meta",
+        rules: Rules = RULES,
+        spec: NetworkSpec | None = None,
+    ) -> Captured:
+        """The model captured on inputs of these shapes. Raises: CaptureError."""
+        graph = capture(model, *shapes, device=device, rules=rules)
+        return cls(name or type(model).__name__, model, graph, tuple(map(_kept, shapes)), device, rules, spec)
+
+    def capture(self, *shapes: Sequence[int], device: str = "") -> Graph:
+        """The same model on other inputs. Raises: CaptureError."""
+        return capture(self.model, *shapes, device=device or self.device, rules=self.rules)
+
+    # -- layers and roles
+
+    @cached_property
+    def is_layer(self) -> list[bool]:
+        """For each operator whether it is a weighted layer."""
+        return layer_flags(self.graph)
+
+    @cached_property
+    def convolutions(self) -> frozenset[int]:
+        """The weighted layers that are convolutions; one with a constant kernel (a blur) is none."""
+        return frozenset(op.index for op in self.graph.ops if op.kind == "convolution" and self.is_layer[op.index])
+
+    @cached_property
+    def unknown(self) -> list[Op]:
+        """The operators without a row in the operator table."""
+        return unknown_ops(self.graph)
+
+    @cached_property
+    def roles(self) -> Roles:
+        return roles.roles(self.graph, self.is_layer)
+
+    @cached_property
+    def masks(self) -> list[int]:
+        """The operators of the mask branches."""
+        return self.roles.ops(MASK)
+
+    @cached_property
+    def trunk(self) -> Graph:
+        """The graph without the masks."""
+        return self.graph.without(self.masks)
+
+    # -- parts
+
+    @cached_property
+    def attention_modules(self) -> tuple[str, ...]:
+        """Paths of the modules that hold a mask: those with a child `mask` whose operators gate a trunk."""
+        return tuple(dict.fromkeys(owner for i in self.masks if (owner := _owner(self.graph.ops[i].module))))
+
+    def attention_module(self, path: str) -> str:
+        """The attention module that holds a module; empty where none does."""
+        parts = path.split(".")
+        above = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+        return next((owner for owner in above if owner in self.attention_modules), "")
+
+    @cached_property
+    def units(self) -> tuple[str, ...]:
+        """Paths of the executed residual units."""
+        return tuple(m.path for m in self.graph.modules if m.kind.endswith("Unit") and m.is_executed)
+
+    def inside(self, part: str, *of_roles: str) -> list[Op]:
+        """The operators of a part of the network, in order; of all roles, or of those given. Raises: PartError."""
+        ops = [op for op in self.graph.ops if op.name != INPUT and is_in(op.module, part)]
+        if not ops:
+            known = list(dict.fromkeys(op.module for op in self.graph.ops if op.module))
+            near = get_close_matches(part, known, n=3) or known[:3]
+            raise PartError(f"no module {part!r} was executed (nearest: {', '.join(near)})")
+        return [op for op in ops if not of_roles or self.roles.of[op.index] in of_roles]
+
+    # -- depth
+
+    @cached_property
+    def longest(self) -> Path | None:
+        return depth.longest_path(self.graph, self.is_layer)
+
+    @cached_property
+    def shortest(self) -> Path | None:
+        return depth.shortest_path(self.graph, self.is_layer)
+
+    @cached_property
+    def longest_in_trunk(self) -> Path | None:
+        return depth.longest_path(self.trunk, self.is_layer)
+
+    @cached_property
+    def path_lengths(self) -> dict[int, int]:
+        """The number of paths of each length in weighted layers."""
+        return paths.path_lengths(self.graph, self.is_layer)
+
+    # -- cost
+
+    @cached_property
+    def macs(self) -> list[int]:
+        """Multiply-adds of each operator."""
+        return cost.op_macs(self.graph)
+
+    def params(self, ops: Sequence[int] | None = None) -> int:
+        """Number of parameters that some operators read, or all; a shared one counts once."""
+        return cost.n_params(self.graph, cost.read_params(self.graph, ops))
+
+    @cached_property
+    def dead(self) -> tuple[str, ...]:
+        """Paths of the weighted modules that were never executed and whose parameters nothing read."""
+        read = cost.read_params(self.graph)
+        return tuple(
+            m.path
+            for m in self.graph.modules
+            if not m.is_executed and m.params and m.is_weighted and not read.intersection(m.params)
+        )
+
+    # -- receptive fields
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shapes[0]) > 3
+
+    @cached_property
+    def feature_map(self) -> int | None:
+        """The last operator before global pooling; None where no operator keeps a map of positions."""
+        return receptive.feature_map(self.graph) if self.is_image else None
+
+    @cached_property
+    def fields(self) -> Fields:
+        """What a unit of the last feature map sees."""
+        if self.is_image and self.feature_map is None:
+            return Fields(notes=("no operator keeps a map of positions",))
+        return self.fields_at(self.feature_map)
+
+    def fields_at(self, op: int | None) -> Fields:
+        """What a unit of an operator's result sees, on an input large enough that no border clips it."""
+        if not self.is_image or op is None:
+            return Fields(notes=("the input is no image",))
+        return fields_at(self.graph, op, self.masks, functools.partial(self._enlarged, op))
+
+    @cached_property
+    def large(self) -> Graph:
+        """The model on an input so large that no unit in the middle of the last feature map sees a border."""
+        assert self.feature_map is not None
+        return self._enlarged(self.feature_map, ROOM)
+
+    @cached_property
+    def _larger(self) -> dict[tuple[int, int], Graph]:
+        return {}
+
+    def _enlarged(self, op: int, room: int) -> Graph:
+        if (op, room) not in self._larger:
+            self._larger[op, room] = unclipped(self.capture, self.graph, op, self.shapes, self.device, room)
+        return self._larger[op, room]
+
+    # -- is it one network?
+
+    @cached_property
+    def instability(self) -> str:
+        """The module at which a second capture differs from the first; empty where the two are equal."""
+        for a, b in zip_longest(self.graph.ops, self.capture(*self.shapes).ops):
+            if a is None or b is None or (a.name, a.module, a.shapes) != (b.name, b.module, b.shapes):
+                return (a or b).module or "the model"
+        return ""
+
+
+def is_in(module: str, part: str) -> bool:
+    """Whether a module is a part of the network or lies in it."""
+    return module == part or module.startswith(part + ".")
+
+
+def _owner(path: str) -> str:
+    parts = path.split(".")
+    return ".".join(parts[: parts.index("mask")]) if "mask" in parts else ""
+
+
+def _kept(shape: Sequence[int]) -> tuple[int, ...]:
+    return shape if isinstance(shape, tuple) else tuple(shape)
+
+
+def capture(
+    model: nn.Module,
+    *shapes: Sequence[int],
+    device: str = "meta",
+    inputs: Sequence[Tensor] = (),
+    rules: Rules = RULES,
+) -> Graph:
+    """The graph of one forward pass, each operator with its row of a table: see `resattn.graph.capture`."""
+    rule_of = functools.partial(find, rules)
+    return recording.capture(model, *shapes, rule_of=rule_of, device=device, inputs=inputs)
+
+
+# Most studies ask about some tens of networks, each from many places.
+MOST_KEPT = 128
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def captured(spec: NetworkSpec) -> Captured:
+    """The network of a spec, captured on its own input on the meta device, and kept for whoever asks next."""
+    model = build(spec, device="meta")
+    return Captured.of(model, (1, *spec.input_shape), name=spec.name, spec=spec)
+
+
+def extended(rows: Mapping[str, Rule], rules: Rules = RULES) -> Rules:
+    """The operator table with rows of a user's own, by names such as `mylib::scan`; theirs come first.
+
+    Raises: RuleError for a name that no operator has, or for what is no row.
+    """
+    from torch._C import _dispatch_get_all_op_names
+
+    known = {name.partition(".")[0] for name in _dispatch_get_all_op_names()}
+    added = {}
+    for name, rule in rows.items():
+        full = name if "::" in name else name.replace(".", "::", 1)
+        if full not in known:
+            near = get_close_matches(full, known, n=3)
+            raise RuleError(f"no operator {name!r}" + (f" (nearest: {', '.join(near)})" if near else ""))
+        if not isinstance(rule, Rule):
+            raise RuleError(f"the rule for {name} is a {type(rule).__name__}, not a resattn.Rule")
+        added[full.replace("::", ".")] = rule
+    return {**rules, **added}

@@ -1,0 +1,85 @@
+"""One row of the operator table: everything that is known of an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from resattn.graph.graph import Op, Operand
+from resattn.rules.intervals import Extent
+
+Read = tuple[Operand, Extent]
+Spread = Callable[[Op, Sequence[Read]], Extent | list[Extent]]  # a list: one for each of several results
+
+Kind = Literal[
+    "input", "convolution", "matmul", "attention", "norm", "pool", "resize", "pad", "reduce", "along", "join", "view",
+    "index", "pointwise", "shape", "other",
+]  # fmt: skip
+
+# What an operator is in the flow of data, where roles are told from it.
+Flow = Literal["", "sum", "product", "quotient", "gate", "signed gate", "vector norm"]
+
+
+class RuleError(ValueError):
+    """A row that cannot be: the name of no operator, a kind that does not exist, or a function that raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row. A user's row needs `macs` alone; without `spread` the receptive field through it is unknown.
+
+    `macs`: multiply-adds of one execution, bias excluded. `is_layer`: whether it multiplies data by parameters.
+    `spread`: from what each position of the operands sees to what each position of the results sees.
+    `flow` and `factors`: its part in the flow of data; the names of the operands that a product multiplies.
+    `is_replacing`: its in-place form writes over what was there without reading it. `indices`: arguments whose
+    constant values decide which positions are read. A row of the kind "shape" reads no value of its argument: its
+    result is a constant of the argument's shape.
+    """
+
+    kind: Kind = "other"
+    spread: Spread | None = None
+    macs: Callable[[Op], int] = lambda op: 0
+    is_layer: Callable[[Op], bool] = lambda op: False
+    flow: Flow = ""
+    factors: tuple[str, ...] = ()
+    is_replacing: bool = False
+    indices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("kind", self.kind, get_args(Kind)), ("flow", self.flow, get_args(Flow))):
+            if value not in known:
+                raise RuleError(f"unknown {name} {value!r} of a rule (one of: {', '.join(filter(None, known))})")
+
+
+Rules = Mapping[str, Rule]
+
+
+def find(rules: Rules, name: str) -> Rule | None:
+    """The row of an operator by its name; that of `relu` is the row of `relu_` too. None where there is none."""
+    return rules.get(name) or rules.get(name.removesuffix("_"))
+
+
+def macs_of(op: Op) -> int:
+    """Multiply-adds of one executed operator; 0 where it has no row. Raises: RuleError if the row's function fails."""
+    if op.rule is None:
+        return 0
+    try:
+        return op.rule.macs(op)
+    except Exception as error:
+        raise _failed(op, "macs", error) from error
+
+
+def is_layer(op: Op) -> bool:
+    """Whether an executed operator is a weighted layer. Raises: RuleError if the row's function fails."""
+    if op.rule is None:
+        return False
+    try:
+        return op.rule.is_layer(op)
+    except Exception as error:
+        raise _failed(op, "is_layer", error) from error
+
+
+def _failed(op: Op, what: str, error: Exception) -> RuleError:
+    where = op.module or "the model"
+    return RuleError(f"{what} of the rule for {op.name} raised {type(error).__name__}: {error} (in {where})")
