@@ -78,8 +78,8 @@ def judge_study(claims: Sequence[Claim], measure: Measure, measured: pd.DataFram
     widest = measured.loc[
         measured.groupby(["subject", "quantity", "seed"])["width"].transform("max") == measured["width"]
     ]
-    found = {v.claim.id: _with_budget(v, widest) for v in judge(asked, measure, runs_of_table(widest))}
-    return tuple(found.get(v.claim.id, v) for v in verdicts)
+    directions = {v.claim.id: _with_budget(v, widest) for v in judge(asked, measure, runs_of_table(widest))}
+    return tuple(directions.get(v.claim.id, v) for v in verdicts)
 
 
 def _is_direction(claim: Claim) -> bool:
@@ -115,11 +115,11 @@ def published_beside(
                 continue
             if len(claim.subjects) != 1 or spec_of(claim.subjects[0]) != spec_of(subject):
                 continue
-            found = mean_interval([float(value) for value in part["test_error_pct"]])
+            interval = mean_interval([float(value) for value in part["test_error_pct"]])
             rows.append(
                 {
                     "id": claim.id, "network": network, "label_noise": noise, "printed": float(claim.printed.number),
-                    "ours": found.mean, "low": found.low, "high": found.high, "n": found.n,
+                    "ours": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n,
                     "difference": _difference(first, recipe),
                 }
             )  # fmt: skip

@@ -22,11 +22,11 @@ FINDINGS = {
 
 
 @styled
-def layout_scatter(ax: Axes, found: pd.DataFrame, printed: Mapping[str, str]) -> str:
+def layout_scatter(ax: Axes, layouts: pd.DataFrame, printed: Mapping[str, str]) -> str:
     """Each layout as a point: its count of the first network against that of the last, where the print is a cross."""
     first, *_, last = [next(iter(printed)), *printed]  # one network is held against itself
-    millions = found[list(printed)] / 1e6
-    matched = found["n_matches"].to_numpy()
+    millions = layouts[list(printed)] / 1e6
+    matched = layouts["n_matches"].to_numpy()
     levels = sorted(set(matched.tolist()))
     for n, colour in zip(levels, ("#8A8A8A", "#0072B2", "#D55E00", "#009E73"), strict=False):
         at = millions[matched == n]
@@ -44,7 +44,7 @@ def layout_scatter(ax: Axes, found: pd.DataFrame, printed: Mapping[str, str]) ->
         axis.set_label_text(f"{display_name(name)}: parameters (M)")
     ax.legend(loc="upper left")
     return (
-        f"{len(found):,} layouts of the CIFAR networks by their parameters. "
+        f"{len(layouts):,} layouts of the CIFAR networks by their parameters. "
         f"{int((matched == max(levels)).sum())} of them meet {max(levels)} of the {len(printed)} printed numbers. "
         f"The print is at {printed[first]} M for {display_name(first)} and {printed[last]} M for {display_name(last)}."
     )

@@ -13,27 +13,27 @@ from analysis.trained.effective import SHARES, Effective
 
 
 @styled
-def effective_map(ax: Axes, found: Effective) -> str:
+def effective_map(ax: Axes, effective: Effective) -> str:
     """Where the gradient of one unit comes from, and the squares that hold most of its energy."""
-    energy = found.field.energy
+    energy = effective.field.energy
     # The root of the energy is the size of the gradient: energy alone would show its centre only.
     size = np.sqrt(energy / energy.max())
     height, width = energy.shape
     ax.imshow(size, cmap="cividis", vmin=0, vmax=1, interpolation="none")
-    y, x = found.field.centre
+    y, x = effective.field.centre
     sides = []
     for share, style in zip(SHARES, ("-", (0, (3, 2))), strict=True):
-        side = found.field.side_px(share)
+        side = effective.field.side_px(share)
         sides.append(f"{100 * share:.0f} % of its energy in a square of {side} px")
         square = Rectangle((x - side / 2, y - side / 2), side, side, fill=False, ec="#fdfdfd", lw=1.3, ls=style)
         ax.add_patch(square)
     ax.set_xlim(-0.5, width - 0.5)
     ax.set_ylim(height - 0.5, -0.5)
     ax.set_axis_off()
-    ax.set_title(f"{part_name(found.module)}\n{found.branch}, {found.weights}", fontsize=8.5)
+    ax.set_title(f"{part_name(effective.module)}\n{effective.branch}, {effective.weights}", fontsize=8.5)
     return (
-        f"The gradient of a unit of {display_name(found.network)} behind {found.module} along its {found.branch}, "
-        f"{found.weights} weights, {found.n_seeds} seeds: {' and '.join(sides)}."
+        f"The gradient of a unit of {display_name(effective.network)} behind {effective.module} along its "
+        f"{effective.branch}, {effective.weights} weights, {effective.n_seeds} seeds: {' and '.join(sides)}."
     )
 
 

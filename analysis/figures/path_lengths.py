@@ -68,10 +68,10 @@ class Paths:
 
     def shares(self, step: int, steps: int) -> list[float]:
         total = sum(self.lengths.values())
-        found = [0] * steps
+        counts = [0] * steps
         for length, count in self.lengths.items():
-            found[length // step] += count
-        return [count / total for count in found]
+            counts[length // step] += count
+        return [count / total for count in counts]
 
     @property
     def mean(self) -> float:
@@ -86,10 +86,10 @@ def path_sketch(networks: Sequence[Paths]) -> str:
     shares = [paths.shares(BIN, steps) for paths in networks]
     tallest = max(map(max, shares))
     parts, notes = [], []
-    for k, (paths, found) in enumerate(zip(networks, shares, strict=True)):
+    for k, (paths, of_network) in enumerate(zip(networks, shares, strict=True)):
         base = 22 + row * (k + 1) - 24
         fill = ROLES["mask"] if k == 0 else RIVAL
-        for i, share in enumerate(found):
+        for i, share in enumerate(of_network):
             if (tall := share / tallest * (row - 40)) > 0.2:
                 parts.append(svg.rect(left + i * wide, base - tall, max(wide - 0.6, 0.4), tall, fill=fill))
         parts.append(svg.line([(0, base), (svg.WIDTH, base)], stroke_opacity=0.5, stroke_width=0.7))

@@ -125,12 +125,12 @@ def network_styles(networks: Iterable[str]) -> dict[str, tuple[str, str]]:
 
     The same networks get the same styles in any order, so in all figures of a study.
     """
-    found: dict[str, tuple[str, str]] = {}
+    chosen: dict[str, tuple[str, str]] = {}
     for network in sorted(set(networks), key=lambda name: (name.count(","), "[" in name, name)):
         wanted = network_style(network)
-        free = [style for style in NETWORKS.values() if style not in found.values()]
-        found[network] = wanted if wanted not in found.values() or not free else free[0]
-    return found
+        free = [style for style in NETWORKS.values() if style not in chosen.values()]
+        chosen[network] = wanted if wanted not in chosen.values() or not free else free[0]
+    return chosen
 
 
 @styled
@@ -234,7 +234,9 @@ def _tidy(root: ET.Element, prefix: str) -> None:
             if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
                 parent.remove(child)
     values = [value for element in root.iter() for value in element.attrib.values()]
-    used = {found for value in values for found in re.findall(r"^#(.+)$", value) + re.findall(r"url\(#(.+?)\)", value)}
+    used = {
+        target for value in values for target in re.findall(r"^#(.+)$", value) + re.findall(r"url\(#(.+?)\)", value)
+    }
     for element in root.iter():
         for name, value in list(element.attrib.items()):
             if name == "id":

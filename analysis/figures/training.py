@@ -86,7 +86,7 @@ def _nudges(sizes: pd.Series, span: float) -> list[float]:
 
 @styled
 def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """Error of the reference less that of each network: each seed a dot, the mean a marker.
+    """Error of the reference minus that of each network: each seed a dot, the mean a marker.
 
     A bar is the mean's interval, where the seeds are enough for a test: one from fewer is too narrow to show.
     `pairs`, `differences`: of `analysis.trained.comparisons`.
@@ -94,7 +94,7 @@ def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame)
     references = list(differences["reference"].unique())
     reference = display_name(references[0]) if len(references) == 1 else "the first"
     styles = network_styles([*references, *differences["network"]])
-    alt = [f"Test error of {reference} less that of another network, seed by seed, in points of %."]
+    alt = [f"Test error of {reference} minus that of another network, seed by seed, in points of %."]
     keys = ["network", "reference", "label_noise"]
     for row, about in enumerate(differences.itertuples()):
         colour, marker = styles[about.network]
@@ -110,7 +110,7 @@ def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame)
         alt.append(f"{_compared(about)}: {about.mean:+.2f} in the mean of {about.n} seeds, {test}.")
     ax.axvline(0, color=INK, lw=0.8)
     firsts = ["" if len(references) == 1 else f"{display_name(name)}\n" for name in differences["reference"]]
-    words = [f"{first}less {_compared(about)}" for first, about in zip(firsts, differences.itertuples(), strict=True)]
+    words = [f"{first}minus {_compared(about)}" for first, about in zip(firsts, differences.itertuples(), strict=True)]
     ax.set_yticks(range(len(differences)), words)
     ax.set_ylim(max(len(differences), 1) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
@@ -120,7 +120,7 @@ def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame)
     # 0.1 comes first: what is compared with NaN later does not go before it.
     reach = 1.15 * max(0.1, pairs["difference"].abs().max(), differences[["low", "high"]].abs().max().max())
     ax.set_xlim(-reach, reach)
-    ax.set_xlabel(f"difference of test errors (points of %): left of 0, {reference} errs less")
+    ax.set_xlabel(f"difference of test errors (points of %): left of 0, {reference} has the lower error")
     ax.grid(axis="x")
     return " ".join(alt)
 

@@ -29,7 +29,7 @@ from analysis.tables.formats import anchor, display_name, duration, number, part
 from analysis.tables.quantities import quantity_label
 
 INDEX, PAGES = "index.html", "pages"
-MAX_BYTES = 5_000_000  # of the whole folder
+MAX_BYTES = 5_000_000  # of the folder
 FIGURE_BYTES = 400_000  # of one drawing on the opening page
 INDEX_BYTES = 2_000_000  # of all of them
 OPEN_FIGURES = 6  # of one section; further ones are folded away
@@ -226,7 +226,7 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str]) -> 
         if job.state != DONE:
             unfinished.setdefault(job.state, []).append(job.name)
     parts = {id: {name: part(read, study) for name, read in reads.items()} for id, reads in READ.items()}
-    facts = {name: found for section in parts.values() for name, found in section.items()}
+    facts = {name: result for section in parts.values() for name, result in section.items()}
     script = (TEMPLATES / "ledger.js").read_text(encoding="utf-8")
     source = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     trained = facts["training"].facts
@@ -248,7 +248,7 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str]) -> 
 
 def _missing(study: Study, section: Section, parts: Mapping[str, Part[Any]]) -> list[Gap]:
     """Each gap of a section once: of what it reads, then of all tables that its steps should have left."""
-    of_parts = [found.gap for found in parts.values() if found.gap is not None]
+    of_parts = [read.gap for read in parts.values() if read.gap is not None]
     return list(dict.fromkeys([*of_parts, *study.gaps((*section.steps, *section.runs))]))
 
 
@@ -260,17 +260,17 @@ def _galleries(study: Study) -> dict[str, Gallery]:
         for job, path in _figures(study, section.steps, section.first):
             place = f"figure-{anchor(job.name)}-{anchor(path.stem)}"
             try:
-                found = read_figure(path, prefix=place)
+                drawing = read_figure(path, prefix=place)
             except FigureError as error:
                 what = f"A figure of {job.name} cannot be shown: {error}."
                 lost.append(Gap(what, f"`{study.remedy}` makes it anew.", job.name))
                 continue
-            if (weight := len(found.svg)) > min(FIGURE_BYTES, left):
+            if (weight := len(drawing.svg)) > min(FIGURE_BYTES, left):
                 what = f"{path.name} is too heavy for this page ({weight // 1000} kB)."
                 lost.append(Gap(what, f"It is in {job.name}/figures.", job.name))
                 continue
             left -= weight
-            drawn.append(Drawn(found, place))
+            drawn.append(Drawn(drawing, place))
         n_shown = min(OPEN_FIGURES, sum(not _is_of_another(d.figure.name) for d in drawn) or OPEN_FIGURES)
         galleries[section.id] = Gallery(tuple(drawn[:n_shown]), tuple(drawn[n_shown:]), tuple(lost))
     return galleries
@@ -284,8 +284,8 @@ def _figures(study: Study, order: Sequence[str], first: Sequence[str]) -> list[t
         place = next((k for k, start in enumerate(first) if path.stem.startswith(start)), len(first))
         return _is_of_another(path.stem), order.index(job.step), place, path.name
 
-    found = ((job, path) for step in order for job in study.of(step) for path in job.figures)
-    return sorted((figure for figure in found if not figure[1].stem.startswith(DETAILS)), key=rank)
+    figures = ((job, path) for step in order for job in study.of(step) for path in job.figures)
+    return sorted((figure for figure in figures if not figure[1].stem.startswith(DETAILS)), key=rank)
 
 
 def _is_of_another(stem: str) -> bool:

@@ -44,8 +44,8 @@ class Claims:
     @property
     def verdicts(self) -> dict[str, int]:
         """verdict -> number of claims, in the order of the vocabulary; others after it."""
-        found = [row["verdict"] for row in self.rows]
-        return {v: found.count(v) for v in dict.fromkeys([*SIGNS, *sorted(found)]) if v in found}
+        of_rows = [row["verdict"] for row in self.rows]
+        return {v: of_rows.count(v) for v in dict.fromkeys([*SIGNS, *sorted(of_rows)]) if v in of_rows}
 
 
 def claims(study: Study) -> Claims:

@@ -78,15 +78,15 @@ def modules(study: Study) -> Modules:
     rows = [row for row in study.rows(schemas.MODULES) if row["network"] == of.subject]
     stages = [row["module"].partition(".")[0] for row in rows]
     alone = len(set(stages)) == len(stages)  # one module in each stage needs no number of its own
-    found = tuple(
+    of_subject = tuple(
         Module(part_name(stage if alone else row["module"]), row["longest_path"], row["trunk_path"], _in_mask(row))
         for stage, row in zip(stages, rows, strict=True)
     )
     trunk, longest = of.of("trunk_depth"), of.of("longest_path")
-    if not found or trunk is None or longest is None:
-        return Modules(found, None)
-    outside = trunk - sum(m.trunk for m in found)
-    return Modules(found, outside if 0 <= outside == longest - sum(m.longest for m in found) else None)
+    if not of_subject or trunk is None or longest is None:
+        return Modules(of_subject, None)
+    outside = trunk - sum(m.trunk for m in of_subject)
+    return Modules(of_subject, outside if 0 <= outside == longest - sum(m.longest for m in of_subject) else None)
 
 
 def _in_mask(row: Mapping[str, Any]) -> int:

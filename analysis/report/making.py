@@ -41,7 +41,7 @@ def making(study: Study) -> Making | None:
     return Making(
         commits=once("commit"),
         dirty=any(record.get("dirty") for record in records),
-        versions={package: tuple(found) for package, found in versions.items()},
+        versions={package: tuple(values) for package, values in versions.items()},
         machines=once("cpu"),
         devices=once("device"),
         threads=once("threads"),

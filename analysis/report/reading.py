@@ -68,11 +68,11 @@ class Job:
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Of the run; where it did not finish, of a table that it wrote."""
-        if isinstance(found := self.result.get("provenance"), dict):
-            return found
+        if isinstance(record := self.result.get("provenance"), dict):
+            return record
         for path in sorted((self.folder / "tables").glob("*.provenance.json")):
-            if isinstance(found := read_json(path).get("provenance"), dict):
-                return found
+            if isinstance(record := read_json(path).get("provenance"), dict):
+                return record
         return {}
 
 
@@ -107,10 +107,10 @@ class Study:
         key = (job or schema.notebook, schema)
         if key not in self._read:
             self._read[key] = self._table(schema, key[0])
-        found = self._read[key]
-        if isinstance(found, Gap):
-            raise MissingError(found)
-        return found
+        result = self._read[key]
+        if isinstance(result, Gap):
+            raise MissingError(result)
+        return result
 
     def rows(self, schema: Schema, job: str = "") -> list[dict[str, Any]]:
         """The rows of a table. Raises: MissingError."""
@@ -120,7 +120,7 @@ class Study:
         """Every table that a finished job of some steps should have and that is missing, altered or not as stated."""
         finished = (job for job in self.jobs if job.step in section and job.state in (DONE, ALTERED))
         read = (part(self.table, schema, job.name) for job in finished for schema in job.schemas)
-        return [found.gap for found in read if found.gap is not None]
+        return [read_part.gap for read_part in read if read_part.gap is not None]
 
     def _table(self, schema: Schema, job: str) -> pd.DataFrame | Gap:
         path = self.job(job).folder / "tables" / schema.file
@@ -129,7 +129,7 @@ class Study:
         try:
             return read_table(path, schema)
         except TableError as error:
-            what = f"{job}, {error.path.name}: found {error.found}; expected {error.expected}."
+            what = f"{job}, {error.path.name}: found {error.actual}; expected {error.expected}."
             return Gap(what, f"`{self.remedy}` makes it anew.", job)
 
     def no_rows(self, schema: Schema) -> MissingError:
@@ -140,20 +140,20 @@ class Study:
 
     def missing(self, schema: Schema, job: str) -> MissingError:
         """Why a table is not there, and what would make it."""
-        found = self.job(job)
+        of_job = self.job(job)
         notebook = job if "/" in job else f"{job}.ipynb"
-        if found.state == NOT_RUN and self.planned and found.step not in self.planned:
+        if of_job.state == NOT_RUN and self.planned and of_job.step not in self.planned:
             gap = Gap(f"{notebook} is not part of this study.", "`resattn study quick` runs it.", job)
-        elif found.state == NOT_RUN:
+        elif of_job.state == NOT_RUN:
             gap = Gap(f"{notebook} has not run.", f"`{self.remedy}` runs it.", job)
-        elif found.state == DONE:
+        elif of_job.state == DONE:
             gap = Gap(f"{notebook} ran, but left no table {schema.file}.", "Its page shows what it did.", job)
-        elif found.state == ALTERED:
+        elif of_job.state == ALTERED:
             gap = Gap(f"{notebook}: its table {schema.file} is missing.", f"`{self.remedy}` makes it anew.", job)
         else:
-            why = f": {found.message.rstrip('.')}" if found.message else ""
+            why = f": {of_job.message.rstrip('.')}" if of_job.message else ""
             gap = Gap(
-                f"{notebook} is {found.state}{why}.",
+                f"{notebook} is {of_job.state}{why}.",
                 f"Fix the cause and rerun `{self.remedy}`; it resumes.",
                 job,
             )
@@ -164,13 +164,13 @@ def read_study(folder: Path) -> Study:
     """The study in a folder, whatever state it is in: empty, half run, or failed throughout."""
     record, plan = read_json(folder / STUDY), read_json(folder / PLAN)
     listed = [name for source in (plan, record) for name in mapping(source.get("jobs"))]
-    found = [
+    seen = [
         str(mark.parent.relative_to(folder))
         for pattern in ("*/", "*/*/")
         for name in (RESULT, FAILURE, INPUTS, NOTEBOOK)
         for mark in sorted(folder.glob(pattern + name))
     ]
-    names = dict.fromkeys(name for name in [*listed, *found] if _is_job(name))
+    names = dict.fromkeys(name for name in [*listed, *seen] if _is_job(name))
     planned = frozenset(name.partition("/")[0] for name in mapping(plan.get("jobs")))
     lacking = [step for step in steps.COMPLETE if not any(name.partition("/")[0] == step for name in names)]
     names |= dict.fromkeys(step for step in lacking if not planned or step in planned)

@@ -24,9 +24,9 @@ class FrameError(ValueError):
 class TableError(ValueError):
     """A file is not the table that its schema states."""
 
-    def __init__(self, path: Path, found: str, expected: str) -> None:
-        super().__init__(f"{path}: found {found}; expected {expected}")
-        self.path, self.found, self.expected = path, found, expected
+    def __init__(self, path: Path, actual: str, expected: str) -> None:
+        super().__init__(f"{path}: found {actual}; expected {expected}")
+        self.path, self.actual, self.expected = path, actual, expected
 
 
 def write_atomic(path: Path | str, data: str | bytes) -> Path:
@@ -156,8 +156,8 @@ def _check_sidecar(path: Path, data: bytes) -> None:
         return
     except (ValueError, KeyError, TypeError) as error:
         raise TableError(sidecar(path), f"no provenance ({error!r})", "JSON with the table's sha256") from error
-    if recorded != (found := digest(data)):
-        raise TableError(path, f"sha256 {found[:12]}", f"{str(recorded)[:12]}, as its provenance says")
+    if recorded != (actual := digest(data)):
+        raise TableError(path, f"sha256 {actual[:12]}", f"{str(recorded)[:12]}, as its provenance says")
 
 
 def _converted(column: pd.Series, stated: Column, path: Path) -> pd.Series:

@@ -97,8 +97,8 @@ def _views(networks: Iterable[str | NetworkSpec]) -> Iterator[_View]:
         masks = roles.roles(large, layer_flags(large)).ops(roles.MASK)
         seen = {roles.TRUNK: large.without(masks)} | ({roles.MASK: large} if spec.has_masks else {})
         for branch, view in seen.items():
-            found = receptive.extents(view, 0, list(ends.values()))
-            extents = {stage: found[index] for stage, index in ends.items()}
+            by_op = receptive.extents(view, 0, list(ends.values()))
+            extents = {stage: by_op[index] for stage, index in ends.items()}
             yield _View(spec.name, model, branch, spec.input_shape[0], large.input_shapes[0][2], extents)
 
 

@@ -122,6 +122,10 @@ _LEDGER = {
 }  # fmt: skip
 
 
+def _table(notebook: str, name: str, row: str, *columns: Column) -> Schema:
+    return Schema(name, columns, row, notebook)
+
+
 def _px(name: str, meaning: str) -> Column:
     return Column(name, int, meaning, "px")
 
@@ -132,263 +136,196 @@ def _path(name: str, meaning: str) -> Column:
 
 # -- the tables, by the notebook that writes them
 
-SPECS = Schema(
-    "specs",
-    (NETWORK, Column("field", str, "field of the spec"), Column("value", str, "its value as text", may_be_empty=True)),
-    "one field of one spec", steps.VARIANTS,
+SPECS = _table(
+    steps.VARIANTS, "specs", "one field of one spec", NETWORK, Column("field", str, "field of the spec"),
+    Column("value", str, "its value as text", may_be_empty=True),
 )  # fmt: skip
-SUMMARY = Schema(
-    "summary",
-    (
-        NETWORK, _quantity("weighted_layers", "layers", name="layers", meaning="the quantity `weighted_layers`"),
-        _quantity("params", "parameters"),
-        Column("params_torchinfo", int, "parameters by torchinfo", "parameters"), _quantity("macs", "multiply-adds"),
-        Column("macs_torchinfo", int, "multiply-adds by torchinfo, which counts norms and biases too", "multiply-adds"),
-    ),
-    "one network", steps.VARIANTS,
+SUMMARY = _table(
+    steps.VARIANTS, "summary", "one network", NETWORK,
+    _quantity("weighted_layers", "layers", name="layers", meaning="the quantity `weighted_layers`"),
+    _quantity("params", "parameters"), Column("params_torchinfo", int, "parameters by torchinfo", "parameters"),
+    _quantity("macs", "multiply-adds"),
+    Column("macs_torchinfo", int, "multiply-adds by torchinfo, which counts norms and biases too", "multiply-adds"),
 )  # fmt: skip
 
-DEPTH = Schema(
-    "depth", (NETWORK, QUANTITY, replace(LAYERS, may_be_empty=True), UNIT), "one notion of depth of one network",
-    steps.DEPTH,
+DEPTH = _table(
+    steps.DEPTH, "depth", "one notion of depth of one network", NETWORK, QUANTITY, replace(LAYERS, may_be_empty=True),
+    UNIT,
 )  # fmt: skip
-STAGES = Schema(
-    "stages", (NETWORK, STAGE, NOTION, ROLE, LAYERS), "the layers of one role that a stage adds to a notion of depth",
-    steps.DEPTH,
+STAGES = _table(
+    steps.DEPTH, "stages", "the layers of one role that a stage adds to a notion of depth", NETWORK, STAGE, NOTION,
+    ROLE, LAYERS,
 )  # fmt: skip
-MODULES = Schema(
-    "modules",
-    (
-        NETWORK, MODULE, _path("longest_path", "most weighted layers on any path through the module"),
-        _path("trunk_path", "the same with the mask removed"), _path("branch_path", "those of the trunk branch alone"),
-        _path("mask_path", "those of the mask branch alone"), _path("mask_layers", "all weighted layers of the mask"),
-        _path("trunk_layers", "all others of the module"),
-        replace(STATED, meaning="depth that the article gives to every module"),
-    ),
-    "one attention module", steps.DEPTH,
+MODULES = _table(
+    steps.DEPTH, "modules", "one attention module", NETWORK, MODULE,
+    _path("longest_path", "most weighted layers on any path through the module"),
+    _path("trunk_path", "the same with the mask removed"), _path("branch_path", "those of the trunk branch alone"),
+    _path("mask_path", "those of the mask branch alone"), _path("mask_layers", "all weighted layers of the mask"),
+    _path("trunk_layers", "all others of the module"),
+    replace(STATED, meaning="depth that the article gives to every module"),
 )  # fmt: skip
-ARTICLE = Schema(
-    "article",
-    (
-        NETWORK, Column("step", str, "step of the article's arithmetic"), STATED,
-        _path("counted", "number that is counted"), Column("holds", bool, "whether the two are equal"),
-    ),
-    "one step of the article's arithmetic; for networks after the first its sum alone", steps.DEPTH,
+ARTICLE = _table(
+    steps.DEPTH, "article", "one step of the article's arithmetic; for networks after the first its sum alone",
+    NETWORK, Column("step", str, "step of the article's arithmetic"), STATED,
+    _path("counted", "number that is counted"), Column("holds", bool, "whether the two are equal"),
 )  # fmt: skip
-RATIOS = Schema(
-    "ratios",
-    (
-        QUANTITY, _path("network", "depth of the shorter network"), _path("baseline", "depth of the longer network"),
-        Column("share", float, "the first over the second"),
-        Column("share_of_name", float, "the first over the number in the name of the longer network"),
-    ),
-    "one notion of depth of two networks", steps.DEPTH,
+RATIOS = _table(
+    steps.DEPTH, "ratios", "one notion of depth of two networks", QUANTITY,
+    _path("network", "depth of the shorter network"), _path("baseline", "depth of the longer network"),
+    Column("share", float, "the first over the second"),
+    Column("share_of_name", float, "the first over the number in the name of the longer network"),
 )  # fmt: skip
-PATH_LENGTHS = Schema(
-    "path_lengths",
-    (
-        NETWORK, _path("length", "weighted layers on a path"),
-        Column("n_paths", int, "number of such paths, exact", "paths"), Column("share", float, "share of all paths"),
-    ),
-    "all paths of one length", steps.DEPTH,
+PATH_LENGTHS = _table(
+    steps.DEPTH, "path_lengths", "all paths of one length", NETWORK, _path("length", "weighted layers on a path"),
+    Column("n_paths", int, "number of such paths, exact", "paths"), Column("share", float, "share of all paths"),
 )  # fmt: skip
-PATH_SUMMARY = Schema(
-    "path_summary",
-    (
-        NETWORK, Column("n_paths", int, "number of paths, exact", "paths"),
-        Column("mean_length", float, "mean length, each path with the same weight", "layers"),
-        _path("low", "least length of the range"), _path("high", "largest length of the range"),
-        Column("share_between", float, "share of the paths within the range, both ends included"),
-    ),
-    "one network", steps.DEPTH,
+PATH_SUMMARY = _table(
+    steps.DEPTH, "path_summary", "one network", NETWORK, Column("n_paths", int, "number of paths, exact", "paths"),
+    Column("mean_length", float, "mean length, each path with the same weight", "layers"),
+    _path("low", "least length of the range"), _path("high", "largest length of the range"),
+    Column("share_between", float, "share of the paths within the range, both ends included"),
 )  # fmt: skip
 
-COST = Schema(
-    "cost", (NETWORK, ROLE, QUANTITY, Column("value", int, "its value", "see `unit`"), UNIT),
-    "one quantity of the layers of one role", steps.COST,
+COST = _table(
+    steps.COST, "cost", "one quantity of the layers of one role", NETWORK, ROLE, QUANTITY,
+    Column("value", int, "its value", "see `unit`"), UNIT,
 )  # fmt: skip
-CROSSCHECK = Schema(
-    "crosscheck",
-    (
-        NETWORK, Column("tool", str, "the other instrument"), Column("version", str, "its version"), QUANTITY,
-        Column("definition", str, "what the instrument counts"), Column("reported", int, "its number"),
-        Column("ours", int, "our number"), Column("difference", int, "its number minus ours"),
-        Column("explained_by", str, "causes of the difference, each with its number", may_be_empty=True),
-        Column("unexplained", int, "what no cause explains"),
-        Column("uncounted", str, "operators that the instrument does not count", may_be_empty=True),
-    ),
-    "one number of another instrument", steps.COST,
+CROSSCHECK = _table(
+    steps.COST, "crosscheck", "one number of another instrument", NETWORK, Column("tool", str, "the other instrument"),
+    Column("version", str, "its version"), QUANTITY, Column("definition", str, "what the instrument counts"),
+    Column("reported", int, "its number"), Column("ours", int, "our number"),
+    Column("difference", int, "its number minus ours"),
+    Column("explained_by", str, "causes of the difference, each with its number", may_be_empty=True),
+    Column("unexplained", int, "what no cause explains"),
+    Column("uncounted", str, "operators that the instrument does not count", may_be_empty=True),
 )  # fmt: skip
-PUBLISHED = Schema(
-    "published",
-    tuple(
-        _LEDGER[name]
-        for name in ("id", "source", "place", "subject", "quantity", "printed", "measured", "verdict", "why")
-    ),
-    "one printed number of parameters, cost or depth", steps.COST,
+PUBLISHED = _table(
+    steps.COST, "published", "one printed number of parameters, cost or depth",
+    *(_LEDGER[name] for name in ("id", "source", "place", "subject", "quantity")),
+    *(_LEDGER[name] for name in ("printed", "measured", "verdict", "why")),
 )  # fmt: skip
 
-RECEPTIVE_FIELD = Schema(
-    "receptive_field",
-    (
-        NETWORK, STAGE, BRANCH,
-        _px("value", "largest side seen by a unit at the stage's end, over positions that see no border"),
-        _px("least", "smallest side, over the same positions"),
-        _px("low_px", "start of the central unit's square, from the middle of the input"),
-        _px("high_px", "its end"), UNIT,
-    ),
-    "the end of one stage along one branch", steps.RECEPTIVE_FIELD,
+RECEPTIVE_FIELD = _table(
+    steps.RECEPTIVE_FIELD, "receptive_field", "the end of one stage along one branch", NETWORK, STAGE, BRANCH,
+    _px("value", "largest side seen by a unit at the stage's end, over positions that see no border"),
+    _px("least", "smallest side, over the same positions"),
+    _px("low_px", "start of the central unit's square, from the middle of the input"), _px("high_px", "its end"), UNIT,
 )  # fmt: skip
-GRADIENT = Schema(
-    "gradient",
-    (
-        NETWORK, STAGE, BRANCH, _px("low_px", "start of what the central unit sees, by intervals"),
-        _px("high_px", "its end, by intervals"), _px("gradient_low_px", "its start, by the gradient"),
-        _px("gradient_high_px", "its end, by the gradient"), _px("side_px", "side by intervals"),
-        _px("gradient_side_px", "side by the gradient of a positive linear twin"),
-        _px("central_low_px", "start of the central stretch that holds most of the twin's weight"),
-        _px("central_high_px", "its end"), Column("agrees", bool, "whether both give the same start and end"),
-    ),
-    "the central unit at the end of one stage along one branch", steps.RECEPTIVE_FIELD,
+GRADIENT = _table(
+    steps.RECEPTIVE_FIELD, "gradient", "the central unit at the end of one stage along one branch", NETWORK, STAGE,
+    BRANCH, _px("low_px", "start of what the central unit sees, by intervals"),
+    _px("high_px", "its end, by intervals"), _px("gradient_low_px", "its start, by the gradient"),
+    _px("gradient_high_px", "its end, by the gradient"), _px("side_px", "side by intervals"),
+    _px("gradient_side_px", "side by the gradient of a positive linear twin"),
+    _px("central_low_px", "start of the central stretch that holds most of the twin's weight"),
+    _px("central_high_px", "its end"), Column("agrees", bool, "whether both give the same start and end"),
 )  # fmt: skip
-EFFECTIVE = Schema(
-    "effective",
-    (
-        NETWORK, Column("weights", str, "`random` or `trained`"),
-        Column("n_seeds", int, "number of weights that the energy is averaged over"), MODULE,
-        Column("branch", str, "`trunk` or `mask`"),
-        _px("side_68_px", "side of the centred square with 68 % of the gradient's energy"),
-        _px("side_95_px", "side of that with 95 %"),
-        _px("support_px", "side of that outside of which the gradient is zero"),
-        Column("in_trunk_side", float, "share within the square of `side_95_px` of the same module's trunk"),
-    ),
-    "one branch of one attention module with one kind of weights", steps.RECEPTIVE_FIELD,
+EFFECTIVE = _table(
+    steps.RECEPTIVE_FIELD, "effective", "one branch of one attention module with one kind of weights", NETWORK,
+    Column("weights", str, "`random` or `trained`"),
+    Column("n_seeds", int, "number of weights that the energy is averaged over"), MODULE,
+    Column("branch", str, "`trunk` or `mask`"),
+    _px("side_68_px", "side of the centred square with 68 % of the gradient's energy"),
+    _px("side_95_px", "side of that with 95 %"),
+    _px("support_px", "side of that outside of which the gradient is zero"),
+    Column("in_trunk_side", float, "share within the square of `side_95_px` of the same module's trunk"),
 )  # fmt: skip
 
-EPOCHS = Schema(
-    "epochs",
-    (
-        NETWORK, DATASET, SEED, LABEL_NOISE, Column("epoch", int, "number of the epoch, from 1"),
-        Column("step", int, "training steps so far"), Column("lr", float, "learning rate of the last step"),
-        Column("train_loss", float, "mean loss of the training steps"),
-        Column("train_error_pct", float, "error on the augmented images of the epoch", "%"),
-        Column("test_loss", float, "mean loss on the test images after the epoch"),
-        Column("test_error_pct", float, "error on the test images after the epoch", "%"),
-        Column("train_s", float, "wall clock of the training steps", "s"),
-        Column("images_per_s", float, "training images over that time", "images/s"),
-        Column("elapsed_s", float, "wall clock of the epoch, evaluation included", "s"), EPOCH_MEMORY,
-    ),
-    "one epoch of one run", steps.TRAIN,
+EPOCHS = _table(
+    steps.TRAIN, "epochs", "one epoch of one run", NETWORK, DATASET, SEED, LABEL_NOISE,
+    Column("epoch", int, "number of the epoch, from 1"), Column("step", int, "training steps so far"),
+    Column("lr", float, "learning rate of the last step"),
+    Column("train_loss", float, "mean loss of the training steps"),
+    Column("train_error_pct", float, "error on the augmented images of the epoch", "%"),
+    Column("test_loss", float, "mean loss on the test images after the epoch"),
+    Column("test_error_pct", float, "error on the test images after the epoch", "%"),
+    Column("train_s", float, "wall clock of the training steps", "s"),
+    Column("images_per_s", float, "training images over that time", "images/s"),
+    Column("elapsed_s", float, "wall clock of the epoch, evaluation included", "s"), EPOCH_MEMORY,
 )  # fmt: skip
-RUN = Schema(
-    "run",
-    (
-        NETWORK, DATASET, SEED, Column("epochs", int, "epochs of the run"),
-        Column("images", int, "training images of an epoch"), LABEL_NOISE, ERROR,
-        _quantity("train_error_pct", "%", float), _quantity("images_per_s", "images/s", float),
-        _quantity("elapsed_s", "s", float), EPOCH_MEMORY, _quantity("params", "parameters"),
-        _quantity("macs", "multiply-adds"), _quantity("claimed_depth", "layers", may_be_empty=True),
-        _quantity("trunk_depth", "layers"), _quantity("longest_path", "layers"), _quantity("weighted_layers", "layers"),
-        Column("batch_size", int, "images of a training step"),
-        Column("precision", str, "number format of the training steps"), Column("device", str, "model of the device"),
-        Column("weights_digest", str, "digest of the final weights"),
-    ),
-    "one training run", steps.TRAIN,
+RUN = _table(
+    steps.TRAIN, "run", "one training run", NETWORK, DATASET, SEED, Column("epochs", int, "epochs of the run"),
+    Column("images", int, "training images of an epoch"), LABEL_NOISE, ERROR, _quantity("train_error_pct", "%", float),
+    _quantity("images_per_s", "images/s", float), _quantity("elapsed_s", "s", float), EPOCH_MEMORY,
+    _quantity("params", "parameters"), _quantity("macs", "multiply-adds"),
+    _quantity("claimed_depth", "layers", may_be_empty=True), _quantity("trunk_depth", "layers"),
+    _quantity("longest_path", "layers"), _quantity("weighted_layers", "layers"),
+    Column("batch_size", int, "images of a training step"),
+    Column("precision", str, "number format of the training steps"), Column("device", str, "model of the device"),
+    Column("weights_digest", str, "digest of the final weights"),
 )  # fmt: skip
-RUNS = Schema(
-    "runs", (*RUN.columns, _quantity("s_per_epoch", "s", float), _quantity("training_macs", "multiply-adds")),
-    "one training run", steps.COMPARE,
+RUNS = _table(
+    steps.COMPARE, "runs", "one training run", *RUN.columns, _quantity("s_per_epoch", "s", float),
+    _quantity("training_macs", "multiply-adds"),
 )  # fmt: skip
-COMPARISON = Schema(
-    "comparison",
-    (
-        NETWORK, DATASET, LABEL_NOISE, QUANTITY, N_RUNS, Column("mean", float, "mean of the runs", "see `unit`"), LOW,
-        HIGH, Column("least", float, "smallest value of a run", "see `unit`"),
-        Column("largest", float, "largest value of a run", "see `unit`"), UNIT,
-    ),
-    "one quantity of all runs of a network; a quantity that the runs did not record has no row", steps.COMPARE,
+COMPARISON = _table(
+    steps.COMPARE, "comparison",
+    "one quantity of all runs of a network; a quantity that the runs did not record has no row", NETWORK, DATASET,
+    LABEL_NOISE, QUANTITY, N_RUNS, Column("mean", float, "mean of the runs", "see `unit`"), LOW, HIGH,
+    Column("least", float, "smallest value of a run", "see `unit`"),
+    Column("largest", float, "largest value of a run", "see `unit`"), UNIT,
 )  # fmt: skip
-DIFFERENCES = Schema(
-    "differences",
-    (
-        NETWORK, Column("reference", str, "network that it is compared with"), LABEL_NOISE,
-        Column("n", int, "number of pairs of runs of one seed"),
-        Column("mean", float, "mean test error of the reference minus that of the network", "points of %"), LOW, HIGH,
-        Column("p_value", float, "of the sign-flip test; empty for too few pairs", may_be_empty=True), UNIT,
-        Column("note", str, "how interval and p-value were computed", may_be_empty=True),
-        Column("equivalence", str, "whether the two are equal within the margin"),
-    ),
-    "one network beside its reference; a negative mean: the reference has the lower error", steps.COMPARE,
+DIFFERENCES = _table(
+    steps.COMPARE, "differences",
+    "one network beside its reference; a negative mean: the reference has the lower error", NETWORK,
+    Column("reference", str, "network that it is compared with"), LABEL_NOISE,
+    Column("n", int, "number of pairs of runs of one seed"),
+    Column("mean", float, "mean test error of the reference minus that of the network", "points of %"), LOW, HIGH,
+    Column("p_value", float, "of the sign-flip test; empty for too few pairs", may_be_empty=True), UNIT,
+    Column("note", str, "how interval and p-value were computed", may_be_empty=True),
+    Column("equivalence", str, "whether the two are equal within the margin"),
 )  # fmt: skip
-PRINTED_BESIDE = Schema(
-    "published",
-    (
-        _LEDGER["id"], NETWORK, LABEL_NOISE, Column("printed", float, "printed test error", "%"),
-        Column("ours", float, "mean test error of our runs", "%"), LOW, HIGH, N_RUNS,
-        Column("difference", str, "how our recipe differs from the printed one"),
-    ),
-    "one printed result of a network that was trained", steps.COMPARE,
+PRINTED_BESIDE = _table(
+    steps.COMPARE, "published", "one printed result of a network that was trained", _LEDGER["id"], NETWORK,
+    LABEL_NOISE, Column("printed", float, "printed test error", "%"),
+    Column("ours", float, "mean test error of our runs", "%"), LOW, HIGH, N_RUNS,
+    Column("difference", str, "how our recipe differs from the printed one"),
 )  # fmt: skip
 
-MASKS = Schema(
-    "masks",
-    (
-        NETWORK, DATASET, SEED, ERROR, Column("state", str, "`before` or `after` training"), MODULE, STAGE,
-        Column("map", str, "`mask`, `trunk`, `output` or `random`"), QUANTITY,
-        Column("value", float, "the score", may_be_empty=True),
-    ),
-    "one score of one map; the error is that of the trained network in both states", steps.MASKS,
+MASKS = _table(
+    steps.MASKS, "masks", "one score of one map; the error is that of the trained network in both states", NETWORK,
+    DATASET, SEED, ERROR, Column("state", str, "`before` or `after` training"), MODULE, STAGE,
+    Column("map", str, "`mask`, `trunk`, `output` or `random`"), QUANTITY,
+    Column("value", float, "the score", may_be_empty=True),
 )  # fmt: skip
-GAINS = Schema(
-    "gains",
-    (
-        NETWORK, STAGE, SEED,
-        Column("over_trunk", float, "score of the trained mask minus that of the trunk", may_be_empty=True),
-        Column("over_before", float, "the same minus that of the mask before training", may_be_empty=True),
-    ),
-    "one stage of one run, the mean over its modules", steps.MASKS,
+GAINS = _table(
+    steps.MASKS, "gains", "one stage of one run, the mean over its modules", NETWORK, STAGE, SEED,
+    Column("over_trunk", float, "score of the trained mask minus that of the trunk", may_be_empty=True),
+    Column("over_before", float, "the same minus that of the mask before training", may_be_empty=True),
 )  # fmt: skip
-RESPONSES = Schema(
-    "responses",
-    (
-        NETWORK, DATASET, SEED, Column("place", str, "where the response is read"), STAGE,
-        Column("response", float, "mean absolute response over images, channels and positions"),
-        Column("relative", float, "that over the response of stage 1"),
-    ),
-    "one place in one stage of one run", steps.RESPONSE,
+RESPONSES = _table(
+    steps.RESPONSE, "responses", "one place in one stage of one run", NETWORK, DATASET, SEED,
+    Column("place", str, "where the response is read"), STAGE,
+    Column("response", float, "mean absolute response over images, channels and positions"),
+    Column("relative", float, "that over the response of stage 1"),
 )  # fmt: skip
 
-MEASURED = Schema(
-    "measured",
-    (
-        Column("subject", str, "network in the ledger's words"), _LEDGER["quantity"], SEED,
-        Column("value", float, "what the run gave", "of the ledger's quantity"),
-        Column("budget", str, "epochs, images, batch size, width and data of the run"),
-        Column("width", int, "channels of the first stage"),
-        Column("is_recipe", bool, "whether the run followed the printed recipe"),
-    ),
-    "one number of one run that a claim asks for", steps.CLAIMS,
+MEASURED = _table(
+    steps.CLAIMS, "measured", "one number of one run that a claim asks for",
+    Column("subject", str, "network in the ledger's words"), _LEDGER["quantity"], SEED,
+    Column("value", float, "what the run gave", "of the ledger's quantity"),
+    Column("budget", str, "epochs, images, batch size, width and data of the run"),
+    Column("width", int, "channels of the first stage"),
+    Column("is_recipe", bool, "whether the run followed the printed recipe"),
 )  # fmt: skip
-CLAIMS = Schema("claims", tuple(_LEDGER.values()), "one claim of the ledger", steps.CLAIMS)
-LAYOUTS = Schema(
-    "layouts",
-    (
-        Column("width", int, "channels of the first stage"), Column("poolings", str, "poolings of each stage"),
-        Column("extra_units", str, "where further units stand"), Column("bottom", int, "units at the smallest map"),
-        Column("skip", str, "skip connections of the masks"),
-        Column("outputs", int, "1x1 convolutions at the end of a mask"),
-        Column("counts_norm", bool, "whether the statistics of norms count as parameters"),
-        Column("follows_release", bool, "whether the layout follows the released files"),
-        Column("*_matches", bool, "for each network: whether the count rounds to the printed number"),
-        Column("*", int, "for each network, under its name: its parameters", "parameters"),
-        Column("n_matches", int, "number of printed numbers that are met"),
-        Column("worst_miss_m", float, "largest difference to a printed number", "millions of parameters"),
-    ),
-    "one layout of the CIFAR networks", steps.LAYOUTS,
+CLAIMS = _table(
+    steps.CLAIMS, "claims", "one claim of the ledger", *_LEDGER.values(),
 )  # fmt: skip
-STATE = Schema(
-    "state", (NETWORK, QUANTITY, Column("value", int, "its value", "see `unit`"), UNIT),
-    "one quantity of the network that is shown", steps.EXPLORE,
+LAYOUTS = _table(
+    steps.LAYOUTS, "layouts", "one layout of the CIFAR networks", Column("width", int, "channels of the first stage"),
+    Column("poolings", str, "poolings of each stage"), Column("extra_units", str, "where further units stand"),
+    Column("bottom", int, "units at the smallest map"), Column("skip", str, "skip connections of the masks"),
+    Column("outputs", int, "1x1 convolutions at the end of a mask"),
+    Column("counts_norm", bool, "whether the statistics of norms count as parameters"),
+    Column("follows_release", bool, "whether the layout follows the released files"),
+    Column("*_matches", bool, "for each network: whether the count rounds to the printed number"),
+    Column("*", int, "for each network, under its name: its parameters", "parameters"),
+    Column("n_matches", int, "number of printed numbers that are met"),
+    Column("worst_miss_m", float, "largest difference to a printed number", "millions of parameters"),
+)  # fmt: skip
+STATE = _table(
+    steps.EXPLORE, "state", "one quantity of the network that is shown", NETWORK, QUANTITY,
+    Column("value", int, "its value", "see `unit`"), UNIT,
 )  # fmt: skip
 
 SCHEMAS = (
@@ -409,6 +346,6 @@ def schema_of(file: str) -> Schema:
     """The schema of a table by its file's name. Raises: SchemaError where there is none, or more than one."""
     fitting = [schema for schema in SCHEMAS if schema.file == file]
     if len(fitting) != 1:
-        found = f"{len(fitting)} tables have" if fitting else "no table has"
-        raise SchemaError(f"{found} the file name {file}; give write_table the schema (see analysis/tables/schemas.py)")
+        which = f"{len(fitting)} tables have" if fitting else "no table has"
+        raise SchemaError(f"{which} the file name {file}; give write_table the schema (see analysis/tables/schemas.py)")
     return fitting[0]

@@ -34,17 +34,17 @@ def comparison_frame(runs: pd.DataFrame, quantities: Sequence[str] = COMPARED) -
             if part[q].isna().any():
                 continue
             values = part[q].astype(float)
-            found = mean_interval(list(values))
+            interval = mean_interval(list(values))
             rows.append(
                 {
                     "network": network,
                     "dataset": dataset,
                     "label_noise": noise,
                     "quantity": q,
-                    "n": found.n,
-                    "mean": found.mean,
-                    "low": found.low,
-                    "high": found.high,
+                    "n": interval.n,
+                    "mean": interval.mean,
+                    "low": interval.low,
+                    "high": interval.high,
                     "least": values.min(),
                     "largest": values.max(),
                     "unit": quantity(q).unit,
@@ -91,20 +91,20 @@ def difference_frame(pairs: pd.DataFrame, margin: float = 1.0) -> pd.DataFrame:
     """
     rows = []
     for (network, reference, noise), part in pairs.groupby(["network", "reference", "label_noise"], sort=False):
-        found = compare(dict(zip(part["seed"], part["difference"], strict=True)), dict.fromkeys(part["seed"], 0.0))
+        compared = compare(dict(zip(part["seed"], part["difference"], strict=True)), dict.fromkeys(part["seed"], 0.0))
         rows.append(
             {
                 "network": network,
                 "reference": reference,
                 "label_noise": noise,
-                "n": found.interval.n,
-                "mean": found.interval.mean,
-                "low": found.interval.low,
-                "high": found.interval.high,
-                "p_value": found.p_value,
+                "n": compared.interval.n,
+                "mean": compared.interval.mean,
+                "low": compared.interval.low,
+                "high": compared.interval.high,
+                "p_value": compared.p_value,
                 "unit": "points of %",
-                "note": " ".join(filter(None, [found.note, found.interval.note])),
-                "equivalence": found.equivalence(margin),
+                "note": " ".join(filter(None, [compared.note, compared.interval.note])),
+                "equivalence": compared.equivalence(margin),
             }
         )
     return pd.DataFrame(rows, columns=schemas.DIFFERENCES.names).astype({"low": float, "high": float, "p_value": float})
@@ -171,14 +171,14 @@ def cost_words(runs: pd.DataFrame) -> str:
 def printed_responses(networks: Iterable[str], *, figure: str = "wang2017 Figure 4") -> dict[str, list[float]]:
     """Network -> its mean absolute responses by stage over that of stage 1, as read off the paper's figure 4."""
     claims = [c for c in ledger() if c.quantity == "stage_response" and figure in c.place]
-    found: dict[str, list[float]] = {}
+    responses: dict[str, list[float]] = {}
     for network in networks:
         spec = spec_of(subject_of(network))
         of_network = [c for c in claims if spec_of(c.subjects[0]) == spec]
         if of_network:
             by_stage = sorted((c.subjects[0].part, float(c.number)) for c in of_network)
-            found[network] = [1.0, *(value for _, value in by_stage)]  # stage 1 is what they are relative to
-    return found
+            responses[network] = [1.0, *(value for _, value in by_stage)]  # stage 1 is what they are relative to
+    return responses
 
 
 def measured_in(runs_dir: str, masks_dir: str = "", responses_dir: str = "") -> pd.DataFrame:

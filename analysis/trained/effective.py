@@ -5,6 +5,7 @@ Source: luo2016, section 2: the energy of the input's gradient, averaged over ra
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -157,11 +158,12 @@ def effective_fields(network: str, *, n_seeds: int, runs_dir: Path | str = "") -
     runs = _runs(runs_dir) if runs_dir else {}
     spec = next((s for s in runs if s.name == network), next(iter(runs), named(network)))
     folders = runs.get(spec, [])
+    # Each network is built once for all its modules and branches; measuring changes nothing in it.
     makes: dict[str, tuple[Callable[[int], nn.Module], Sequence[int]]] = {
-        RANDOM: (lambda seed: build(spec, seed=seed), range(n_seeds))
+        RANDOM: (functools.cache(lambda seed: build(spec, seed=seed)), range(n_seeds))
     }
     if folders:
-        makes[TRAINED] = (lambda run: trained(folders[run]), range(len(folders)))
+        makes[TRAINED] = (functools.cache(lambda run: trained(folders[run])), range(len(folders)))
     return [
         Effective(
             spec.name, weights, len(seeds), module, branch,
@@ -180,20 +182,20 @@ def _attention_modules(spec: NetworkSpec) -> list[str]:
 
 def _runs(folder: Path | str) -> dict[NetworkSpec, list[Path]]:
     """The folders of the runs of each network with masks, in the order of their names."""
-    found: dict[NetworkSpec, list[Path]] = {}
+    folders: dict[NetworkSpec, list[Path]] = {}
     for place, run in read_runs(folder):
         if run.config.spec.has_masks:
-            found.setdefault(run.config.spec, []).append(place)
-    return found
+            folders.setdefault(run.config.spec, []).append(place)
+    return folders
 
 
-def effective_frame(found: Sequence[Effective]) -> pd.DataFrame:
+def effective_frame(fields: Sequence[Effective]) -> pd.DataFrame:
     """The sides that hold most of the energy; the two branches of a module are compared at an equal side too.
 
     `analysis.tables.schemas.EFFECTIVE`.
     """
     trunk_side: Mapping[tuple[str, str], int] = {
-        (e.weights, e.module): e.field.side_px(SHARES[-1]) for e in found if e.branch == "trunk"
+        (e.weights, e.module): e.field.side_px(SHARES[-1]) for e in fields if e.branch == "trunk"
     }
     return pd.DataFrame(
         [
@@ -203,6 +205,6 @@ def effective_frame(found: Sequence[Effective]) -> pd.DataFrame:
                 "support_px": e.field.support_px,
                 "in_trunk_side": e.field.share_within(trunk_side[e.weights, e.module]),
             }
-            for e in found
+            for e in fields
         ]
     )  # fmt: skip

@@ -107,11 +107,11 @@ def attended(network: nn.Module, images: Tensor) -> list[Attended]:
 
     Raises: AttendingError for a network without attention modules.
     """
-    found: dict[str, Attended] = {}
+    by_module: dict[str, Attended] = {}
 
     def keep(module: str) -> Any:
         def hook(_merge: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-            found[module] = Attended(module, inputs[0].detach(), inputs[1].detach(), output.detach())
+            by_module[module] = Attended(module, inputs[0].detach(), inputs[1].detach(), output.detach())
 
         return hook
 
@@ -120,9 +120,9 @@ def attended(network: nn.Module, images: Tensor) -> list[Attended]:
             if isinstance(part, AttentionModule):
                 stack.callback(part.merge.register_forward_hook(keep(name)).remove)
         network(images)
-    if not found:
+    if not by_module:
         raise AttendingError(f"{_name_of(network)} has no attention module")
-    return list(found.values())
+    return list(by_module.values())
 
 
 def over_image(maps: Tensor, side: int) -> Tensor:
@@ -160,12 +160,12 @@ def score_rows(network: nn.Module, images: Tensor, foreground: Tensor, *, seed: 
     random = torch.Generator().manual_seed(seed)
     collected: dict[tuple[str, str], list[Maps]] = {}
     for start in range(0, len(images), BATCH):
-        for found in attended(network, images[start : start + BATCH]):
-            maps = found.maps()
+        for met in attended(network, images[start : start + BATCH]):
+            maps = met.maps()
             maps["random"] = torch.rand(maps["mask"].shape, generator=random)
             for name, values in maps.items():
                 flat = over_image(values.float().cpu(), side).flatten(1).numpy()
-                collected.setdefault((found.module, name), []).append(flat)
+                collected.setdefault((met.module, name), []).append(flat)
     inside = foreground.flatten(1).cpu().numpy()
     rows = []
     for (module, name), parts in collected.items():
@@ -264,10 +264,10 @@ def runs_below(folder: Path | str, *, with_masks: bool = True) -> Iterator[Train
 
 def first_of_each(runs: Iterable[Trained]) -> list[Trained]:
     """Of each network the run of the smallest seed."""
-    found: dict[str, Trained] = {}
+    first: dict[str, Trained] = {}
     for run in sorted(runs, key=lambda run: run.seed):
-        found.setdefault(run.name, run)
-    return list(found.values())
+        first.setdefault(run.name, run)
+    return list(first.values())
 
 
 def mask_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
@@ -323,12 +323,12 @@ def view(run: Trained, n_images: int, n_channels: int) -> View:
 
     By stage, of the last module there: the mean over channels; and for each stage those channels that vary most.
     """
-    last = {found.stage: found for found in attended(run.network("after"), run.images(n_images))}
-    means = {part_name(stage): found.mask.mean(1).numpy() for stage, found in last.items()}
+    last = {last_of.stage: last_of for last_of in attended(run.network("after"), run.images(n_images))}
+    means = {part_name(stage): last_of.mask.mean(1).numpy() for stage, last_of in last.items()}
     columns: dict[str, Mapping[str, Maps]] = {"mean": means}
-    for stage, found in last.items():
-        chosen = varied_channels(found.mask, n_channels)
-        columns[f"{stage}_channels"] = {f"{part_name(stage)}, channel {c}": found.mask[:, c].numpy() for c in chosen}
+    for stage, last_of in last.items():
+        chosen = varied_channels(last_of.mask, n_channels)
+        columns[f"{stage}_channels"] = {f"{part_name(stage)}, channel {c}": last_of.mask[:, c].numpy() for c in chosen}
     known = run.dataset.test_foreground
     return View(run.pixels(n_images), columns, None if known is None else known[:n_images].numpy())
 

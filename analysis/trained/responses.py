@@ -87,8 +87,8 @@ def response_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
     """The responses to the first test images, absolute and relative to stage 1: `schemas.RESPONSES`."""
     rows = []
     for run in runs:
-        found = stage_responses(run.network("after"), run.images(images).split(100))
-        first = {row["place"]: row["response"] for row in reversed(found)}  # the first stage that has the place
+        measured = stage_responses(run.network("after"), run.images(images).split(100))
+        first = {row["place"]: row["response"] for row in reversed(measured)}  # the first stage that has the place
         about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed}
-        rows += [{**about, **row, "relative": row["response"] / first[row["place"]]} for row in found]
+        rows += [{**about, **row, "relative": row["response"] / first[row["place"]]} for row in measured]
     return pd.DataFrame(rows, columns=schemas.RESPONSES.names)
