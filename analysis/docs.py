@@ -17,15 +17,22 @@ from typing import Any
 import pandas as pd
 
 from analysis.explore.explorer import path_lengths
-from analysis.figures.sketches import alone, network_sketch, notion_sketch, path_sketch
-from analysis.report import facts
-from analysis.report.build import pays
+from analysis.figures import svg
+from analysis.figures.depth import notion_sketch
+from analysis.figures.network import network_sketch
+from analysis.figures.path_lengths import path_sketch
+from analysis.figures.style import INK
+from analysis.report.masks import Masks, masks
 from analysis.report.reading import read_study
-from analysis.tables import frames
+from analysis.report.training import Difference, differences, pays, training
+from analysis.tables import schemas
 from analysis.tables.files import write_atomic
-from analysis.tables.frames import RUN_COLUMNS, RUN_QUANTITIES, layer_frame
-from analysis.tables.names import display_name, listed, part_name
+from analysis.tables.formats import display_name, listed, part_name
+from analysis.tables.layers import layer_frame
 from analysis.tables.provenance import ROOT, provenance
+from analysis.tables.quantities import RUN_QUANTITIES
+from analysis.tables.runs import budget
+from analysis.tables.schemas import Column
 from analysis.trained import comparisons
 from resattn.cli import parser
 from resattn.measures import depth
@@ -50,7 +57,7 @@ def pages() -> dict[str, str]:
         "reference/command-line.md": command_line(),
         "reference/tables.md": tables(),
         "reference/result.md": result(),
-        **{f"drawings/{name}.svg": alone(svg) for name, svg in drawings().items()},
+        **{f"drawings/{name}.svg": svg.alone(drawing, INK) for name, drawing in drawings().items()},
     }
 
 
@@ -104,27 +111,37 @@ def _arguments(sub: argparse.ArgumentParser) -> str:
 
 
 def _what(action: argparse.Action) -> str:
-    said = [action.help or ""]
+    parts = [action.help or ""]
     if action.choices:
-        said.append("one of: " + ", ".join(f"`{choice}`" for choice in action.choices))
+        parts.append("one of: " + ", ".join(f"`{choice}`" for choice in action.choices))
     if action.required and action.option_strings:
-        said.append("required")
+        parts.append("required")
     if action.default not in (None, False, [], "", 0, 0.0, argparse.SUPPRESS):
-        said.append(f"default: `{action.default}`")
-    return "; ".join(filter(None, said))
+        parts.append(f"default: `{action.default}`")
+    return "; ".join(filter(None, parts))
 
 
 # -- the tables
 
 
 def tables() -> str:
-    """Quantities, fields of a spec, and what stands beside every table."""
+    """Every table with its columns, quantities, fields of a spec, and the sidecar of every table."""
     text = [MADE, "# Tables and words\n\n"]
     text.append(
-        "Every table is tidy CSV: keys first, then `value` and `unit`. Beside `NAME.csv` stands "
-        "`NAME.provenance.json`, which says where it came from.\n\n## Quantities of a network\n\n"
+        "Every table is tidy CSV: keys first, then values and their unit. Beside `NAME.csv` stands "
+        "`NAME.provenance.json`, which says where it came from.\n\n## Columns\n\n"
+        "Of each notebook's tables. The writer refuses a frame with other columns or types, and the reader a table.\n\n"
     )
-    text += [_quantities(QUANTITIES), "## Quantities of a training run\n\n", _quantities(RUN_QUANTITIES)]
+    for notebook, written in schemas.by_notebook().items():
+        for schema in written:
+            text.append(f"### `{notebook}`: `{schema.file}`\n\nOne row: {schema.row}.\n\n")
+            text.append(_table(("column", "type", "unit", "meaning"), [_column(column) for column in schema.columns]))
+    text += [
+        "## Quantities of a network\n\n",
+        _quantities(QUANTITIES),
+        "## Quantities of a training run\n\n",
+        _quantities(RUN_QUANTITIES),
+    ]
     text += [
         "## Fields of a spec\n\n",
         "Each can be given to `--set`. Those marked * have no meaning without a mask.\n\n",
@@ -152,6 +169,11 @@ PROVENANCE = {
 }  # fmt: skip
 
 
+def _column(column: Column) -> tuple[str, str, str, str]:
+    notes = ["may be empty"] * column.may_be_empty + ["absent from tables of earlier versions"] * column.may_lack
+    return f"`{column.name}`", column.kind.__name__, column.unit, "; ".join([column.meaning, *notes])
+
+
 def _quantities(rows: Mapping[str, Quantity]) -> str:
     return _table(("quantity", "unit", "definition"), [(f"`{q.id}`", q.unit, q.definition) for q in rows.values()])
 
@@ -169,35 +191,32 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 # -- the result in the repository
 
 REFERENCE = ROOT / "results" / "reference"
-COMPARISON_COLUMNS = {
-    "network": str, "quantity": str, "mean": float, "low": float, "high": float, "least": float, "largest": float
-}  # fmt: skip
 
 
 def result(folder: Path = REFERENCE) -> str:
     """What the runs in the repository came to: errors, differences between networks, and where the masks look."""
     study = read_study(folder)
-    runs = study.table("60_compare", "runs", RUN_COLUMNS)
-    beside = study.table("60_compare", "published", {"network": str, "difference": str})
-    tested, masks = facts.differences(study), facts.masks(study)
+    runs = study.table(schemas.RUNS)
+    beside = study.table(schemas.PRINTED_BESIDE)
+    tested, scored = differences(study), masks(study)
     subject = display_name(tested[0].reference)
     text = [MADE, "# Does the mask pay for its depth?\n\n"]
     text += [
-        f"{frames.budget(runs)}. {pays(facts.training(study), tested)} {comparisons.cost_words(runs)}\n\n",
+        f"{budget(runs)}. {pays(training(study), tested)} {comparisons.cost_words(runs)}\n\n",
         "This is no repetition of the paper, whose recipe no run here has:\n\n",
         *(f"- {display_name(str(row.network))}: {row.difference}.\n" for row in beside.itertuples()),
         "\n",
-        _errors(runs, study.table("60_compare", "comparison", COMPARISON_COLUMNS)),
-        f"The error of {subject} less that of each other network, in points, in pairs of one seed; below zero "
-        f"{subject} errs less. The p-value is that of the exact sign-flip test.\n\n",
+        _errors(runs, study.table(schemas.COMPARISON)),
+        f"The error of {subject} minus that of each other network, in points, in pairs of one seed; below "
+        f"zero {subject} has the lower error. The p-value is that of the exact sign-flip test.\n\n",
         _differences(tested),
     ]
     text += [
         "## Where the masks look\n\n",
         "Area under the ROC curve of a map against the true foreground: 1 is high on the object alone, 0.5 says "
-        f"nothing of it, 0 is high off it alone. On {listed(masks.datasets)}, the mean of {masks.n_seeds} seeds; of "
+        f"nothing of it, 0 is high off it alone. On {listed(scored.datasets)}, the mean of {scored.n_seeds} seeds; of "
         "the trunk and of the module's output, the mean magnitude over channels.\n\n",
-        _mask_scores(masks),
+        _mask_scores(scored),
         "Every run, figure and verdict is in [the report](../../results/reference/report/index.html), which is made "
         "from the tables beside it:\n\n```sh\nresattn report results/reference\n```\n",
     ]
@@ -221,7 +240,7 @@ def _errors(runs: pd.DataFrame, comparison: pd.DataFrame) -> str:
     return _table(header, rows)
 
 
-def _differences(tested: Sequence[facts.Difference]) -> str:
+def _differences(tested: Sequence[Difference]) -> str:
     rows = [
         (
             display_name(row.network),
@@ -231,10 +250,10 @@ def _differences(tested: Sequence[facts.Difference]) -> str:
         )
         for row in tested
     ]
-    return _table(("less", "mean", "95 % interval (BCa)", "p"), rows)
+    return _table(("minus", "mean", "95 % interval (BCa)", "p"), rows)
 
 
-def _mask_scores(masks: facts.Masks) -> str:
+def _mask_scores(masks: Masks) -> str:
     rows = [
         (display_name(score.network), score.map, score.state, *(f"{score.by_stage[s]:.2f}" for s in masks.stages))
         for score in masks.scores

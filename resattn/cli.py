@@ -391,7 +391,7 @@ def _study(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from analysis.report import build_report
+    from analysis.report.build import build_report
 
     print(build_report(args.study))
 

@@ -69,7 +69,7 @@ RESATTN: dict[str, set[str]] = {
     "cli": {"graph", "measures", "instruments", "compare", "claims", "networks", "training"},
 }
 ANALYSIS: dict[str, set[str]] = {
-    "tables": {"statistics", "claims"},
+    "tables": set(),
     "statistics": set(),
     "claims": {"tables", "statistics"},
     "study": {"tables", "report"},

@@ -14,13 +14,13 @@ import pandas as pd
 
 from analysis.claims.ledger import ledger
 from analysis.statistics.stats import mean_interval
-from analysis.tables.names import name_and_settings
+from analysis.tables import schemas
+from analysis.tables.formats import name_and_settings
 from resattn.claims.claims import Claim, ClaimError, Measure, Subject, is_row_id
 from resattn.claims.measured import runs_of_table, spec_of
 from resattn.claims.verdicts import Verdict, judge
 from resattn.claims.vocabulary import TRAINED
 
-COLUMNS = ("subject", "quantity", "seed", "value", "budget", "width", "is_recipe")
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 OFFICIAL = tuple(f"{title} (official" for title in DATA.values())  # how `resattn.training.cifar` labels such a source
 # Where in the ledger the recipe of the paper stands.
@@ -30,11 +30,11 @@ STEPS, BATCH, EPOCHS, SIZE = "s41.recipe.stop", "s41.recipe.batch", "count1.epoc
 def measured_runs(
     runs: pd.DataFrame | None = None, masks: pd.DataFrame | None = None, responses: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Every number of a study that a claim asks for, one row each, with the columns of `COLUMNS`.
+    """Every number of a study that a claim asks for, one row each: `schemas.MEASURED`.
 
-    `runs`: of `frames.run_frame`; `masks`: of `masks.mask_frame`; `responses`: of `responses.response_frame`,
-    read at the stage's output. A network's width goes into the budget, which is stated beside the verdict: the claims
-    are about gates, merges and depths.
+    `runs`: `schemas.RUNS`; `masks`: `schemas.MASKS`; `responses`: `schemas.RESPONSES`, read at the stage's output. A
+    network's width goes into the budget, which is stated beside the verdict: the claims are about gates, merges and
+    depths.
     """
     rows: list[dict[str, object]] = []
     if runs is not None:
@@ -65,7 +65,7 @@ def measured_runs(
                 {**about, "subject": f"{about['subject']} @{row['stage']}", "quantity": "stage_response_unstated",
                  "seed": row["seed"], "value": row["relative"], "budget": budget, "is_recipe": is_recipe}
             )  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"is_recipe": bool})
+    return pd.DataFrame(rows, columns=schemas.MEASURED.names).astype({"is_recipe": bool})
 
 
 def judge_study(claims: Sequence[Claim], measure: Measure, measured: pd.DataFrame) -> tuple[Verdict, ...]:
@@ -78,8 +78,8 @@ def judge_study(claims: Sequence[Claim], measure: Measure, measured: pd.DataFram
     widest = measured.loc[
         measured.groupby(["subject", "quantity", "seed"])["width"].transform("max") == measured["width"]
     ]
-    found = {v.claim.id: _with_budget(v, widest) for v in judge(asked, measure, runs_of_table(widest))}
-    return tuple(found.get(v.claim.id, v) for v in verdicts)
+    directions = {v.claim.id: _with_budget(v, widest) for v in judge(asked, measure, runs_of_table(widest))}
+    return tuple(directions.get(v.claim.id, v) for v in verdicts)
 
 
 def _is_direction(claim: Claim) -> bool:
@@ -102,8 +102,7 @@ def published_beside(
 ) -> pd.DataFrame:
     """The results that a table of a source prints for the networks that were trained, beside ours.
 
-    Columns id, network, label_noise, printed, ours, low, high, n, difference: errors in %, `difference` says in what
-    our runs differ from the printed recipe. No row where the place prints nothing about these networks.
+    `schemas.PRINTED_BESIDE`. No row where the place prints nothing about these networks.
     """
     claims = ledger() if claims is None else claims
     recipe = {claim.id: claim for claim in claims if claim.id in (STEPS, BATCH, EPOCHS)}
@@ -116,16 +115,15 @@ def published_beside(
                 continue
             if len(claim.subjects) != 1 or spec_of(claim.subjects[0]) != spec_of(subject):
                 continue
-            found = mean_interval([float(value) for value in part["test_error_pct"]])
+            interval = mean_interval([float(value) for value in part["test_error_pct"]])
             rows.append(
                 {
                     "id": claim.id, "network": network, "label_noise": noise, "printed": float(claim.printed.number),
-                    "ours": found.mean, "low": found.low, "high": found.high, "n": found.n,
+                    "ours": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n,
                     "difference": _difference(first, recipe),
                 }
             )  # fmt: skip
-    columns = ["id", "network", "label_noise", "printed", "ours", "low", "high", "n", "difference"]
-    return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})
+    return pd.DataFrame(rows, columns=schemas.PRINTED_BESIDE.names).astype({"low": float, "high": float})
 
 
 # -- what a run is, in the ledger's words
@@ -162,8 +160,8 @@ def _noise_of(quantity: str) -> int:
 
 def _is_recipe(run: Mapping[str, object]) -> bool:
     """Was it the paper's: all images of the official set, 160k steps of 64, at full width?"""
-    whole = run["images"] == SIZE and run.get("batch_size") == 64 and int(str(run["epochs"])) >= 204
-    return whole and str(run["dataset"]).startswith(OFFICIAL) and "width=" not in str(run["network"])
+    is_full = run["images"] == SIZE and run.get("batch_size") == 64 and int(str(run["epochs"])) >= 204
+    return is_full and str(run["dataset"]).startswith(OFFICIAL) and "width=" not in str(run["network"])
 
 
 def _width_words(network: str) -> str:

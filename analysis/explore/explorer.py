@@ -17,9 +17,13 @@ from typing import Any
 import ipywidgets as widgets
 import pandas as pd
 
-from analysis.figures.sketches import Paths, network_sketch, path_sketch, sight_sketch
-from analysis.tables.frames import layer_frame, receptive_frame
-from analysis.tables.names import display_name
+from analysis.figures.network import network_sketch
+from analysis.figures.path_lengths import Paths, path_sketch
+from analysis.figures.receptive_field import sight_sketch
+from analysis.tables import schemas
+from analysis.tables.formats import display_name
+from analysis.tables.layers import layer_frame
+from analysis.tables.receptive_field import receptive_frame
 from resattn.compare.matching import Match, MatchError, counts, match
 from resattn.measures import paths, roles
 from resattn.measures.audit import captured
@@ -219,10 +223,10 @@ class Explorer:
         self._say(f"{display_name(spec.name)}: drawn in {self.drawn_s[-1]:.2f} s, all in {self.whole_s[-1]:.2f} s")
 
     def frame(self) -> pd.DataFrame:
-        """Columns network, quantity, value, unit: the numbers of what is shown now. Raises: SpecError."""
+        """The numbers of what is shown now: `schemas.STATE`. Raises: SpecError."""
         spec = self.state.spec
         rows = [(spec.name, q, counted(spec).numbers[q], QUANTITIES[q].unit) for q in ROWS]
-        return pd.DataFrame(rows, columns=["network", "quantity", "value", "unit"])
+        return pd.DataFrame(rows, columns=schemas.STATE.names)
 
     def show(self) -> widgets.VBox:
         """Everything as one widget."""

@@ -3,52 +3,78 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.report import facts, words
-from analysis.report.facts import Gap, Part, part
+from analysis.report import claims, cost, depth, masks, receptive_field, training
 from analysis.report.figures import Figure, FigureError, read_figure
+from analysis.report.gaps import Gap, Part, part
+from analysis.report.making import making
 from analysis.report.notebooks import PAGE_BYTES, TEMPLATES, NotebookPageError, Pages, notebook_title
 from analysis.report.reading import DONE, REPORT, Job, Study, read_study
+from analysis.report.subject import SUBJECT
+from analysis.tables import steps
 from analysis.tables.files import write_atomic
-from analysis.tables.names import display_name, listed, part_name
+from analysis.tables.formats import anchor, display_name, duration, number, part_name, percent, short
+from analysis.tables.quantities import quantity_label
 
 INDEX, PAGES = "index.html", "pages"
-MAX_BYTES = 5_000_000  # of the whole folder
+MAX_BYTES = 5_000_000  # of the folder
 FIGURE_BYTES = 400_000  # of one drawing on the opening page
 INDEX_BYTES = 2_000_000  # of all of them
 OPEN_FIGURES = 6  # of one section; further ones are folded away
 LOG_CHARACTERS = 40_000  # the end of a failed run's log
 
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: id and title, the steps whose figures it shows, and how the names of the first ones begin."""
+
+    id: str
+    title: str = ""  # without one it is a part of the section that follows
+    steps: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()  # steps whose tables alone it shows
+
+
 SECTIONS = (
-    ("depth", "Depth"), ("cost", "Cost"), ("sight", "Receptive field"), ("training", "Training"), ("masks", "Masks"),
-    ("claims", "Claims"), ("made", "How this was made"), ("notebooks", "Notebooks"),
+    Section("variants", "", (steps.VARIANTS,)),
+    Section("depth", "Depth", (steps.DEPTH,), ("depth", "stages", "modules", "path")),
+    Section("cost", "Cost", (steps.COST,)),
+    Section("field", "Receptive field", (steps.RECEPTIVE_FIELD,), ("over_image", "by_stage", "gradient")),
+    Section("training", "Training", (steps.COMPARE,), ("error", "differences"), (steps.TRAIN,)),
+    Section(
+        "masks", "Masks", (steps.MASKS, steps.RESPONSE), ("scores_auc", "heat_mean", "responses", "scores"),
+        (steps.TRAIN_DIGITS,),
+    ),
+    Section("claims", "Claims", (steps.CLAIMS, steps.LAYOUTS)),
+    Section("made", "How this was made"),
+    Section("notebooks", "Notebooks"),
 )  # fmt: skip
-# Which jobs' figures stand in which section of the page, and which come first there, by how their names begin.
-DRAWN: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "variants": (("10_variants",), ()),
-    "depth": (("20_depth",), ("depth", "stages", "modules", "path")),
-    "cost": (("30_cost",), ()),
-    "sight": (("40_receptive_field",), ("over_image", "by_stage", "gradient")),
-    "training": (("60_compare",), ("error", "differences")),
-    "masks": (("70_masks", "75_response"), ("scores_auc", "heat_mean", "responses", "scores")),
-    "claims": (("80_claims", "85_which_network"), ()),
+# What each part of the page reads, by the section that says what is missing of it.
+READ: Mapping[str, Mapping[str, Callable[[Study], Any]]] = {
+    "depth": {"depth": depth.depth, "modules": depth.modules, "article": depth.article},
+    "cost": {"cost": cost.cost, "published": cost.published, "crosscheck": cost.crosscheck},
+    "field": {"field": receptive_field.receptive_field},
+    "training": {"training": training.training, "compared": training.differences},
+    "masks": {"masks": masks.masks},
+    "claims": {"claims": claims.claims},
 }
 DETAILS = ("heat_stage",)  # figures that stand on the pages of their notebooks alone
 
 
 class ReportError(RuntimeError):
-    """A report that cannot be written; the message says where and what would do."""
+    """A report that cannot be written; the message says where, and how to go on."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +127,7 @@ def build_report(study_dir: Path | str) -> Path:
         raise ReportError(f"{target} holds something that no report wrote; move it away")
     beside = folder / f".{REPORT}.{secrets.token_hex(4)}.part"
     try:
-        for name, page in _pages(read_study(folder)):
+        for name, page in pages(read_study(folder)):
             write_atomic(beside / name, page)
         _swap(beside, target)
     except OSError as error:
@@ -135,15 +161,16 @@ def _swap(new: Path, target: Path) -> None:
 # --- the pages ------------------------------------------------------------------------------------------------------
 
 
-def _pages(study: Study) -> Iterable[tuple[str, str]]:
-    """Name in the folder and text of every page."""
+def pages(study: Study) -> Iterable[tuple[str, str]]:
+    """Name in the folder and text of every page, the opening page first."""
     shown = [job for job in study.jobs if job.notebook or job.log]
     files = _file_names(job.name for job in shown)
-    environment, notebooks = _environment(), Pages()
+    environment = _environment()
     index = _index(environment, study, {job.name: f"{PAGES}/{files[job.name]}" for job in shown})
     yield INDEX, index
+    notebooks = Pages()
     left = MAX_BYTES - len(index.encode()) - 100_000
-    # Training runs last: they are many and alike, so where weight is short, it is they that lose their pictures.
+    # Training runs last: they are many and alike, so that they lose their pictures where the report is too heavy.
     for job in sorted(shown, key=lambda job: ("train" in job.step, job.name)):
         body, problem = Markup(), ""
         if job.notebook:
@@ -159,7 +186,7 @@ def _pages(study: Study) -> Iterable[tuple[str, str]]:
 def _file_names(names: Iterable[str]) -> dict[str, str]:
     files: dict[str, str] = {}
     for name in names:
-        stem = words.anchor(name)
+        stem = anchor(name)
         while f"{stem}.html" in files.values():
             stem += "-2"
         files[name] = f"{stem}.html"
@@ -194,161 +221,86 @@ def _log_tail(job: Job) -> str:
 
 
 def _index(environment: Environment, study: Study, pages: Mapping[str, str]) -> str:
-    unwell: dict[str, list[str]] = {}
+    unfinished: dict[str, list[str]] = {}
     for job in study.jobs:
         if job.state != DONE:
-            unwell.setdefault(job.state, []).append(job.name)
-    found = {
-        name: part(getattr(facts, name), study) for name in ("depth", "cost", "sight", "training", "masks", "claims")
-    }
+            unfinished.setdefault(job.state, []).append(job.name)
+    parts = {id: {name: part(read, study) for name, read in reads.items()} for id, reads in READ.items()}
+    facts = {name: result for section in parts.values() for name, result in section.items()}
     script = (TEMPLATES / "ledger.js").read_text(encoding="utf-8")
     source = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    compared = part(facts.differences, study)
-    trained, depth = found["training"].facts, found["depth"].facts
+    trained = facts["training"].facts
     return environment.get_template("index.html.j2").render(
-        **{**found, "claims": _anchored(found["claims"])},
-        article=_records(part(_article, study)),
-        published=_records(part(facts.published, study)),
-        crosscheck=_records(part(facts.crosscheck, study)),
-        compared=compared,
-        making=facts.making(study),
+        **facts,
+        making=making(study),
         drawn=_galleries(study),
-        study=study, pages=pages, sections=[{"id": id, "title": title} for id, title in SECTIONS],
-        titles={job.name: notebook_title(job.notebook) or "" for job in study.jobs if job.notebook},
-        whole=not unwell, unwell=unwell, n_done=sum(job.state == DONE for job in study.jobs),
-        notions=facts.depth_words(depth) if depth else (),
-        peer_words=_peer_words(depth) if depth else "",
-        pays=pays(trained, compared.facts or ()) if trained else "",
-        images_words=_images_words(trained.images) if trained else "",
+        missing={section.id: _missing(study, section, parts.get(section.id, {})) for section in SECTIONS},
+        study=study, pages=pages, sections=[section for section in SECTIONS if section.title],
+        titles={job.name: notebook_title(job.notebook) for job in study.jobs if job.notebook},
+        complete=not unfinished, unfinished=unfinished, n_done=sum(job.state == DONE for job in study.jobs),
+        pays=training.pays(trained, facts["compared"].facts) if trained else "",
+        images_words=training.images_words(trained.images) if trained else "",
         record_elapsed=study.record.get("elapsed_s"),
-        default_subject=facts.SUBJECT,
+        default_subject=SUBJECT,
         script=Markup(script), script_source=f"'sha256-{source}'",  # safe: our own file
     )  # fmt: skip
 
 
-def _article(study: Study) -> Any:
-    return study.table("20_depth", "article", {"network": str, "step": str, "said": int, "counted": int, "holds": bool})
-
-
-def _records(found: Part[Any]) -> Part[list[dict[str, Any]]]:
-    """The rows of a frame; an empty frame is no gap, and nothing to show."""
-    if found.facts is None:
-        return Part(gap=found.gap)
-    return Part([{str(k): v for k, v in row.items()} for row in found.facts.to_dict("records")])
-
-
-def _anchored(found: Part[facts.Claims]) -> Part[facts.Claims]:
-    """Every claim with an id of its own to link to, and what it is about in words."""
-    if found.facts is None:
-        return found
-    rows, taken = [], set()
-    for row in found.facts.rows:
-        anchor = f"claim-{words.anchor(row['id'])}"
-        while anchor in taken:
-            anchor += "-2"
-        taken.add(anchor)
-        counted = row["quantity"].startswith("=")  # a formula, whose names say what is counted
-        what = [] if counted else [facts.quantity_label(row["quantity"])]
-        about = ", ".join([*what, row["definition"].replace("_", " ")])
-        rows.append({**row, "anchor": anchor, "about": about})
-    return Part(replace(found.facts, rows=tuple(rows)))
-
-
-def _peer_words(depth: facts.Depth) -> str:
-    """What the subject is of its rival, notion by notion; nothing where the rival was not counted."""
-    shares = [
-        f"{words.percent(depth.ratio[notion])} by {facts.quantity_label(notion).lower()}"
-        for notion in ("trunk_depth", "longest_path", "weighted_layers")
-        if notion in depth.ratio
-    ]
-    if not shares:
-        return ""
-    return f"{display_name(depth.subject)} is as deep as {display_name(facts.PEER)} to {listed(shares)}."
-
-
-def pays(trained: facts.Training, tested: Sequence[facts.Difference]) -> str:
-    """What the runs allow to say about which network is better; with few seeds, nothing."""
-    if len(trained.results) < 2:
-        return "One network alone allows no comparison."
-    if len(trained.datasets) > 1:
-        return "The runs used different data, so they are not compared."
-    if not trained.decides:
-        return f"With fewer than {facts.LEAST_SEEDS} seeds no order of the networks is claimed, whatever the means are."
-    if not tested:
-        return "The paired differences were not tested, so no order of the networks is claimed."
-    said = [_difference_words(row) for row in tested]
-    if len(tested) > 1 and any(row.is_shown for row in tested):
-        least = min(row.p_value for row in tested if row.p_value is not None)
-        is_kept = least * len(tested) < facts.SIGNIFICANT
-        said.append(
-            f"Each p is that of one comparison alone; corrected for all {len(tested)} (Bonferroni), "
-            f"{'the least is' if is_kept else 'none is'} below {facts.SIGNIFICANT:g}."
-        )
-    return " ".join(said)
-
-
-def _difference_words(tested: facts.Difference) -> str:
-    reference, network = display_name(tested.reference), display_name(tested.network)
-    if tested.label_noise:
-        network += f" with {100 * tested.label_noise:.0f} % of the labels wrong"
-    if not tested.is_shown:
-        return f"No difference between {reference} and {network} is shown."
-    order = "less" if tested.mean < 0 else "more"
-    return f"{reference} errs {abs(tested.mean):.2g} points {order} than {network} (p = {tested.p_value:.2g})."
-
-
-def _images_words(images: Sequence[int]) -> str:
-    return " or ".join("all images" if n == 0 else f"{n:,} images" for n in images)
+def _missing(study: Study, section: Section, parts: Mapping[str, Part[Any]]) -> list[Gap]:
+    """Each gap of a section once: of what it reads, then of all tables that its steps should have left."""
+    of_parts = [read.gap for read in parts.values() if read.gap is not None]
+    return list(dict.fromkeys([*of_parts, *study.gaps((*section.steps, *section.runs))]))
 
 
 def _galleries(study: Study) -> dict[str, Gallery]:
     left = INDEX_BYTES
     galleries: dict[str, Gallery] = {}
-    for section, (steps, first) in DRAWN.items():
+    for section in SECTIONS:
         drawn, lost = [], []
-        for job, path in _figures(study, steps, first):
-            anchor = f"figure-{words.anchor(job.name)}-{words.anchor(path.stem)}"
+        for job, path in _figures(study, section.steps, section.first):
+            place = f"figure-{anchor(job.name)}-{anchor(path.stem)}"
             try:
-                found = read_figure(path, prefix=anchor)
+                drawing = read_figure(path, prefix=place)
             except FigureError as error:
                 what = f"A figure of {job.name} cannot be shown: {error}."
                 lost.append(Gap(what, f"`{study.remedy}` makes it anew.", job.name))
                 continue
-            if (weight := len(found.svg)) > min(FIGURE_BYTES, left):
+            if (weight := len(drawing.svg)) > min(FIGURE_BYTES, left):
                 what = f"{path.name} is too heavy for this page ({weight // 1000} kB)."
                 lost.append(Gap(what, f"It is in {job.name}/figures.", job.name))
                 continue
             left -= weight
-            drawn.append(Drawn(found, anchor))
+            drawn.append(Drawn(drawing, place))
         n_shown = min(OPEN_FIGURES, sum(not _is_of_another(d.figure.name) for d in drawn) or OPEN_FIGURES)
-        galleries[section] = Gallery(tuple(drawn[:n_shown]), tuple(drawn[n_shown:]), tuple(lost))
+        galleries[section.id] = Gallery(tuple(drawn[:n_shown]), tuple(drawn[n_shown:]), tuple(lost))
     return galleries
 
 
-def _figures(study: Study, steps: Sequence[str], first: Sequence[str]) -> list[tuple[Job, Path]]:
+def _figures(study: Study, order: Sequence[str], first: Sequence[str]) -> list[tuple[Job, Path]]:
     """The figures of some steps: those about the page's subject or about many networks before those about another."""
 
     def rank(figure: tuple[Job, Path]) -> tuple[object, ...]:
         job, path = figure
         place = next((k for k, start in enumerate(first) if path.stem.startswith(start)), len(first))
-        return _is_of_another(path.stem), steps.index(job.step), place, path.name
+        return _is_of_another(path.stem), order.index(job.step), place, path.name
 
-    found = ((job, path) for step in steps for job in study.of(step) for path in job.figures)
-    return sorted((figure for figure in found if not figure[1].stem.startswith(DETAILS)), key=rank)
+    figures = ((job, path) for step in order for job in study.of(step) for path in job.figures)
+    return sorted((figure for figure in figures if not figure[1].stem.startswith(DETAILS)), key=rank)
 
 
 def _is_of_another(stem: str) -> bool:
     """Is a figure about one network, as `by_stage_attention92` is, and not the page's subject?"""
     network = stem.rpartition("_")[2]
-    return network != facts.SUBJECT and display_name(network) != network
+    return network != SUBJECT and display_name(network) != network
 
 
 # --- the templates --------------------------------------------------------------------------------------------------
 
-# Of the roles, as in `analysis.figures.plots`, which is too heavy to import for two colours; a test compares them.
+# Of the roles, as in `analysis.figures.style`, which is too heavy to import for two colours; a test compares them.
 COLOURS = {"outside": "#6b7480", "trunk": "#0072B2", "mask": "#D55E00"}
 
 
+@functools.cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -358,12 +310,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": words.number, "short": words.short, "percent": words.percent, "duration": words.duration,
+        "number": number, "short": short, "percent": percent, "duration": duration,
         "text": _text, "leading": _leading_number, "stage_label": part_name,
     }  # fmt: skip
     environment.globals |= {
-        "label": display_name, "quantity_label": facts.quantity_label, "networks_of": facts.networks_of,
-        "signs": facts.SIGNS,
+        "label": display_name, "quantity_label": quantity_label, "networks_of": claims.networks_of,
+        "signs": claims.SIGNS,
         "branches_of": lambda stages: list(dict.fromkeys(branch for row in stages.values() for branch in row)),
         "colours": COLOURS, "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
     }  # fmt: skip

@@ -88,8 +88,8 @@ def _local(element: ET.Element) -> str:
 
 def _words(root: ET.Element, tag: str) -> str:
     """The text of a child of the root, or of an RDF description below it."""
-    found = next((child for child in root if _local(child) == tag), None)
-    return " ".join("".join(found.itertext()).split()) if found is not None else ""
+    child = next((child for child in root if _local(child) == tag), None)
+    return " ".join("".join(child.itertext()).split()) if child is not None else ""
 
 
 def _width_px(root: ET.Element) -> float | None:

@@ -25,7 +25,7 @@ with light_imports():
     from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
-PAGE_BYTES = 600_000  # of one notebook's pictures: the report is to be opened, and sent, as a whole
+PAGE_BYTES = 600_000  # of one notebook's pictures: a report is opened, and sent, as one folder
 TEXT = 60_000  # characters of one output
 
 _TAGS = (
@@ -108,8 +108,8 @@ class Pages:
 
 def _picture(output: NotebookNode, kind: str) -> Markup:
     data = "".join(str(output.data[kind]).split())
-    said = output.get("metadata", {})
-    alt = said.get("alt") or said.get(kind, {}).get("alt") or NO_TEXT
+    metadata = output.get("metadata", {})
+    alt = metadata.get("alt") or metadata.get(kind, {}).get("alt") or NO_TEXT
     return Markup("<figure><img src='data:{};base64,{}' alt='{}'></figure>").format(kind, data, str(alt))
 
 

@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.report.gaps import Gap, MissingError, part
 from analysis.study.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, read_result
-from analysis.tables.files import read_table
+from analysis.tables import steps
+from analysis.tables.files import TableError, read_table
 from analysis.tables.provenance import scrub
+from analysis.tables.schemas import Schema, by_notebook
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STUDY, PLAN, REPORT = "study.json", "plan.json", "report"
 
-# What a whole study consists of; a folder that holds less is told what it lacks.
-STEPS: Mapping[str, str] = {
-    "10_variants": "the networks",
-    "20_depth": "depth",
-    "30_cost": "cost",
-    "40_receptive_field": "receptive field",
-    "50_train": "training runs",
-    "60_compare": "the comparison",
-    "70_masks": "the masks",
-    "80_claims": "the claims",
-}
-
 DONE, FAILED, ALTERED, UNFINISHED, NOT_RUN = "done", "failed", "altered", "unfinished", "not run"
-
-
-class MissingError(LookupError):
-    """Something that the page would show is not in the folder; `remedy` says how to get it."""
-
-    def __init__(self, what: str, remedy: str, *, job: str | None = None) -> None:
-        super().__init__(what)
-        self.what, self.remedy, self.job = what, remedy, job
 
 
 @dataclass(frozen=True)
@@ -53,6 +36,15 @@ class Job:
     @property
     def step(self) -> str:
         return self.name.partition("/")[0]
+
+    @property
+    def schemas(self) -> tuple[Schema, ...]:
+        """Of the tables that its notebook writes."""
+        return by_notebook().get(Path(str(self.result.get("notebook", self.step))).stem, ())
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return mapping(self.result.get("parameters"))
 
     @property
     def notebook(self) -> Path | None:
@@ -75,12 +67,12 @@ class Job:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Of the run; where it did not come to its end, of a table that it wrote."""
-        if isinstance(found := self.result.get("provenance"), dict):
-            return found
+        """Of the run; where it did not finish, of a table that it wrote."""
+        if isinstance(record := self.result.get("provenance"), dict):
+            return record
         for path in sorted((self.folder / "tables").glob("*.provenance.json")):
-            if isinstance(found := read_json(path).get("provenance"), dict):
-                return found
+            if isinstance(record := read_json(path).get("provenance"), dict):
+                return record
         return {}
 
 
@@ -92,6 +84,7 @@ class Study:
     jobs: tuple[Job, ...]
     record: Mapping[str, Any]
     planned: frozenset[str] = frozenset()  # steps; empty where the folder holds no plan
+    _read: dict[tuple[str, Schema], pd.DataFrame | Gap] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -109,50 +102,82 @@ class Study:
         """The job of that name; one that did not run, if the folder has none."""
         return next((job for job in self.jobs if job.name == name), Job(name, self.folder / name, NOT_RUN))
 
-    def table(self, job: str, name: str, columns: Sequence[str] | Mapping[str, type]) -> pd.DataFrame:
-        """A table of a job. Raises: MissingError; TableError where it is not what the page needs."""
-        path = self.job(job).folder / "tables" / f"{name}.csv"
-        if not path.is_file():
-            raise self.missing(job, name)
-        return read_table(path, columns)
+    def table(self, schema: Schema, job: str = "") -> pd.DataFrame:
+        """A table of a job, by default of that named as its notebook; read once. Raises: MissingError."""
+        key = (job or schema.notebook, schema)
+        if key not in self._read:
+            self._read[key] = self._table(schema, key[0])
+        result = self._read[key]
+        if isinstance(result, Gap):
+            raise MissingError(result)
+        return result
 
-    def missing(self, job: str, table: str) -> MissingError:
-        """Why a table is not there, and what would make it."""
-        found, notebook = self.job(job), f"{job.partition('/')[0]}.ipynb"
-        if found.state == NOT_RUN and self.planned and found.step not in self.planned:
-            return MissingError(f"{notebook} is not part of this study.", "`resattn study quick` runs it.", job=job)
-        if found.state == NOT_RUN:
-            return MissingError(f"{notebook} has not run.", f"`{self.remedy}` runs it.", job=job)
-        if found.state == DONE:
-            return MissingError(
-                f"{notebook} ran, but left no table {table}.csv.", "Its page shows what it did.", job=job
-            )
-        why = f": {found.message.rstrip('.')}" if found.message else ""
+    def rows(self, schema: Schema, job: str = "") -> list[dict[str, Any]]:
+        """The rows of a table. Raises: MissingError."""
+        return [{str(k): v for k, v in row.items()} for row in self.table(schema, job).to_dict("records")]
+
+    def gaps(self, section: Collection[str]) -> list[Gap]:
+        """Every table that a finished job of some steps should have and that is missing, altered or not as stated."""
+        finished = (job for job in self.jobs if job.step in section and job.state in (DONE, ALTERED))
+        read = (part(self.table, schema, job.name) for job in finished for schema in job.schemas)
+        return [read_part.gap for read_part in read if read_part.gap is not None]
+
+    def _table(self, schema: Schema, job: str) -> pd.DataFrame | Gap:
+        path = self.job(job).folder / "tables" / schema.file
+        if not path.is_file():
+            return self.missing(schema, job).gap
+        try:
+            return read_table(path, schema)
+        except TableError as error:
+            what = f"{job}, {error.path.name}: found {error.actual}; expected {error.expected}."
+            return Gap(what, f"`{self.remedy}` makes it anew.", job)
+
+    def no_rows(self, schema: Schema) -> MissingError:
+        """Why a table that is there shows nothing."""
         return MissingError(
-            f"{notebook} is {found.state}, without a table {table}.csv{why}.",
-            f"Mend the cause and run `{self.remedy}` again: it goes on where it stopped.",
-            job=job,
+            Gap(f"{schema.notebook}, {schema.file}: no rows.", "Its page shows what it did.", schema.notebook)
         )
+
+    def missing(self, schema: Schema, job: str) -> MissingError:
+        """Why a table is not there, and what would make it."""
+        of_job = self.job(job)
+        notebook = job if "/" in job else f"{job}.ipynb"
+        if of_job.state == NOT_RUN and self.planned and of_job.step not in self.planned:
+            gap = Gap(f"{notebook} is not part of this study.", "`resattn study quick` runs it.", job)
+        elif of_job.state == NOT_RUN:
+            gap = Gap(f"{notebook} has not run.", f"`{self.remedy}` runs it.", job)
+        elif of_job.state == DONE:
+            gap = Gap(f"{notebook} ran, but left no table {schema.file}.", "Its page shows what it did.", job)
+        elif of_job.state == ALTERED:
+            gap = Gap(f"{notebook}: its table {schema.file} is missing.", f"`{self.remedy}` makes it anew.", job)
+        else:
+            why = f": {of_job.message.rstrip('.')}" if of_job.message else ""
+            gap = Gap(
+                f"{notebook} is {of_job.state}{why}.",
+                f"Fix the cause and rerun `{self.remedy}`; it resumes.",
+                job,
+            )
+        return MissingError(gap)
 
 
 def read_study(folder: Path) -> Study:
     """The study in a folder, whatever state it is in: empty, half run, or failed throughout."""
     record, plan = read_json(folder / STUDY), read_json(folder / PLAN)
-    listed = [name for source in (plan, record) for name in _mapping(source.get("jobs"))]
-    found = [
+    listed = [name for source in (plan, record) for name in mapping(source.get("jobs"))]
+    seen = [
         str(mark.parent.relative_to(folder))
         for pattern in ("*/", "*/*/")
         for name in (RESULT, FAILURE, INPUTS, NOTEBOOK)
         for mark in sorted(folder.glob(pattern + name))
     ]
-    names = dict.fromkeys(name for name in [*listed, *found] if _is_job(name))
-    planned = frozenset(name.partition("/")[0] for name in _mapping(plan.get("jobs")))
-    lacking = [step for step in STEPS if not any(name.partition("/")[0] == step for name in names)]
+    names = dict.fromkeys(name for name in [*listed, *seen] if _is_job(name))
+    planned = frozenset(name.partition("/")[0] for name in mapping(plan.get("jobs")))
+    lacking = [step for step in steps.COMPLETE if not any(name.partition("/")[0] == step for name in names)]
     names |= dict.fromkeys(step for step in lacking if not planned or step in planned)
-    said = {name: _mapping(row) for name, row in _mapping(record.get("jobs")).items()}
+    recorded = {name: mapping(row) for name, row in mapping(record.get("jobs")).items()}
     # By step, in the order of the plan within one.
     order = sorted(names, key=lambda name: name.partition("/")[0])
-    return Study(folder, tuple(_read_job(folder, name, said.get(name, {})) for name in order), record, planned)
+    return Study(folder, tuple(_read_job(folder, name, recorded.get(name, {})) for name in order), record, planned)
 
 
 def _is_job(name: str) -> bool:
@@ -161,17 +186,17 @@ def _is_job(name: str) -> bool:
     return plain and 1 <= len(parts) <= 2 and parts[0] != REPORT
 
 
-def _read_job(folder: Path, name: str, said: Mapping[str, Any]) -> Job:
+def _read_job(folder: Path, name: str, recorded: Mapping[str, Any]) -> Job:
     place = folder / name
     result, failure = read_result(place), read_json(place / FAILURE)
-    message = str(failure.get("message") or said.get("message") or "")
+    message = str(failure.get("message") or recorded.get("message") or "")
     if result is not None:
         return Job(name, place, DONE, result=result)
     if (place / RESULT).exists():
         return Job(
             name, place, ALTERED, "a file that its result lists is missing or was altered", read_json(place / RESULT)
         )
-    if failure or said.get("state") == FAILED:
+    if failure or recorded.get("state") == FAILED:
         return Job(name, place, FAILED, scrub(message))
     if any((place / mark).exists() for mark in (INPUTS, LOG, NOTEBOOK)):
         return Job(name, place, UNFINISHED, "it was interrupted, or is still running")
@@ -181,10 +206,11 @@ def _read_job(folder: Path, name: str, said: Mapping[str, Any]) -> Job:
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a file; an empty one where there is no file, or no mapping in it."""
     try:
-        return _mapping(json.loads(path.read_bytes()))
+        return mapping(json.loads(path.read_bytes()))
     except (OSError, ValueError):
         return {}
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
+    """The value if it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}

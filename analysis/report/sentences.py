@@ -1,13 +1,13 @@
-"""What a frame says, in words: the sentences of a notebook whose numbers follow its parameters.
+"""Sentences of a notebook whose numbers follow its parameters.
 
-Each takes a frame of `analysis.tables.frames` and returns Markdown, which a notebook shows as its own text.
+Each takes a frame of `analysis.tables.depth` and returns Markdown, which a notebook shows as its own text.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from analysis.tables.names import display_name, listed
+from analysis.tables.formats import display_name, listed
 
 
 def depths(frame: pd.DataFrame) -> str:
@@ -15,47 +15,47 @@ def depths(frame: pd.DataFrame) -> str:
     wide = frame.pivot(index="network", columns="quantity", values="value").loc[frame["network"].unique()]
     deeper = wide[wide["longest_path"] > wide["trunk_depth"]]
     plain = [display_name(str(name)) for name in wide.index if name not in deeper.index]
-    said = []
+    sentences = []
     if plain:
-        said.append(f"The longest path of {listed(plain)} is the trunk.")
+        sentences.append(f"The longest path of {listed(plain)} is the trunk.")
     for network, row in deeper.iterrows():
         more, times = 100 * (row["longest_path"] / row["trunk_depth"] - 1), row["weighted_layers"] / row["trunk_depth"]
-        said.append(
+        sentences.append(
             f"The longest path of {display_name(str(network))} leads through the masks and is {more:.0f} % longer than "
             f"its trunk; all its layers are {times:.1f} times as many."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def modules(frame: pd.DataFrame) -> str:
     """How deep the modules of each network are, beside what the article gives to each. `frame`: of `module_frame`."""
-    said = ["A mask with more poolings is deeper."]
+    sentences = ["A mask with more poolings is deeper."]
     for network, part in frame.groupby("network", sort=False):
-        deep, given = list(part["longest_path"]), part["said"].iloc[0]
+        deep, given = list(part["longest_path"]), part["stated"].iloc[0]
         met = sum(n == given for n in deep)
         share = "each of them" if met == len(deep) else f"{met or 'none'} of the {len(deep)}"
-        said.append(
+        sentences.append(
             f"The modules of {display_name(str(network))} are {listed(deep)} layers deep; the {given} of the article "
             f"hold for {share}."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def article(frame: pd.DataFrame) -> str:
     """Where the article's arithmetic holds as a sum and in its parts. `frame`: of `article_steps`."""
-    said = []
+    sentences = []
     for network, part in frame.groupby("network", sort=False):
-        *steps, whole = part.to_dict("records")
-        wrong = [f"{row['step']} is {row['counted']}, not {row['said']}" for row in steps if not row["holds"]]
-        if whole["holds"]:
+        *steps, total = part.to_dict("records")
+        wrong = [f"{row['step']} is {row['counted']}, not {row['stated']}" for row in steps if not row["holds"]]
+        if total["holds"]:
             end = f"The sum for {display_name(str(network))} holds"
-            said.append(f"{end}, though not all of its parts: {listed(wrong)}." if wrong else f"{end}.")
+            sentences.append(f"{end}, though not all of its parts: {listed(wrong)}." if wrong else f"{end}.")
         else:
-            said.append(
-                f"For {display_name(str(network))} the same rule gives {whole['said']}, "
-                f"and {whole['counted']} are counted."
+            sentences.append(
+                f"For {display_name(str(network))} the same rule gives {total['stated']}, "
+                f"and {total['counted']} are counted."
             )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def ratios(frame: pd.DataFrame, shorter: str, longer: str) -> str:
@@ -76,10 +76,10 @@ def path_lengths(frame: pd.DataFrame, summary: pd.DataFrame, network: str, short
     again without its first and its last layer, as veit2016 counts.
     """
     means = dict(zip(summary["network"], summary["mean_length"], strict=True))
-    said = []
+    sentences = []
     if network in means and len(means) > 1:
         nearest = min((n for n in means if n != network), key=lambda n: abs(means[n] - means[network]))
-        said.append(
+        sentences.append(
             f"The mean path of {display_name(network)} has {means[network]:.1f} layers; nearest to that is "
             f"{display_name(nearest)} with {means[nearest]:.1f}."
         )
@@ -88,8 +88,8 @@ def path_lengths(frame: pd.DataFrame, summary: pd.DataFrame, network: str, short
         part = frame[frame["network"] == short]
         counts = dict(zip(part["length"], part["n_paths"], strict=True))
         inner = sum(n for length, n in counts.items() if low <= length - 2 <= high) / sum(counts.values())
-        said.append(
+        sentences.append(
             f"Veit et al. found most of the gradient of such a network in paths of {low} to {high} layers, without the "
             f"first layer and the last: in {display_name(short)} {100 * inner:.2g} % of the paths are so short."
         )
-    return " ".join(said)
+    return " ".join(sentences)

@@ -259,7 +259,7 @@ def _run(study: Study, out: Path, engine: Engine, lock: int) -> int:
         return 130
     if code not in (0, 1):
         print(f"snakemake ended with {code}; see {_shown(out / SNAKEMAKE_LOG)}", file=sys.stderr)
-    from analysis.report import build_report
+    from analysis.report.build import build_report
 
     print(build_report(out))
     return int(code != 0 or any(row["state"] != DONE for row in states.values()))
@@ -441,7 +441,7 @@ def _snakemake(study: Study, out: Path, engine: Engine, lock: int, progress: Pro
             env=environment, start_new_session=True, pass_fds=[lock],
         )  # fmt: skip
         try:
-            import analysis.report  # noqa: F401 while snakemake starts and this has nothing else to do
+            import analysis.report.build  # noqa: F401 while snakemake starts and this has nothing else to do
 
             while (code := process.poll()) is None:
                 progress.update()

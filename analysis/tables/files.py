@@ -1,4 +1,4 @@
-"""Tables on disk: tidy CSV, each with a sidecar that says where it came from, and none ever half written."""
+"""Tables on disk: tidy CSV, each of a stated schema and with a sidecar that says where it came from."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from numbers import Number
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.tables.provenance import provenance as circumstances
+from analysis.tables.schemas import Column, Schema, SchemaError, schema_of
 
 if TYPE_CHECKING:  # what only writes files beside a table need not wait for pandas
     import pandas as pd
 
 
-class TableError(ValueError):
-    """A file is not the table that the reader needs."""
+class FrameError(ValueError):
+    """There is nothing to make a frame of; the message says what was looked for and where."""
 
-    def __init__(self, path: Path, found: str, expected: str) -> None:
-        super().__init__(f"{path}: found {found}; expected {expected}")
-        self.path, self.found, self.expected = path, found, expected
+
+class TableError(ValueError):
+    """A file is not the table that its schema states."""
+
+    def __init__(self, path: Path, actual: str, expected: str) -> None:
+        super().__init__(f"{path}: found {actual}; expected {expected}")
+        self.path, self.actual, self.expected = path, actual, expected
 
 
 def write_atomic(path: Path | str, data: str | bytes) -> Path:
-    """`path` with `data`: whole, or as it was before, whatever happens on the way."""
+    """`path` with `data`: complete, or as it was before, whatever happens on the way."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -67,13 +71,21 @@ def sidecar(path: Path | str) -> Path:
     return path.with_name(f"{path.stem}.provenance.json")
 
 
-def write_table(frame: pd.DataFrame, path: Path | str, provenance: Mapping[str, Any] | None = None) -> Path:
+def write_table(
+    frame: pd.DataFrame,
+    path: Path | str,
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    schema: Schema | None = None,
+) -> Path:
     """`frame` as CSV without its index, and its sidecar, which is written first: no table stands without one.
 
-    `provenance`: of the computation (default: of this moment in this process). The sidecar also holds the rows,
-    columns and sha256 of the table. Floats are written so that they read back to the same bits.
+    `provenance`: of the computation (default: of this moment in this process). `schema`: of the table (default: that
+    of the file's name). The sidecar also holds the rows, columns and sha256 of the table. Floats are written so that
+    they read back to the same bits. Raises: SchemaError where the frame has other columns or types.
     """
     path = Path(path)
+    check_frame(frame, schema or schema_of(path.name))
     text = frame.to_csv(index=False, lineterminator="\n").encode()
     about = {"table": path.name, "rows": len(frame), "columns": [str(name) for name in frame.columns]}
     write_json(
@@ -83,35 +95,57 @@ def write_table(frame: pd.DataFrame, path: Path | str, provenance: Mapping[str, 
     return write_atomic(path, text)
 
 
-def read_table(path: Path | str, columns: Iterable[str] | Mapping[str, type]) -> pd.DataFrame:
-    """The table in `path`, with at least `columns`, and as it was written if it has a sidecar.
+def check_frame(frame: pd.DataFrame, schema: Schema) -> None:
+    """Raises: SchemaError naming every column of the frame that is missing, extra, or of another type."""
+    wrong = [f"lacks {name}" for name in schema.names if name not in frame.columns]
+    for name in map(str, frame.columns):
+        if (column := schema.column(name)) is None:
+            wrong.append(f"has {name}, which the schema does not state")
+        elif (bad := _misfit(frame[name], column)) is not None:
+            wrong.append(f"has {bad!r} in {name}, which holds {column.kind.__name__}")
+    if wrong:
+        raise SchemaError(f"{schema.file}: the frame {'; '.join(wrong)}")
 
-    `columns` may give types: `int`, `float`, `bool`, `str`, or `Number` for a column that mixes exact integers of
-    any size with floats. Only an empty cell is missing; a string such as "NA" or "None" is a string.
 
-    Raises: TableError: no such file, not CSV, altered since it was written, a column or a type is not as asked.
+def _misfit(values: pd.Series, column: Column) -> Any:
+    """The first value that is not of the column's type; None where all are."""
+    return next(
+        (value for value in values if not (column.may_be_empty if _is_empty(value) else column.holds(value))), None
+    )
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value != value or value == ""
+
+
+def read_table(path: Path | str, schema: Schema) -> pd.DataFrame:
+    """The table in `path` with the columns and types of `schema`, and as it was written if it has a sidecar.
+
+    A column that earlier versions did not write is filled with its default; one that the schema does not state stays
+    as it is. In a column of strings an empty cell is the empty string, in others it is missing; a string such as "NA"
+    or "None" is a string.
+
+    Raises: TableError: no such file, not CSV, altered since it was written, a column or a type is not as stated.
     """
     import pandas as pd
 
     path = Path(path)
-    wanted = dict(columns) if isinstance(columns, Mapping) else dict.fromkeys(columns)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise TableError(path, error.strerror or str(error), "a table") from error
     _check_sidecar(path, data)
-    typed = {name: str for name, kind in wanted.items() if kind is not None}
     try:
-        # Typed columns are read as text and converted here: pandas would round a large integer without a word.
-        frame = pd.read_csv(path, dtype=typed, keep_default_na=False, na_values=[""], low_memory=False)
+        # Read as text and converted here: pandas would round a large integer without a word.
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
-        raise TableError(path, f"no CSV ({error})", f"columns {', '.join(wanted)}") from error
-    if missing := [name for name in wanted if name not in frame.columns]:
+        raise TableError(path, f"no CSV ({error})", f"columns {', '.join(schema.required)}") from error
+    if missing := [name for name in schema.required if name not in frame.columns]:
         raise TableError(path, f"columns {', '.join(map(str, frame.columns))}", f"also {', '.join(missing)}")
-    for name, kind in wanted.items():
-        if kind is not None and kind is not str:
-            frame[name] = _converted(frame[name], kind, path)
-    return frame
+    for name in frame.columns:
+        if column := schema.column(name):
+            frame[name] = _converted(frame[name], column, path)
+    return frame.assign(**{c.name: c.default for c in schema.columns if c.may_lack and c.name not in frame})
 
 
 def _check_sidecar(path: Path, data: bytes) -> None:
@@ -122,29 +156,24 @@ def _check_sidecar(path: Path, data: bytes) -> None:
         return
     except (ValueError, KeyError, TypeError) as error:
         raise TableError(sidecar(path), f"no provenance ({error!r})", "JSON with the table's sha256") from error
-    if recorded != (found := digest(data)):
-        raise TableError(path, f"sha256 {found[:12]}", f"{str(recorded)[:12]}, as its provenance says")
+    if recorded != (actual := digest(data)):
+        raise TableError(path, f"sha256 {actual[:12]}", f"{str(recorded)[:12]}, as its provenance says")
 
 
-def _converted(column: pd.Series, kind: type, path: Path) -> pd.Series:
+def _converted(column: pd.Series, stated: Column, path: Path) -> pd.Series:
     import pandas as pd
 
-    parse = _PARSERS[kind]
+    parse, kind = _PARSERS[stated.kind], stated.kind
     values = []
     for row, cell in enumerate(column, start=2):  # line 1 is the header
         try:
-            values.append(None if pd.isna(cell) else parse(cell))
+            if cell == "" and not stated.may_be_empty:
+                raise ValueError(cell)
+            values.append(parse(cell) if cell != "" or kind is str else None)
         except ValueError:
-            raise TableError(path, f"{cell!r} in column {column.name}, line {row}", f"{kind.__name__}") from None
-    exact = kind in (float, bool) or (kind is int and all(v is not None and abs(v) < 2**63 for v in values))
+            raise TableError(path, f"{cell!r} in column {column.name}, line {row}", kind.__name__) from None
+    exact = kind is not int or all(v is not None and abs(v) < 2**63 for v in values)
     return pd.Series(values, index=column.index, name=column.name, dtype=None if exact and values else object)
-
-
-def _number(text: str) -> int | float:
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
 
 
 def _bool(text: str) -> bool:
@@ -153,4 +182,4 @@ def _bool(text: str) -> bool:
     return text == "True"
 
 
-_PARSERS: dict[type, Callable[[str], Any]] = {int: int, float: float, bool: _bool, Number: _number}
+_PARSERS: dict[type, Callable[[str], Any]] = {int: int, float: float, bool: _bool, str: str}

@@ -7,10 +7,13 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from resattn.networks.catalog import named
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
@@ -41,6 +44,11 @@ def provenance(*, start: datetime | None = None, device: str = "cpu", **extra: A
     if hidden := sorted(record.keys() & extra.keys()):
         raise ValueError(f"provenance has its own {', '.join(hidden)}; give the extra another name")
     return record | {key: _scrubbed(value) for key, value in extra.items()}
+
+
+def about(networks: Iterable[str], **extra: Any) -> dict[str, Any]:
+    """The provenance of a table about some networks: the circumstances, and the digest of each network's spec."""
+    return provenance(specs={name: named(name).digest for name in networks}, **extra)
 
 
 def scrub(text: str) -> str:

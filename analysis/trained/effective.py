@@ -1,19 +1,29 @@
-"""The effective receptive field: where the gradient of one central unit really comes from.
+"""The effective receptive field: where the gradient of one central unit really comes from, before and after training.
 
 Source: luo2016, section 2: the energy of the input's gradient, averaged over random weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from resattn.networks.catalog import named
+from resattn.networks.network import build
+from resattn.networks.spec import NetworkSpec
+from resattn.training.loop import read_runs, trained
+
+SHARES = (0.68, 0.95)  # of the energy: those of one and two standard deviations in luo2016
+RANDOM, TRAINED = "random", "trained"
 BRANCHES = ("both", "trunk", "mask")
 
 
@@ -121,3 +131,80 @@ def _hooked(module: nn.Module, replace: Callable[[Any], Any]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+# -- of the attention modules of a network
+
+
+@dataclass(frozen=True)
+class Effective:
+    """The effective field of the units that an attention module gives, along one branch, averaged over seeds."""
+
+    network: str
+    weights: str
+    n_seeds: int
+    module: str
+    branch: str
+    field: EffectiveField
+
+
+def effective_fields(network: str, *, n_seeds: int, runs_dir: Path | str = "") -> list[Effective]:
+    """Along trunk and mask of each attention module, with random weights and, where there are runs, with trained ones.
+
+    `runs_dir`: a folder of training jobs; the weights are those of all its runs of the network, or, where it has none,
+    of another network with masks, which is then measured in its place. The input has the network's own size: beyond it
+    a trained network sees nothing.
+    """
+    runs = _runs(runs_dir) if runs_dir else {}
+    spec = next((s for s in runs if s.name == network), next(iter(runs), named(network)))
+    folders = runs.get(spec, [])
+    # Each network is built once for all its modules and branches; measuring changes nothing in it.
+    makes: dict[str, tuple[Callable[[int], nn.Module], Sequence[int]]] = {
+        RANDOM: (functools.cache(lambda seed: build(spec, seed=seed)), range(n_seeds))
+    }
+    if folders:
+        makes[TRAINED] = (functools.cache(lambda run: trained(folders[run])), range(len(folders)))
+    return [
+        Effective(
+            spec.name, weights, len(seeds), module, branch,
+            effective_field(make, f"{module}.merge", spec.input_shape, seeds=seeds, branch=branch),
+        )
+        for weights, (make, seeds) in makes.items()
+        for module in _attention_modules(spec)
+        for branch in ("trunk", "mask")
+    ]  # fmt: skip
+
+
+def _attention_modules(spec: NetworkSpec) -> list[str]:
+    model = build(spec, device="meta")
+    return [path.removesuffix(".merge") for path, _ in model.named_modules() if path.endswith(".merge")]
+
+
+def _runs(folder: Path | str) -> dict[NetworkSpec, list[Path]]:
+    """The folders of the runs of each network with masks, in the order of their names."""
+    folders: dict[NetworkSpec, list[Path]] = {}
+    for place, run in read_runs(folder):
+        if run.config.spec.has_masks:
+            folders.setdefault(run.config.spec, []).append(place)
+    return folders
+
+
+def effective_frame(fields: Sequence[Effective]) -> pd.DataFrame:
+    """The sides that hold most of the energy; the two branches of a module are compared at an equal side too.
+
+    `analysis.tables.schemas.EFFECTIVE`.
+    """
+    trunk_side: Mapping[tuple[str, str], int] = {
+        (e.weights, e.module): e.field.side_px(SHARES[-1]) for e in fields if e.branch == "trunk"
+    }
+    return pd.DataFrame(
+        [
+            {
+                "network": e.network, "weights": e.weights, "n_seeds": e.n_seeds, "module": e.module,
+                "branch": e.branch, **{f"side_{100 * s:.0f}_px": e.field.side_px(s) for s in SHARES},
+                "support_px": e.field.support_px,
+                "in_trunk_side": e.field.share_within(trunk_side[e.weights, e.module]),
+            }
+            for e in fields
+        ]
+    )  # fmt: skip

@@ -1,7 +1,7 @@
 """Does a mask look at the object? The maps of attention modules against a foreground that is known.
 
-A map is one number for each position of a module: the mask, the trunk, what their merge gives, or chance. It is laid
-over the image, and scored by how well it tells the pixels of the object from the others.
+A map is one number for each position of a module: of the mask, the trunk, the output of their merge, or random. It is
+resized to the image and scored by how well it separates the pixels of the object from the others.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from analysis.tables.names import display_name, part_name
-from resattn.measures.quantities import Quantity
+from analysis.tables import schemas, steps
+from analysis.tables.formats import display_name, part_name
 from resattn.networks.attention import AttentionModule
 from resattn.networks.network import Network, build
 from resattn.training import data
@@ -40,16 +40,6 @@ MAPS: Mapping[str, str] = {
     "output": "what the merge gives, mean magnitude over channels",
     "random": "a random mask of the same size",
 }
-SCORES: Mapping[str, Quantity] = {
-    q.id: q
-    for q in (
-        Quantity("auc", "", "Area under the ROC curve", "chance that a pixel of the object has the higher value than "
-                 "one of the ground, in one image; the mean over images"),
-        Quantity("energy_share", "", "Share of energy on the object", "sum of squares over the object's pixels, of the "
-                 "sum over the image; the mean over images"),
-        Quantity("contrast", "", "Contrast", "mean over the object's pixels over the mean over all others, less 1"),
-    )
-}  # fmt: skip
 
 Maps = NDArray[np.float32]
 
@@ -117,11 +107,11 @@ def attended(network: nn.Module, images: Tensor) -> list[Attended]:
 
     Raises: AttendingError for a network without attention modules.
     """
-    found: dict[str, Attended] = {}
+    by_module: dict[str, Attended] = {}
 
     def keep(module: str) -> Any:
         def hook(_merge: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-            found[module] = Attended(module, inputs[0].detach(), inputs[1].detach(), output.detach())
+            by_module[module] = Attended(module, inputs[0].detach(), inputs[1].detach(), output.detach())
 
         return hook
 
@@ -130,9 +120,9 @@ def attended(network: nn.Module, images: Tensor) -> list[Attended]:
             if isinstance(part, AttentionModule):
                 stack.callback(part.merge.register_forward_hook(keep(name)).remove)
         network(images)
-    if not found:
+    if not by_module:
         raise AttendingError(f"{_name_of(network)} has no attention module")
-    return list(found.values())
+    return list(by_module.values())
 
 
 def over_image(maps: Tensor, side: int) -> Tensor:
@@ -170,20 +160,20 @@ def score_rows(network: nn.Module, images: Tensor, foreground: Tensor, *, seed: 
     random = torch.Generator().manual_seed(seed)
     collected: dict[tuple[str, str], list[Maps]] = {}
     for start in range(0, len(images), BATCH):
-        for found in attended(network, images[start : start + BATCH]):
-            maps = found.maps()
+        for met in attended(network, images[start : start + BATCH]):
+            maps = met.maps()
             maps["random"] = torch.rand(maps["mask"].shape, generator=random)
             for name, values in maps.items():
                 flat = over_image(values.float().cpu(), side).flatten(1).numpy()
-                collected.setdefault((found.module, name), []).append(flat)
+                collected.setdefault((met.module, name), []).append(flat)
     inside = foreground.flatten(1).cpu().numpy()
     rows = []
     for (module, name), parts in collected.items():
-        whole = np.concatenate(parts)
+        together = np.concatenate(parts)
         scores = {
-            "auc": float(np.nanmean(auc(whole, inside))),
-            "energy_share": float(np.nanmean(energy_share(whole, inside))),
-            "contrast": contrast(whole, inside),
+            "auc": float(np.nanmean(auc(together, inside))),
+            "energy_share": float(np.nanmean(energy_share(together, inside))),
+            "contrast": contrast(together, inside),
         }
         stage = module.partition(".")[0]
         rows += [{"module": module, "stage": stage, "map": name, "quantity": q, "value": v} for q, v in scores.items()]
@@ -261,7 +251,7 @@ def runs_below(folder: Path | str, *, with_masks: bool = True) -> Iterator[Train
     if not runs:
         what = "of a network with masks " if with_masks else ""
         raise AttendingError(
-            f"no trained run {what}in {folder}: no */run/run.json (run 50_train with an out_dir in it)"
+            f"no trained run {what}in {folder}: no */run/run.json (run {steps.TRAIN} with an out_dir in it)"
         )
     for place, run in runs:
         name = run.config.dataset
@@ -274,16 +264,15 @@ def runs_below(folder: Path | str, *, with_masks: bool = True) -> Iterator[Train
 
 def first_of_each(runs: Iterable[Trained]) -> list[Trained]:
     """Of each network the run of the smallest seed."""
-    found: dict[str, Trained] = {}
+    first: dict[str, Trained] = {}
     for run in sorted(runs, key=lambda run: run.seed):
-        found.setdefault(run.name, run)
-    return list(found.values())
+        first.setdefault(run.name, run)
+    return list(first.values())
 
 
 def mask_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
-    """Columns network, dataset, seed, test_error_pct, state, module, stage, map, quantity, value.
+    """The scores of all maps on the first test images, before training and after: `schemas.MASKS`.
 
-    Of the first test images; `test_error_pct` is that of the trained network, in both states.
     Raises: AttendingError where the foreground is not known, or there are no such runs.
     """
     rows = []
@@ -296,7 +285,7 @@ def mask_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
             rows += [{**about, "state": state, **row} for row in scored]
     if not rows:
         raise AttendingError("no trained run of a network with masks")
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=schemas.MASKS.names)
 
 
 def mask_summary(masks: pd.DataFrame, quantities: Sequence[str] = ("auc", "energy_share")) -> pd.DataFrame:
@@ -312,10 +301,7 @@ def mask_summary(masks: pd.DataFrame, quantities: Sequence[str] = ("auc", "energ
 
 
 def mask_gains(masks: pd.DataFrame, quantity: str = "auc") -> pd.DataFrame:
-    """Columns network, stage, seed, over_trunk, over_before: how much better the trained mask is than its controls.
-
-    Of one score, the mean over the modules of a stage; one row for each seed.
-    """
+    """How much better the trained mask is than its controls, by one score: `schemas.GAINS`."""
     kept = masks[masks["quantity"] == quantity]
     wide = kept.pivot_table(index=["network", "stage", "seed"], columns=["map", "state"], values="value", sort=False)
     after = wide["mask", "after"]
@@ -337,12 +323,12 @@ def view(run: Trained, n_images: int, n_channels: int) -> View:
 
     By stage, of the last module there: the mean over channels; and for each stage those channels that vary most.
     """
-    last = {found.stage: found for found in attended(run.network("after"), run.images(n_images))}
-    means = {part_name(stage): found.mask.mean(1).numpy() for stage, found in last.items()}
+    last = {last_of.stage: last_of for last_of in attended(run.network("after"), run.images(n_images))}
+    means = {part_name(stage): last_of.mask.mean(1).numpy() for stage, last_of in last.items()}
     columns: dict[str, Mapping[str, Maps]] = {"mean": means}
-    for stage, found in last.items():
-        chosen = varied_channels(found.mask, n_channels)
-        columns[f"{stage}_channels"] = {f"{part_name(stage)}, channel {c}": found.mask[:, c].numpy() for c in chosen}
+    for stage, last_of in last.items():
+        chosen = varied_channels(last_of.mask, n_channels)
+        columns[f"{stage}_channels"] = {f"{part_name(stage)}, channel {c}": last_of.mask[:, c].numpy() for c in chosen}
     known = run.dataset.test_foreground
     return View(run.pixels(n_images), columns, None if known is None else known[:n_images].numpy())
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from analysis.tables import schemas
 from analysis.trained.mask_maps import Trained
 from resattn.networks.attention import AttentionModule
 from resattn.networks.network import Network
@@ -83,12 +84,11 @@ def _is_activation(part: nn.Module) -> bool:
 
 
 def response_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
-    """Columns network, dataset, seed, place, stage, response, relative (to stage 1): of the first test images."""
+    """The responses to the first test images, absolute and relative to stage 1: `schemas.RESPONSES`."""
     rows = []
     for run in runs:
-        found = stage_responses(run.network("after"), run.images(images).split(100))
-        first = {row["place"]: row["response"] for row in reversed(found)}  # the first stage that has the place
+        measured = stage_responses(run.network("after"), run.images(images).split(100))
+        first = {row["place"]: row["response"] for row in reversed(measured)}  # the first stage that has the place
         about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed}
-        rows += [{**about, **row, "relative": row["response"] / first[row["place"]]} for row in found]
-    columns = ["network", "dataset", "seed", "place", "stage", "response", "relative"]
-    return pd.DataFrame(rows, columns=columns)
+        rows += [{**about, **row, "relative": row["response"] / first[row["place"]]} for row in measured]
+    return pd.DataFrame(rows, columns=schemas.RESPONSES.names)

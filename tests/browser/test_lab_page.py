@@ -14,8 +14,8 @@ import pytest
 
 from analysis.explore.explorer import TARGET_S
 from analysis.study.notebook_parameters import read_parameters
-from analysis.tables import frames
 from analysis.tables.files import write_table
+from analysis.tables.runs import epoch_rows, run_row
 from resattn.networks.catalog import named
 from resattn.training.config import TrainConfig, override
 from resattn.training.loop import train
@@ -56,8 +56,8 @@ def runs(lab: Any) -> Path:
         spec = replace(named(name), width=2)
         config = TrainConfig(spec=spec, dataset="cluttered-digits", epochs=1, images=64, batch_size=32)
         run = train(override(config, "test_images=32"), place / "run")
-        write_table(frames.epoch_rows(run), place / "tables" / "epochs.csv")
-        write_table(frames.run_row(run), place / "tables" / "run.csv")
+        write_table(epoch_rows(run), place / "tables" / "epochs.csv")
+        write_table(run_row(run), place / "tables" / "run.csv")
     return folder
 
 

@@ -15,7 +15,7 @@ sys.path.append(str(ROOT / "tests" / "report"))
 
 import studies  # noqa: E402
 
-from analysis.report import build_report  # noqa: E402
+from analysis.report.build import build_report  # noqa: E402
 
 pytestmark = pytest.mark.browser
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -23,7 +23,7 @@ LEAST_CONTRAST = 4.5
 
 
 def _whole(folder: Path) -> Path:
-    return build_report(studies.whole(folder)).parent
+    return build_report(studies.complete(folder)).parent
 
 
 def _failed(folder: Path) -> Path:

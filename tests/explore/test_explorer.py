@@ -13,8 +13,10 @@ import pytest
 from analysis.explore.explorer import LAYOUTS, RANGES, TARGET_S, Explorer, State, answer_times, counted, sight
 from analysis.study.notebook import run_notebook
 from analysis.study.profiles import PROFILES
+from analysis.tables import schemas
 from analysis.tables.files import read_table
-from analysis.tables.frames import receptive_frame
+from analysis.tables.receptive_field import receptive_frame
+from resattn.measures.audit import cached_audit
 from resattn.networks.catalog import named
 from resattn.networks.spec import SpecError
 
@@ -137,7 +139,7 @@ def test_the_notebook_runs_without_a_browser(tmp_path: Path) -> None:
         ROOT / "notebooks" / "90_explore.ipynb", {"network": "cifar-attention56", "t": 3}, tmp_path / "out",
         timeout_s=300,
     )  # fmt: skip
-    state = read_table(tmp_path / "out/tables/state.csv", {"network": str, "quantity": str, "value": int, "unit": str})
+    state = read_table(tmp_path / "out/tables/state.csv", schemas.STATE)
     assert set(state["network"]) == {"cifar-attention56[t=3]"}
     # By the masks 74; but the third trunk, now of 9 layers, is one longer than the mask of 8 beside it.
     assert state.set_index("quantity").loc["longest_path", "value"] == 75

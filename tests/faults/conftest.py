@@ -42,14 +42,20 @@ run = train(config, pathlib.Path(out_dir, "run"), dataset=digits(train=images, t
 RECORD = """\
 import pandas as pd
 from analysis.tables.files import write_table
-write_table(pd.DataFrame(run.rows), pathlib.Path(out_dir, "tables", "epochs.csv"), {"weights": run.weights_digest})
+from analysis.tables.schemas import Column, Schema
+schema = Schema("epochs", (Column("epoch", int), Column("train_loss", float)))
+write_table(pd.DataFrame(run.rows)[schema.names], pathlib.Path(out_dir, "tables", "epochs.csv"),
+            {"weights": run.weights_digest}, schema=schema)
 """
 COMPARE = """\
 import pandas as pd
 from analysis.tables.files import read_table, write_table
+from analysis.tables.schemas import Column, Schema
+schema = Schema("epochs", (Column("epoch", int), Column("train_loss", float)))
 runs = sorted(pathlib.Path(runs_dir).glob("*/tables/epochs.csv"))
-both = pd.concat([read_table(file, {"epoch": int, "train_loss": float}) for file in runs])
-write_table(both.groupby("epoch").train_loss.mean().reset_index(), pathlib.Path(out_dir, "tables", "mean.csv"), {})
+both = pd.concat([read_table(file, schema) for file in runs])
+means = both.groupby("epoch").train_loss.mean().reset_index()
+write_table(means, pathlib.Path(out_dir, "tables", "mean.csv"), {}, schema=schema)
 """
 DATA = """\
 from resattn.training import data

@@ -27,6 +27,7 @@ from resattn.measures.audit import TargetError, audit, model_of
 from resattn.measures.captured import Captured
 from resattn.measures.quantities import QUANTITIES
 from resattn.networks import catalog
+from resattn.networks.network import build
 from resattn.networks.spec import SpecError, override
 
 SHAPE = (4, 8, 8)

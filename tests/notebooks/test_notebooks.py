@@ -12,8 +12,9 @@ import pytest
 
 from analysis.study.notebook import run_notebook
 from analysis.study.notebook_parameters import read_parameters
+from analysis.tables import schemas
 from analysis.tables.files import read_table
-from analysis.tables.frames import COMPARED
+from analysis.trained.comparisons import COMPARED
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 OURS = (
@@ -78,22 +79,22 @@ def _run(name: str, out: Path, **parameters: Any) -> Path:
 @pytest.mark.slow
 def test_variants_runs(tmp_path: Path) -> None:
     tables = _run("10_variants", tmp_path / "out", networks=["attention56", "cifar-resnet56"])
-    assert set(read_table(tables / "specs.csv", ["network", "field", "value"])["network"]) == {
+    assert set(read_table(tables / "specs.csv", schemas.SPECS)["network"]) == {
         "attention56",
         "cifar-resnet56",
     }
-    read_table(tables / "summary.csv", {"params": int, "params_torchinfo": int})
+    read_table(tables / "summary.csv", schemas.SUMMARY)
     assert [f.name for f in (tmp_path / "out/figures").iterdir()] == ["trunk_and_mask_attention56.svg"]
 
 
 @pytest.mark.slow
 def test_depth_runs(tmp_path: Path) -> None:
     tables = _run("20_depth", tmp_path / "out")
-    depths = read_table(tables / "depth.csv", {"network": str, "quantity": str, "value": int, "unit": str})
+    depths = read_table(tables / "depth.csv", schemas.DEPTH)
     assert depths.set_index(["network", "quantity"]).loc[("attention56", "longest_path"), "value"] == 80
-    read_table(tables / "modules.csv", {"network": str, "module": str, "longest_path": int, "said": int})
-    read_table(tables / "article.csv", {"step": str, "said": int, "counted": int, "holds": bool})
-    paths = read_table(tables / "path_lengths.csv", {"network": str, "length": int, "n_paths": int, "share": float})
+    read_table(tables / "modules.csv", schemas.MODULES)
+    read_table(tables / "article.csv", schemas.ARTICLE)
+    paths = read_table(tables / "path_lengths.csv", schemas.PATH_LENGTHS)
     assert sum(paths.loc[paths["network"] == "cifar-resnet110-basic", "n_paths"]) == 2**54
 
 
@@ -101,19 +102,19 @@ def test_depth_runs(tmp_path: Path) -> None:
 def test_cost_runs(tmp_path: Path) -> None:
     networks = ["attention56", "cifar-attention56"]
     tables = _run("30_cost", tmp_path / "out", networks=networks, checked=["cifar-attention56"])
-    read_table(tables / "cost.csv", {"network": str, "role": str, "quantity": str, "value": int, "unit": str})
-    checks = read_table(tables / "crosscheck.csv", {"tool": str, "reported": int, "ours": int, "unexplained": int})
+    read_table(tables / "cost.csv", schemas.COST)
+    checks = read_table(tables / "crosscheck.csv", schemas.CROSSCHECK)
     assert set(checks["tool"]) == {"fvcore", "torchinfo", "torch FlopCounterMode"}
     assert (checks["unexplained"] == 0).all()
-    assert len(read_table(tables / "published.csv", ["id", "printed", "measured", "verdict"])) >= 12
+    assert len(read_table(tables / "published.csv", schemas.PUBLISHED)) >= 12
 
 
 @pytest.mark.slow
 def test_receptive_field_runs(tmp_path: Path) -> None:
     tables = _run("40_receptive_field", tmp_path / "out", networks=["attention56", "cifar-resnet56"])
-    fields = read_table(tables / "receptive_field.csv", {"network": str, "stage": str, "branch": str, "value": int})
+    fields = read_table(tables / "receptive_field.csv", schemas.RECEPTIVE_FIELD)
     assert fields["value"].max() == 1155
-    assert read_table(tables / "gradient.csv", {"agrees": bool})["agrees"].all()
+    assert read_table(tables / "gradient.csv", schemas.GRADIENT)["agrees"].all()
 
 
 @pytest.mark.slow
@@ -124,36 +125,34 @@ def test_train_compare_masks_and_responses_run(tmp_path: Path) -> None:
             out = tmp_path / f"50_train/{model}-s{seed}"
             settings = "test_images=32 width=4"
             tables = _run("50_train", out, model=model, seed=seed, label_noise=0.25, settings=settings, **budget)
-            run = read_table(tables / "run.csv", {"network": str, "dataset": str, "seed": int, "test_error_pct": float})
+            run = read_table(tables / "run.csv", schemas.RUN)
             assert list(run["dataset"]) == ["cluttered-digits"]
             assert list(run["label_noise"]) == [0.25]
-            assert len(read_table(tables / "epochs.csv", ["epoch", "test_error_pct"])) == 2
+            assert len(read_table(tables / "epochs.csv", schemas.EPOCHS)) == 2
             page = (out / "notebook.ipynb").read_text()
             assert "epoch 2/2: training loss" in page
             assert "TqdmWarning" not in page + (out / "log.txt").read_text()
     runs = str(tmp_path / "50_train")
     tables = _run("60_compare", tmp_path / "60_compare", runs_dir=runs, reference="cifar-attention56[width=4]")
-    assert len(read_table(tables / "runs.csv", ["network", "test_error_pct"])) == 4
-    differences = read_table(tables / "differences.csv", {"network": str, "n": int, "mean": float, "equivalence": str})
+    assert len(read_table(tables / "runs.csv", schemas.RUNS)) == 4
+    differences = read_table(tables / "differences.csv", schemas.DIFFERENCES)
     assert list(differences["n"]) == [2]
-    comparison = read_table(tables / "comparison.csv", {"network": str, "quantity": str, "n": int, "mean": float})
+    comparison = read_table(tables / "comparison.csv", schemas.COMPARISON)
     assert set(comparison["quantity"]) == set(COMPARED)
-    read_table(tables / "published.csv", ["id", "printed", "ours", "difference"])
+    read_table(tables / "published.csv", schemas.PRINTED_BESIDE)
     drawn = (tmp_path / "60_compare/figures/error_against_size_noise25.svg").read_text()
     assert "cluttered-digits" in drawn
     tables = _run("70_masks", tmp_path / "70_masks", runs_dir=runs, images=32)
-    masks = read_table(
-        tables / "masks.csv", {"network": str, "state": str, "map": str, "quantity": str, "value": float}
-    )
+    masks = read_table(tables / "masks.csv", schemas.MASKS)
     assert set(masks["network"]) == {"cifar-attention56[width=4]"}
     assert (tmp_path / "70_masks/figures/heat_mean_digits_cifar-attention56-width-4.svg").exists()
     tables = _run("75_response", tmp_path / "75_response", runs_dir=runs, images=32)
-    assert set(read_table(tables / "responses.csv", ["network", "relative"])["network"]) > set(masks["network"])
+    assert set(read_table(tables / "responses.csv", schemas.RESPONSES)["network"]) > set(masks["network"])
 
 
 @pytest.mark.slow
 def test_claims_runs(tmp_path: Path) -> None:
     tables = _run("80_claims", tmp_path / "out")
-    claims = read_table(tables / "claims.csv", ["id", "source", "verdict", "why"])
+    claims = read_table(tables / "claims.csv", schemas.CLAIMS)
     assert len(claims) >= 30
     assert claims["verdict"].notna().all()

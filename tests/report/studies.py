@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from made_up import row
 
 from analysis.report.reading import PLAN, STUDY
 from analysis.study.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, VERSION
+from analysis.tables import schemas, steps
 from analysis.tables.files import digest, write_json, write_table
+from analysis.tables.quantities import DEPTHS as NOTIONS
+from analysis.tables.schemas import Schema
 
 HOSTILE = '<script>alert("x")</script>'
 DATASET = "made-up-digits (fixture)"
@@ -43,10 +48,13 @@ DEPTHS = {"attention56": (56, 56, 80, 111), "resnet50": (50, 50, 50, 54), "resne
 MODULES = {"stage1.module1": (26, 12, 6, 20), "stage2.module1": (20, 12, 6, 14), "stage3.module1": (14, 12, 6, 8)}
 TRAINED = {"cifar-attention56": (56, 74), "cifar-resnet56": (56, 56), "cifar-resnet74": (74, 74)}
 
-ANALYSES = ("10_variants", "20_depth", "30_cost", "40_receptive_field", "60_compare", "70_masks", "80_claims")
+ANALYSES = tuple(step for step in steps.COMPLETE if step != steps.TRAIN)
+
+Rows = list[dict[str, Any]]
+Tables = Mapping[Schema, Rows]
 
 
-def whole(folder: Path, *, seeds: int = 2) -> Path:
+def complete(folder: Path, *, seeds: int = 2) -> Path:
     """A study in which every job is done."""
     trainings = [f"50_train/{network}-s{seed}" for network in TRAINED for seed in range(seeds)]
     jobs = [*ANALYSES[:4], *trainings, *ANALYSES[4:]]
@@ -56,21 +64,25 @@ def whole(folder: Path, *, seeds: int = 2) -> Path:
         {"version": 1, "profile": "quick", "jobs": {name: {"state": "done", "message": None} for name in jobs}},
     )
     for name in jobs:
-        done(folder, name, TABLES.get(name) or training_tables(name, seeds))
+        done(folder, name, TABLES[name] if name in TABLES else training_tables(name))
     return folder
 
 
-def done(folder: Path, name: str, tables: dict[str, list[dict[str, Any]]]) -> Path:
-    """A job that came to its end, with tables, one figure and its executed notebook."""
-    place = folder / name
+def done(folder: Path, name: str, tables: Tables) -> Path:
+    """A finished job, with every table of its notebook, one figure and its executed notebook.
+
+    Columns that a row lacks are made up; a table that is not given has no rows.
+    """
+    place, notebook = folder / name, steps.TRAIN if "train" in name else name.partition("/")[0]
     place.mkdir(parents=True, exist_ok=True)
-    for table, rows in tables.items():
-        write_table(pd.DataFrame(rows), place / "tables" / f"{table}.csv", PROVENANCE)
+    for schema in schemas.by_notebook()[notebook]:
+        rows = [row(schema, **given) for given in tables.get(schema, [])]
+        write_table(pd.DataFrame(rows, columns=schema.names), place / "tables" / schema.file, PROVENANCE, schema=schema)
     (place / "figures").mkdir(exist_ok=True)
     (place / "figures" / "made_up.svg").write_text(DRAWING)
     write_notebook(place)
     write_json(place / INPUTS, {})
-    (place / LOG).write_text("said on the way\n")
+    (place / LOG).write_text("printed on the way\n")
     files = {
         kind: {str(f.relative_to(place)): digest(f) for f in sorted((place / kind).glob("*"))}
         for kind in ("tables", "figures")
@@ -79,7 +91,7 @@ def done(folder: Path, name: str, tables: dict[str, list[dict[str, Any]]]) -> Pa
         place / RESULT,
         {
             "version": VERSION,
-            "notebook": f"{name.split('/')[0]}.ipynb",
+            "notebook": f"{notebook}.ipynb",
             "parameters": parameters(name),
             "inputs": {},
             "executed": {NOTEBOOK: digest(place / NOTEBOOK)},
@@ -167,21 +179,20 @@ def display(data: dict[str, str]) -> dict[str, Any]:
     return {"output_type": "display_data", "metadata": {}, "data": data}
 
 
-def depth_rows() -> list[dict[str, Any]]:
-    notions = ("claimed_depth", "trunk_depth", "longest_path", "weighted_layers")
+def depth_rows() -> Rows:
     return [
         {"network": network, "quantity": notion, "value": value, "unit": "layers"}
         for network, values in DEPTHS.items()
-        for notion, value in zip(notions, values, strict=True)
+        for notion, value in zip(NOTIONS, values, strict=True)
     ]
 
 
-def module_rows() -> list[dict[str, Any]]:
+def module_rows() -> Rows:
     columns = ("longest_path", "trunk_path", "branch_path", "mask_path")
     return [{"network": "attention56", "module": m, **dict(zip(columns, v, strict=True))} for m, v in MODULES.items()]
 
 
-def cost_rows() -> list[dict[str, Any]]:
+def cost_rows() -> Rows:
     values = {  # network -> quantity -> trunk, mask, shortcut
         "attention56": {
             "params": (21_000_000, 7_000_000, 3_000_000),
@@ -197,7 +208,7 @@ def cost_rows() -> list[dict[str, Any]]:
     ]
 
 
-def sight_rows() -> list[dict[str, Any]]:
+def field_rows() -> Rows:
     sides = {
         ("attention56", "mask"): (355, 707, 1155),
         ("attention56", "trunk"): (51, 123, 427),
@@ -210,48 +221,31 @@ def sight_rows() -> list[dict[str, Any]]:
     ]
 
 
-def run_row(network: str, seed: int) -> dict[str, Any]:
+def run_row(network: str, seed: int, **changes: Any) -> dict[str, Any]:
     trunk, longest = TRAINED[network]
     return {
-        "network": network,
-        "dataset": DATASET,
-        "seed": seed,
-        "epochs": 4,
-        "images": 2000,
-        "test_error_pct": 30.0 + longest / 10 + seed,
-        "images_per_s": 100.0,
-        "elapsed_s": 20.0,
-        "params": 1_000_000 + longest,
-        "macs": 100_000_000,
-        "trunk_depth": trunk,
-        "longest_path": longest,
-        "weighted_layers": longest,
-    }
+        "network": network, "dataset": DATASET, "seed": seed, "epochs": 4, "images": 2000, "label_noise": 0.0,
+        "test_error_pct": 30.0 + longest / 10 + seed, "params": 1_000_000 + longest, "macs": 100_000_000,
+        "trunk_depth": trunk, "longest_path": longest, "weighted_layers": longest, **changes,
+    }  # fmt: skip
 
 
-def difference_row(network: str, n: int = 2, p_value: float | None = None) -> dict[str, Any]:
+def difference_row(network: str, n: int = 2, p_value: float | None = None, **changes: Any) -> dict[str, Any]:
     return {
-        "network": network,
-        "reference": "cifar-attention56",
-        "n": n,
-        "mean": -1.25,
-        "low": -2.0,
-        "high": -0.5,
-        "p_value": p_value,
-        "unit": "points of %",
-        "note": "a made-up note",
-    }
+        "network": network, "reference": "cifar-attention56", "label_noise": 0.0, "n": n, "mean": -1.25, "low": -2.0,
+        "high": -0.5, "p_value": p_value, "note": "a made-up note", **changes,
+    }  # fmt: skip
 
 
-def training_tables(name: str, seeds: int) -> dict[str, list[dict[str, Any]]]:
+def training_tables(name: str) -> Tables:
     network, _, seed = name.removeprefix("50_train/").rpartition("-s")
-    return {"run": [run_row(network, int(seed))]} if network in TRAINED else {}
+    return {schemas.RUN: [run_row(network, int(seed))]}
 
 
 VERDICTS = ("confirmed", "refuted", "matches under another definition", "depends on the reading", "not testable here")
 
 
-def claim_rows(n: int = 12) -> list[dict[str, Any]]:
+def claim_rows(n: int = 12) -> Rows:
     return [
         {
             "id": f"source{k % 3}.row.{k}",
@@ -264,10 +258,7 @@ def claim_rows(n: int = 12) -> list[dict[str, Any]]:
             "printed": ("31.9 M", "56 layers", "6.2 G", "< 152")[k % 4],
             "measured": "" if k % 5 == 4 else "31.81 M",
             "verdict": VERDICTS[k % 5],
-            "definition_used": "counted",
-            "reading": "default",
             "why": "made up",
-            "note": "",
         }
         for k in range(n)
     ]
@@ -275,39 +266,23 @@ def claim_rows(n: int = 12) -> list[dict[str, Any]]:
 
 PUBLISHED = [
     {
-        "id": "p.1",
-        "source": "source0",
-        "place": "Table 2",
-        "subject": "attention56",
-        "quantity": "params",
-        "printed": "31.9 M",
-        "measured": "31.81 M",
-        "verdict": "refuted",
-        "why": "",
+        "id": "p.1", "place": "Table 2", "subject": "attention56", "quantity": "params", "printed": "31.9 M",
+        "measured": "31.81 M", "verdict": "refuted",
     },
-]
+]  # fmt: skip
 CROSSCHECK = [
     {
-        "network": "attention56",
-        "tool": "a tool",
-        "version": "1",
-        "quantity": "macs",
-        "definition": "its own",
-        "reported": 110,
-        "ours": 100,
-        "difference": 10,
-        "explained_by": "batch norm: 10",
-        "unexplained": 0,
-        "uncounted": "",
+        "network": "attention56", "tool": "a tool", "quantity": "macs", "reported": 110, "ours": 100, "difference": 10,
+        "explained_by": "batch norm: 10", "unexplained": 0,
     },
-]
+]  # fmt: skip
 ARTICLE = [
-    {"network": "attention56", "step": "mask of stage 1", "said": 14, "counted": 20, "holds": False},
-    {"network": "attention56", "step": "the whole", "said": 80, "counted": 80, "holds": True},
+    {"network": "attention56", "step": "mask of stage 1", "stated": 14, "counted": 20, "holds": False},
+    {"network": "attention56", "step": "in total", "stated": 80, "counted": 80, "holds": True},
 ]
 
 
-def mask_rows(network: str = "cifar-attention56") -> list[dict[str, Any]]:
+def mask_rows(network: str = "cifar-attention56") -> Rows:
     return [
         {
             "network": network,
@@ -328,15 +303,15 @@ def mask_rows(network: str = "cifar-attention56") -> list[dict[str, Any]]:
     ]
 
 
-TABLES: dict[str, dict[str, list[dict[str, Any]]]] = {
-    "10_variants": {"specs": [{"network": "attention56", "field": "p", "value": "1"}]},
-    "20_depth": {"depth": depth_rows(), "modules": module_rows(), "article": ARTICLE},
-    "30_cost": {"cost": cost_rows(), "published": PUBLISHED, "crosscheck": CROSSCHECK},
-    "40_receptive_field": {"receptive_field": sight_rows()},
-    "60_compare": {
-        "runs": [run_row(network, seed) for network in TRAINED for seed in range(2)],
-        "differences": [difference_row("cifar-resnet56"), difference_row("cifar-resnet74")],
+TABLES: Mapping[str, Tables] = {
+    steps.VARIANTS: {schemas.SPECS: [{"network": "attention56", "field": "p", "value": "1"}]},
+    steps.DEPTH: {schemas.DEPTH: depth_rows(), schemas.MODULES: module_rows(), schemas.ARTICLE: ARTICLE},
+    steps.COST: {schemas.COST: cost_rows(), schemas.PUBLISHED: PUBLISHED, schemas.CROSSCHECK: CROSSCHECK},
+    steps.RECEPTIVE_FIELD: {schemas.RECEPTIVE_FIELD: field_rows()},
+    steps.COMPARE: {
+        schemas.RUNS: [run_row(network, seed) for network in TRAINED for seed in range(2)],
+        schemas.DIFFERENCES: [difference_row("cifar-resnet56"), difference_row("cifar-resnet74")],
     },
-    "70_masks": {"masks": mask_rows()},
-    "80_claims": {"claims": claim_rows()},
+    steps.MASKS: {schemas.MASKS: mask_rows()},
+    steps.CLAIMS: {schemas.CLAIMS: claim_rows()},
 }

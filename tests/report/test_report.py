@@ -6,30 +6,39 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 import studies
 from bs4 import BeautifulSoup
 from studies import DRAWING, HOSTILE
 
 import analysis.report.build as build
-from analysis.figures.plots import ON_ROLE
-from analysis.report import ReportError, build_report, facts
+from analysis.figures import style
+from analysis.report import training
+from analysis.report.build import ReportError, build_report
 from analysis.report.figures import NO_TEXT, FigureError, figure
 from analysis.report.notebooks import safe_html
-from analysis.report.words import anchor, duration, number, short
+from analysis.report.reading import read_study
 from analysis.statistics import stats
-from analysis.tables.files import write_json
+from analysis.tables import schemas, steps
+from analysis.tables.files import write_json, write_table
+from analysis.tables.schemas import Schema
 
 STYLE = (Path(build.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 
 
+RUN, RUN_OF_DIGITS = "50_train/cifar-attention56-s0", f"{steps.TRAIN_DIGITS}/cifar-attention56-s0"
+STEPS_OF = {steps.TRAIN: (RUN, RUN_OF_DIGITS)}  # notebooks that run under other names than their own
+
+
 def half(folder: Path) -> Path:
     """Two analyses and one training run are done, the rest was never begun."""
-    studies.whole(folder)
+    studies.complete(folder)
     for name in ("30_cost", "40_receptive_field", "60_compare", "70_masks", "80_claims"):
         _remove(folder / name)
     for run in sorted((folder / "50_train").iterdir())[1:]:
@@ -49,21 +58,41 @@ def only_failed(folder: Path) -> Path:
 
 def hostile(folder: Path) -> Path:
     """Every text that a study can bring onto a page tries to be markup."""
-    studies.whole(folder)
+    studies.complete(folder)
     depth = [{**row, "network": f"attention56{HOSTILE}"} for row in studies.depth_rows()]
-    studies.done(folder, "20_depth", {"depth": depth, "article": [{**studies.ARTICLE[0], "step": HOSTILE}]})
+    studies.done(folder, "20_depth", {schemas.DEPTH: depth, schemas.ARTICLE: [{**studies.ARTICLE[0], "step": HOSTILE}]})
     runs = [{**studies.run_row("cifar-resnet56", 0), "network": HOSTILE, "dataset": HOSTILE}]
-    studies.done(folder, "60_compare", {"runs": runs, "differences": [studies.difference_row(HOSTILE)]})
+    studies.done(folder, "60_compare", {schemas.RUNS: runs, schemas.DIFFERENCES: [studies.difference_row(HOSTILE)]})
     studies.failed(folder, "30_cost", message=HOSTILE)
     write_json(folder / "study.json", {"version": 1, "profile": HOSTILE, "jobs": {HOSTILE: {"state": "not run"}}})
     return folder
 
 
-@pytest.fixture(params=[studies.whole, half, empty, only_failed, hostile], ids=lambda make: make.__name__)
-def report(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete study, built once; nobody writes into it."""
+    return studies.complete(tmp_path_factory.mktemp("complete"))
+
+
+@pytest.fixture
+def complete(template: Path, tmp_path: Path) -> Path:
+    """A copy of the complete study, for a test that alters it."""
+    return Path(shutil.copytree(template, tmp_path / "complete"))
+
+
+@pytest.fixture(scope="session")
+def opening(template: Path) -> BeautifulSoup:
+    """The opening page of the complete study."""
+    return _index(template)
+
+
+@pytest.fixture(
+    scope="module", params=[studies.complete, half, empty, only_failed, hostile], ids=lambda make: make.__name__
+)
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report."""
     make: Callable[[Path], Path] = request.param
-    return build_report(make(tmp_path)).parent
+    return build_report(make(tmp_path_factory.mktemp("study"))).parent
 
 
 def _pages(report: Path) -> Iterator[tuple[Path, BeautifulSoup]]:
@@ -72,7 +101,9 @@ def _pages(report: Path) -> Iterator[tuple[Path, BeautifulSoup]]:
 
 
 def _index(study: Path) -> BeautifulSoup:
-    return BeautifulSoup(build_report(study).read_text(encoding="utf-8"), "html.parser")
+    """The opening page alone, without those of the notebooks."""
+    _, page = next(iter(build.pages(read_study(study))))
+    return BeautifulSoup(page, "html.parser")
 
 
 def _words(element: object) -> str:
@@ -96,8 +127,8 @@ def test_no_page_loads_anything(report: Path) -> None:
                 value = element.get(name, "")
                 assert not value or value.startswith(("data:image/", "#")), (path, element.name, name)
             assert not re.search(r"url\((?!#)", element.get("style", "")), path
-        for style in page("style"):
-            assert not re.search(r"url\(|@import", style.get_text()), path
+        for rules in page("style"):
+            assert not re.search(r"url\(|@import", rules.get_text()), path
         policy = page.find("meta", attrs={"http-equiv": "Content-Security-Policy"})
         assert policy is not None
         assert "default-src 'none'" in str(policy["content"])
@@ -157,42 +188,38 @@ def test_a_report_is_light_enough_to_send(report: Path) -> None:
 # --- what the page says ---------------------------------------------------------------------------------------------
 
 
-def test_the_opening_answers_the_question(tmp_path: Path) -> None:
-    page = _index(studies.whole(tmp_path))
-    opening = _words(page.find(id="answer"))
-    assert "What does the 56 in Attention-56 count?" in opening
-    assert "Named 56, really 80." in opening
-    assert "111 are executed in all" in opening
-    assert "56 + 14 + 8 + 2 = 80" in opening
-    assert "31.0\N{NO-BREAK SPACE}M parameters" in opening.replace("31.0 M", "31.0\N{NO-BREAK SPACE}M")
-    assert "1,155 px with the masks" in opening
-    assert "427 px without" in opening
-    assert studies.DATASET in opening
-    assert "2 seeds each" in opening
-    assert "not whole" not in opening
+def test_the_opening_answers_the_question(opening: BeautifulSoup) -> None:
+    words = _words(opening.find(id="answer"))
+    assert "What does the 56 in Attention-56 count?" in words
+    assert "Named 56, really 80." in words
+    assert "111 are executed in all" in words
+    assert "56 + 14 + 8 + 2 = 80" in words
+    assert "31.0\N{NO-BREAK SPACE}M parameters" in words.replace("31.0 M", "31.0\N{NO-BREAK SPACE}M")
+    assert "1,155 px with the masks" in words
+    assert "427 px without" in words
+    assert studies.DATASET in words
+    assert "2 seeds each" in words
+    assert "incomplete" not in words
 
 
-def test_the_opening_follows_the_tables(tmp_path: Path) -> None:
-    studies.whole(tmp_path)
+def test_the_opening_follows_the_tables(complete: Path) -> None:
     rows = [
         {**row, "value": row["value"] + 1} if row["quantity"] == "longest_path" else row for row in studies.depth_rows()
     ]
-    studies.done(tmp_path, "20_depth", {"depth": rows, "modules": studies.module_rows()})
-    opening = _words(_index(tmp_path).find(id="answer"))
+    studies.done(complete, "20_depth", {schemas.DEPTH: rows, schemas.MODULES: studies.module_rows()})
+    opening = _words(_index(complete).find(id="answer"))
     assert "really 81" in opening
     assert "= 80" not in opening  # the modules no longer add up to it, so no sum is shown
 
 
-def test_the_strip_has_one_cell_a_layer(tmp_path: Path) -> None:
-    page = _index(studies.whole(tmp_path))
-    bars = page.select(".strip .bar")
+def test_the_strip_has_one_cell_a_layer(opening: BeautifulSoup) -> None:
+    bars = opening.select(".strip .bar")
     cells = [sum(int(re.sub(r"\D", "", str(part["style"]))) for part in bar.select(".part")) for bar in bars]
     assert cells == [56, 80]
 
 
-def test_every_claim_has_a_row_to_link_to(tmp_path: Path) -> None:
-    page = _index(studies.whole(tmp_path))
-    rows = page.select("#ledger tbody tr")
+def test_every_claim_has_a_row_to_link_to(opening: BeautifulSoup) -> None:
+    rows = opening.select("#ledger tbody tr")
     claims = studies.claim_rows()
     assert [row["id"] for row in rows] == [f"claim-{claim['id']}" for claim in claims]
     for row, claim in zip(rows, claims, strict=True):
@@ -201,137 +228,134 @@ def test_every_claim_has_a_row_to_link_to(tmp_path: Path) -> None:
         assert claim["verdict"] in row.get_text()
         assert claim["quote"] in row.get_text()
         assert row.find("a", href=f"#{row['id']}") is not None
-    form = page.find(id="filters")
+    form = opening.find(id="filters")
     assert form is not None
     assert form.has_attr("hidden")
     assert not any(row.has_attr("hidden") for row in rows)
-    offered = [option["value"] for option in page.select("#filters select[name=verdict] option")]
+    offered = [option["value"] for option in opening.select("#filters select[name=verdict] option")]
     assert offered == ["", *studies.VERDICTS]
-    assert {"attention56", "resnet50", "resnet152"} <= {o["value"] for o in page.select("select[name=subject] option")}
+    assert {"attention56", "resnet50", "resnet152"} <= {
+        o["value"] for o in opening.select("select[name=subject] option")
+    }
 
 
 def test_claims_with_one_anchor_are_told_apart(tmp_path: Path) -> None:
     rows = [{**studies.claim_rows(1)[0], "id": id} for id in ("a b", "a  b", "a/b")]
-    studies.done(tmp_path, "80_claims", {"claims": rows})
+    studies.done(tmp_path, "80_claims", {schemas.CLAIMS: rows})
     ids = [row["id"] for row in _index(tmp_path).select("#ledger tbody tr")]
     assert len(set(ids)) == 3
 
 
 @pytest.mark.parametrize(
-    ("seeds", "p_value", "said"),
+    ("seeds", "p_value", "words"),
     [
         (2, None, "no order of the networks is claimed"),
         (5, 0.01, "no order of the networks is claimed"),  # whatever a table says
         (6, 0.5, "No difference between CIFAR Attention-56 and CIFAR ResNet-56 is shown."),
-        (6, 0.03, "CIFAR Attention-56 errs 1.2 points less than CIFAR ResNet-56 (p = 0.03)."),
+        (6, 0.03, "error of CIFAR Attention-56 is 1.2 points lower than that of CIFAR ResNet-56 (p = 0.03)."),
     ],
 )
-def test_few_seeds_allow_no_claim(tmp_path: Path, seeds: int, p_value: float | None, said: str) -> None:
+def test_few_seeds_allow_no_claim(tmp_path: Path, seeds: int, p_value: float | None, words: str) -> None:
     runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(seeds)]
     differences = [studies.difference_row("cifar-resnet56", seeds, p_value)]
-    studies.done(tmp_path, "60_compare", {"runs": runs, "differences": differences})
+    studies.done(tmp_path, "60_compare", {schemas.RUNS: runs, schemas.DIFFERENCES: differences})
     page = _index(tmp_path)
     for id in ("answer", "training"):
-        assert said in _words(page.find(id=id))
+        assert words in _words(page.find(id=id))
         assert f"{seeds} seeds" in _words(page.find(id=id))
-    assert "errs" not in _words(page.find(id="answer")) or p_value == 0.03
+    assert ("lower than" in _words(page.find(id="answer"))) is (p_value == 0.03)
 
 
 def test_an_interval_around_zero_shows_no_difference(tmp_path: Path) -> None:
     runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(6)]
     row = {**studies.difference_row("cifar-resnet56", 6, 0.03), "high": 0.5}
-    studies.done(tmp_path, "60_compare", {"runs": runs, "differences": [row]})
+    studies.done(tmp_path, "60_compare", {schemas.RUNS: runs, schemas.DIFFERENCES: [row]})
     assert "No difference between" in _words(_index(tmp_path).find(id="answer"))
 
 
 @pytest.mark.parametrize(
-    ("p_value", "said"), [(0.03, "(Bonferroni), none is below 0.05."), (0.02, "the least is below")]
+    ("p_value", "words"), [(0.03, "(Bonferroni), none is below 0.05."), (0.02, "the least is below")]
 )
-def test_of_several_comparisons_each_p_is_said_to_be_of_one(tmp_path: Path, p_value: float, said: str) -> None:
+def test_of_several_comparisons_each_p_is_said_to_be_of_one(tmp_path: Path, p_value: float, words: str) -> None:
     runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(6)]
     differences = [studies.difference_row(network, 6, p_value) for network in ("cifar-resnet56", "cifar-resnet74")]
-    studies.done(tmp_path, "60_compare", {"runs": runs, "differences": differences})
-    assert said in _words(_index(tmp_path).find(id="answer"))
+    studies.done(tmp_path, "60_compare", {schemas.RUNS: runs, schemas.DIFFERENCES: differences})
+    assert words in _words(_index(tmp_path).find(id="answer"))
 
 
 def test_the_fewest_seeds_are_those_of_the_statistics() -> None:
-    assert facts.LEAST_SEEDS == stats.LEAST_PAIRS
+    assert training.LEAST_SEEDS == stats.LEAST_PAIRS
 
 
 def test_seeds_that_not_all_networks_share_do_not_count(tmp_path: Path) -> None:
     runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(6)][:-1]
-    studies.done(tmp_path, "60_compare", {"runs": runs})
+    studies.done(tmp_path, "60_compare", {schemas.RUNS: runs})
     opening = _words(_index(tmp_path).find(id="answer"))
     assert "5 seeds each" in opening
     assert "no order of the networks is claimed" in opening
 
 
-def test_errors_stand_beside_that_of_a_guess(tmp_path: Path) -> None:
-    page = _index(studies.whole(tmp_path))
-    assert "a guess 90.0 %" in _words(page.find(id="answer"))  # ten classes
-    assert "4 epochs on 2,000 images" in _words(page.find(id="answer"))
+def test_errors_stand_beside_the_chance_level(opening: BeautifulSoup) -> None:
+    assert "chance level 90.0 %" in _words(opening.find(id="answer"))  # ten classes
+    assert "4 epochs on 2,000 images" in _words(opening.find(id="answer"))
 
 
-def test_no_guess_without_a_known_number_of_classes(tmp_path: Path) -> None:
+def test_no_chance_level_without_a_known_number_of_classes(tmp_path: Path) -> None:
     studies.done(tmp_path, "60_compare", studies.TABLES["60_compare"])
-    assert "a guess" not in _words(_index(tmp_path))
+    assert "chance level" not in _words(_index(tmp_path))
 
 
-def test_runs_are_shown_without_their_comparison(tmp_path: Path) -> None:
-    studies.whole(tmp_path)
-    _remove(tmp_path / "60_compare")
-    training = _words(_index(tmp_path).find(id="training"))
+def test_runs_are_shown_without_their_comparison(complete: Path) -> None:
+    _remove(complete / "60_compare")
+    training = _words(_index(complete).find(id="training"))
     assert "6 runs" in training
     assert "36.10" in training
     assert "60_compare.ipynb has not run" in training
 
 
-def test_masks_stand_beside_their_controls(tmp_path: Path) -> None:
-    section = _index(studies.whole(tmp_path)).find(id="masks")
+def test_masks_stand_beside_their_controls(opening: BeautifulSoup) -> None:
+    section = opening.find(id="masks")
     words = _words(section)
-    assert "CIFAR Attention-56, which errs in 61.5 %" in words
+    assert "CIFAR Attention-56, test error 61.5 %" in words
     assert "+0.20 from where they began" in words  # 0.75 after, 0.55 before
     assert "+0.15 from the trunk beside them" in words
     assert "CIFAR Attention-56 mask after 0.75 0.75 0.75" in words
     assert section.find("svg") is not None  # type: ignore[union-attr]
 
 
-def test_masks_that_were_not_measured_are_a_gap(tmp_path: Path) -> None:
-    studies.whole(tmp_path)
-    _remove(tmp_path / "70_masks")
-    assert "70_masks.ipynb has not run. resattn study quick runs it." in _words(_index(tmp_path).find(id="masks"))
+def test_masks_that_were_not_measured_are_a_gap(complete: Path) -> None:
+    _remove(complete / "70_masks")
+    assert "70_masks.ipynb has not run. resattn study quick runs it." in _words(_index(complete).find(id="masks"))
 
 
-def test_a_study_of_its_own_is_whole_without_what_it_never_planned(tmp_path: Path) -> None:
-    studies.whole(tmp_path)
-    _remove(tmp_path / "20_depth")
+def test_a_study_of_its_own_is_complete_without_what_it_never_planned(complete: Path) -> None:
+    _remove(complete / "20_depth")
     for name in ("plan.json", "study.json"):
-        record = json.loads((tmp_path / name).read_text())
+        record = json.loads((complete / name).read_text())
         record["jobs"].pop("20_depth")
-        write_json(tmp_path / name, record)
-    page = _index(tmp_path)
+        write_json(complete / name, record)
+    page = _index(complete)
     assert "20_depth.ipynb is not part of this study. resattn study quick runs it." in _words(page.find(id="depth"))
-    assert "This study is not whole" not in _words(page)
+    assert "incomplete" not in _words(page)
 
 
-def test_runs_with_and_without_label_noise_are_kept_apart(tmp_path: Path) -> None:
-    studies.whole(tmp_path)
+def test_runs_with_and_without_label_noise_are_kept_apart(complete: Path) -> None:
     runs = [
         {**studies.run_row("cifar-resnet56", seed), "label_noise": noise, "test_error_pct": 10 + 100 * noise}
         for noise in (0.1, 0.5)
         for seed in (0, 1)
     ]
     differences = [{**studies.difference_row("cifar-resnet56"), "label_noise": 0.5}]
-    studies.done(tmp_path, "60_compare", {"runs": runs, "differences": differences})
-    words = _words(_index(tmp_path).find(id="training")).replace("\N{NO-BREAK SPACE}", " ")
+    studies.done(complete, "60_compare", {schemas.RUNS: runs, schemas.DIFFERENCES: differences})
+    words = _words(_index(complete).find(id="training")).replace("\N{NO-BREAK SPACE}", " ")
     assert "CIFAR ResNet-56, 10 % label noise 56 56" in words
     assert "2 20.00 20.00 20.00" in words
     assert "2 60.00 60.00 60.00" in words
     assert "CIFAR ResNet-56, 50 % label noise 2 -1.25" in words.replace("\N{MINUS SIGN}", "-")
 
 
-def test_how_it_was_made(tmp_path: Path) -> None:
-    made = _words(_index(studies.whole(tmp_path)).find(id="made"))
+def test_how_it_was_made(opening: BeautifulSoup) -> None:
+    made = _words(opening.find(id="made"))
     assert studies.COMMIT in made
     assert "with changes that were not committed" in made
     assert studies.DATASET in made
@@ -341,8 +365,8 @@ def test_how_it_was_made(tmp_path: Path) -> None:
     assert "2 min 42 s" in made.replace("\N{NO-BREAK SPACE}", " ")  # 13 jobs of 12.5 s
 
 
-def test_each_executed_notebook_is_a_page(tmp_path: Path) -> None:
-    index = build_report(studies.whole(tmp_path))
+def test_each_executed_notebook_is_a_page(complete: Path) -> None:
+    index = build_report(complete)
     pages = {path.stem for path in (index.parent / "pages").iterdir()}
     assert pages == {job.replace("/", "-") for job in (*studies.ANALYSES, *_trainings())}
     text = (index.parent / "pages" / "20_depth.html").read_text(encoding="utf-8")
@@ -381,17 +405,16 @@ def test_half_a_study_says_what_is_not_there(tmp_path: Path) -> None:
     assert "One network alone allows no comparison" in _words(page.find(id="answer"))
 
 
-def test_a_failed_run_shows_its_error_its_notebook_and_its_log(tmp_path: Path) -> None:
-    studies.whole(tmp_path)
-    _remove(tmp_path / "30_cost")
-    studies.failed(tmp_path, "30_cost")
-    page = _index(tmp_path)
+def test_a_failed_run_shows_its_error_its_notebook_and_its_log(complete: Path) -> None:
+    _remove(complete / "30_cost")
+    studies.failed(complete, "30_cost")
+    page = BeautifulSoup(build_report(complete).read_text(encoding="utf-8"), "html.parser")
     assert "ZeroDivisionError" in _words(page.find(id="cost"))
     assert "failed: 30_cost" in _words(page.find(id="answer"))
     assert page.select_one("#cost a[href='pages/30_cost.html']") is not None
     assert page.select_one("#notebooks td.state-failed") is not None
     notebook = BeautifulSoup(
-        (tmp_path / "report" / "pages" / "30_cost.html").read_text(encoding="utf-8"), "html.parser"
+        (complete / "report" / "pages" / "30_cost.html").read_text(encoding="utf-8"), "html.parser"
     )
     assert "division by zero" in _words(notebook.select_one("pre.error"))
     assert _words(notebook).count("This run failed") == 1
@@ -400,17 +423,15 @@ def test_a_failed_run_shows_its_error_its_notebook_and_its_log(tmp_path: Path) -
 
 def test_an_unfinished_run_is_called_so(tmp_path: Path) -> None:
     write_json(tmp_path / "20_depth" / "inputs.json", {})
-    assert (
-        "20_depth.ipynb is unfinished, without a table depth.csv: it was interrupted, or is still running."
-        in _words(_index(tmp_path).find(id="depth"))
+    assert "20_depth.ipynb is unfinished: it was interrupted, or is still running." in _words(
+        _index(tmp_path).find(id="depth")
     )
 
 
-def test_an_altered_table_is_not_shown(tmp_path: Path) -> None:
-    studies.whole(tmp_path)
-    table = tmp_path / "20_depth" / "tables" / "depth.csv"
+def test_an_altered_table_is_not_shown(complete: Path) -> None:
+    table = complete / "20_depth" / "tables" / "depth.csv"
     table.write_text(table.read_text().replace("80", "90"))
-    page = _index(tmp_path)
+    page = _index(complete)
     assert "90" not in _words(page.find(id="question"))
     assert re.search(
         r"depth.csv: found sha256 \w+; expected \w+, as its provenance says", _words(page.find(id="depth"))
@@ -418,16 +439,52 @@ def test_an_altered_table_is_not_shown(tmp_path: Path) -> None:
     assert page.select_one("#notebooks td.state-altered") is not None
 
 
-def test_a_table_without_a_needed_column_is_a_gap(tmp_path: Path) -> None:
-    studies.done(tmp_path, "20_depth", {"depth": [{"network": "attention56", "value": 1}]})
-    assert "expected also quantity" in _words(_index(tmp_path).find(id="depth"))
+def test_a_table_without_a_stated_column_is_a_gap(tmp_path: Path) -> None:
+    place = studies.done(tmp_path, "20_depth", {})
+    another = Schema("depth", tuple(column for column in schemas.DEPTH.columns if column.name != "quantity"))
+    write_table(pd.DataFrame(columns=another.names), place / "tables" / "depth.csv", {}, schema=another)
+    assert "20_depth, depth.csv: found columns network, value, unit; expected also quantity." in _words(
+        _index(tmp_path).find(id="depth")
+    )
+
+
+EVERY = [  # the explorer's table belongs to no study
+    (schema, step)
+    for schema in schemas.SCHEMAS
+    for step in STEPS_OF.get(schema.notebook, (schema.notebook,))
+    if step != steps.EXPLORE
+]
+
+
+@pytest.fixture(scope="module")
+def larger(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study in which every notebook ran that any study runs."""
+    folder = Path(shutil.copytree(template, tmp_path_factory.mktemp("larger") / "study"))
+    for name in (RUN_OF_DIGITS, steps.RESPONSE, steps.LAYOUTS):
+        studies.done(folder, name, {})
+    return folder
+
+
+@pytest.mark.parametrize(("schema", "job"), EVERY, ids=lambda value: getattr(value, "name", value))
+def test_a_table_that_is_removed_from_a_finished_study_is_a_named_gap(schema: Schema, job: str, larger: Path) -> None:
+    table, away = larger / job / "tables" / schema.file, larger / "away.csv"
+    table.rename(away)
+    try:
+        _, page = next(iter(build.pages(read_study(larger))))
+    finally:
+        away.rename(table)
+    gaps = set(re.findall(r'<div class="gap"><p>(.*?)\.', page.replace(".ipynb", "").replace(".csv", "")))
+    assert gaps == {f"{job}: its table {schema.name} is missing"}
+
+
+def test_a_finished_study_has_no_gap(opening: BeautifulSoup) -> None:
+    assert opening.select(".gap") == []
 
 
 @pytest.mark.parametrize(
     "rubbish", ["", "{", "[]", '{"nbformat": 4}', '{"nbformat": 4, "nbformat_minor": 5, "cells": [1]}']
 )
-def test_rubbish_in_place_of_files_is_survived(tmp_path: Path, rubbish: str) -> None:
-    studies.whole(tmp_path)
+def test_rubbish_in_place_of_files_is_survived(complete: Path, rubbish: str) -> None:
     for name in (
         "study.json",
         "plan.json",
@@ -435,10 +492,10 @@ def test_rubbish_in_place_of_files_is_survived(tmp_path: Path, rubbish: str) -> 
         "30_cost/result.json",
         "40_receptive_field/failure.json",
     ):
-        (tmp_path / name).write_text(rubbish)
-    page = _index(tmp_path)
+        (complete / name).write_text(rubbish)
+    page = BeautifulSoup(build_report(complete).read_text(encoding="utf-8"), "html.parser")
     assert "really 80" in _words(page.find(id="answer"))
-    assert "cannot be shown" in (tmp_path / "report" / "pages" / "20_depth.html").read_text(encoding="utf-8")
+    assert "cannot be shown" in (complete / "report" / "pages" / "20_depth.html").read_text(encoding="utf-8")
 
 
 def test_a_name_with_markup_shows_as_text(tmp_path: Path) -> None:
@@ -492,7 +549,7 @@ def test_coloured_words_can_be_read_in_both_themes(words: str) -> None:
     assert drawn.svg.count("fill:") == 2  # of the drawing, and of the words
 
 
-@pytest.mark.parametrize("ink", sorted(set(ON_ROLE.values())))
+@pytest.mark.parametrize("ink", sorted(set(style.ON_ROLE.values())))
 def test_words_on_the_colour_of_a_role_keep_theirs(ink: str) -> None:
     svg = f"<svg xmlns='http://www.w3.org/2000/svg'><text fill='{ink}'>x</text></svg>"
     drawn = figure(svg, name="x", prefix="p").svg
@@ -502,9 +559,8 @@ def test_words_on_the_colour_of_a_role_keep_theirs(ink: str) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_mixed_words_reach_the_contrast(theme: str) -> None:
-    plots = pytest.importorskip("analysis.figures.plots")
     ink, paper = _themes()[theme]["ink"], _themes()[theme]["paper"]
-    for hue in [*plots.ROLES.values(), *(colour for colour, _ in plots.NETWORKS.values())]:
+    for hue in [*style.ROLES.values(), *(colour for colour, _ in style.NETWORKS.values())]:
         parts = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (hue, ink)]
         mixed = "#" + "".join(f"{round(0.55 * a + 0.45 * b):02x}" for a, b in zip(*parts, strict=True))
         assert _contrast(mixed, paper) >= 4.5, hue
@@ -523,24 +579,23 @@ def test_what_is_no_drawing_is_named(text: str) -> None:
         figure(text, name="x", prefix="p")
 
 
-def test_a_figure_that_cannot_be_shown_is_a_gap(tmp_path: Path) -> None:
-    studies.whole(tmp_path)
-    (tmp_path / "20_depth" / "figures" / "broken.svg").write_text("<svg")
+def test_a_figure_that_cannot_be_shown_is_a_gap(complete: Path) -> None:
+    (complete / "20_depth" / "figures" / "broken.svg").write_text("<svg")
     heavy = DRAWING.replace("</svg>", f"<path d='{'M 0 0 ' * build.FIGURE_BYTES}'/></svg>")
-    (tmp_path / "20_depth" / "figures" / "heavy.svg").write_text(heavy)
-    depth = _words(_index(tmp_path).find(id="depth"))
+    (complete / "20_depth" / "figures" / "heavy.svg").write_text(heavy)
+    depth = _words(_index(complete).find(id="depth"))
     assert "broken is no SVG" in depth
     assert "heavy.svg is too heavy for this page" in depth
 
 
 def test_figures_about_the_subject_come_first(tmp_path: Path) -> None:
-    studies.done(tmp_path, "40_receptive_field", {"receptive_field": studies.sight_rows()})
+    studies.done(tmp_path, "40_receptive_field", {schemas.RECEPTIVE_FIELD: studies.field_rows()})
     names = [f"{kind}_{n}" for kind in ("by_stage", "over_image") for n in ("attention56", "cifar-attention56")]
     for name in names:
         (tmp_path / "40_receptive_field" / "figures" / f"{name}.svg").write_text(DRAWING)
     page = _index(tmp_path)
-    shown = [str(f["id"]).removeprefix("figure-40_receptive_field-") for f in page.select("#sight > figure")]
-    folded = [str(f["id"]).removeprefix("figure-40_receptive_field-") for f in page.select("#sight details figure")]
+    shown = [str(f["id"]).removeprefix("figure-40_receptive_field-") for f in page.select("#field > figure")]
+    folded = [str(f["id"]).removeprefix("figure-40_receptive_field-") for f in page.select("#field details figure")]
     assert shown == ["over_image_attention56", "by_stage_attention56", "made_up"]
     assert folded == ["over_image_cifar-attention56", "by_stage_cifar-attention56"]
 
@@ -548,7 +603,9 @@ def test_figures_about_the_subject_come_first(tmp_path: Path) -> None:
 def test_many_heavy_notebooks_stay_within_the_weight(tmp_path: Path) -> None:
     picture = base64.b64encode(b"\0" * 400_000).decode()
     for k in range(12):
-        place = studies.done(tmp_path, f"50_train/cifar-resnet56-s{k}", {"run": [studies.run_row("cifar-resnet56", k)]})
+        place = studies.done(
+            tmp_path, f"50_train/cifar-resnet56-s{k}", {schemas.RUN: [studies.run_row("cifar-resnet56", k)]}
+        )
         studies.write_notebook(place, studies.code("show()", [studies.display({"image/png": picture})]))
     report = build_report(tmp_path).parent
     assert 2_000_000 < sum(path.stat().st_size for path in report.rglob("*")) < build.MAX_BYTES
@@ -558,8 +615,7 @@ def test_many_heavy_notebooks_stay_within_the_weight(tmp_path: Path) -> None:
 
 
 def test_colours_of_roles_are_those_of_the_figures() -> None:
-    plots = pytest.importorskip("analysis.figures.plots")
-    assert {role: build.COLOURS[role] for role in ("trunk", "mask")} == {r: plots.ROLES[r] for r in ("trunk", "mask")}
+    assert {role: build.COLOURS[role] for role in ("trunk", "mask")} == {r: style.ROLES[r] for r in ("trunk", "mask")}
 
 
 # --- foreign markup -------------------------------------------------------------------------------------------------
@@ -584,16 +640,21 @@ def test_columns_of_numbers_are_aligned() -> None:
     assert [cell.get_text() for cell in table.select(".num")] == ["", "macs", "0", "6,270,836,736", "1", "-1.5e3"]
 
 
-def test_merged_cells_are_left_alone() -> None:
-    table = "<table><tbody><tr><td rowspan='2'>1</td><td>2</td></tr><tr><td>3</td></tr></tbody></table>"
-    assert "num" not in safe_html(table)
+def test_cells_under_a_merged_cell_are_not_aligned() -> None:
+    # The same rows without the merged cell are: a column is known only where each row has every cell.
+    rows = "<tr><td{}>1</td><td>2</td></tr><tr><td>3</td>{}</tr>"
+    merged, plain = (
+        f"<table><tbody>{rows.format(*parts)}</tbody></table>" for parts in ((" rowspan='2'", ""), ("", "<td>4</td>"))
+    )
+    assert "num" not in safe_html(merged)
+    assert "num" in safe_html(plain)
 
 
 # --- written at once ------------------------------------------------------------------------------------------------
 
 
-def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = build_report(studies.whole(tmp_path))
+def test_a_report_that_fails_leaves_the_old_one(complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = build_report(complete)
     before = {path: path.read_bytes() for path in index.parent.rglob("*.html")}
     write = build.write_atomic
 
@@ -604,13 +665,13 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(build, "write_atomic", full)
     with pytest.raises(ReportError, match="No space left on device"):
-        build_report(tmp_path)
+        build_report(complete)
     assert {path: path.read_bytes() for path in index.parent.rglob("*.html")} == before
-    assert not list(tmp_path.glob(".report*"))
+    assert not list(complete.glob(".report*"))
 
 
-def test_a_swap_that_fails_puts_the_old_report_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build_report(studies.whole(tmp_path))
+def test_a_swap_that_fails_puts_the_old_report_back(complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_report(complete)
     rename = Path.rename
 
     def refuse(self: Path, target: Path) -> Path:
@@ -620,16 +681,16 @@ def test_a_swap_that_fails_puts_the_old_report_back(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(ReportError, match="Permission denied"):
-        build_report(tmp_path)
-    assert (tmp_path / "report" / "index.html").is_file()
-    assert not list(tmp_path.glob(".report*"))
+        build_report(complete)
+    assert (complete / "report" / "index.html").is_file()
+    assert not list(complete.glob(".report*"))
 
 
-def test_an_old_page_does_not_survive_a_new_report(tmp_path: Path) -> None:
-    report = build_report(studies.whole(tmp_path)).parent
+def test_an_old_page_does_not_survive_a_new_report(complete: Path) -> None:
+    report = build_report(complete).parent
     assert (report / "pages" / "80_claims.html").exists()
-    _remove(tmp_path / "80_claims")
-    build_report(tmp_path)
+    _remove(complete / "80_claims")
+    build_report(complete)
     assert not (report / "pages" / "80_claims.html").exists()
 
 
@@ -646,58 +707,11 @@ def test_no_such_folder(tmp_path: Path) -> None:
         build_report(tmp_path / "nowhere")
 
 
-def test_the_same_study_gives_the_same_pages(tmp_path: Path) -> None:
-    index = build_report(studies.whole(tmp_path))
+def test_the_same_study_gives_the_same_pages(complete: Path) -> None:
+    index = build_report(complete)
     before = {path: path.read_bytes() for path in index.parent.rglob("*.html")}
-    build_report(tmp_path)
+    build_report(complete)
     assert {path: path.read_bytes() for path in index.parent.rglob("*.html")} == before
-
-
-# --- words ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (31_810_728, "31,810,728"),
-        (41.72, "41.7"),
-        (0.01234, "0.0123"),
-        (None, "–"),
-        (float("nan"), "–"),
-        (2.0, "2"),
-        ("x", "x"),
-        (0.5, "0.500"),
-    ],
-)
-def test_numbers(value: object, text: str) -> None:
-    assert number(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (31_810_728, "31.8 M"),
-        (6_270_836_736, "6.27 G"),
-        (999, "999"),
-        (1_125_899_906_842_624, "1.1 × 10¹⁵"),
-        (-1_500, "-1.50 k"),
-        (None, "–"),
-    ],
-)
-def test_short_numbers(value: object, text: str) -> None:
-    assert short(value).replace("\N{NO-BREAK SPACE}", " ") == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (12.5, "12 s"), (90, "1 min 30 s"), (7260, "2 h 1 min"), (None, "–")]
-)
-def test_durations(seconds: float | None, text: str) -> None:
-    assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text
-
-
-def test_lists_and_anchors() -> None:
-    assert anchor('a"><b') == "a-b"
-    assert anchor("<>") == "x"
 
 
 # --- style ----------------------------------------------------------------------------------------------------------

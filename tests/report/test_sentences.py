@@ -8,54 +8,61 @@ from pathlib import Path
 import nbformat
 
 from analysis.report import sentences
-from analysis.tables import frames
+from analysis.tables.depth import (
+    article_steps,
+    depth_frame,
+    depth_ratios,
+    module_frame,
+    path_length_frame,
+    path_summary,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_depths_say_how_much_longer() -> None:
-    said = sentences.depths(frames.depth_frame(["attention56", "attention92", "resnet50"]))
-    assert "The longest path of ResNet-50 is the trunk." in said
+    text = sentences.depths(depth_frame(["attention56", "attention92", "resnet50"]))
+    assert "The longest path of ResNet-50 is the trunk." in text
     assert (
-        "Attention-56 leads through the masks and is 43 % longer than its trunk; all its layers are 2.0 times" in said
+        "Attention-56 leads through the masks and is 43 % longer than its trunk; all its layers are 2.0 times" in text
     )
-    assert "Attention-92 leads through the masks and is 39 % longer" in said
+    assert "Attention-92 leads through the masks and is 39 % longer" in text
 
 
 def test_modules_say_for_how_many_the_article_holds() -> None:
-    said = sentences.modules(frames.module_frame(["attention56", "attention92"]))
-    assert "Attention-56 are 26, 20 and 14 layers deep; the 20 of the article hold for 1 of the 3" in said
-    assert "hold for 2 of the 6" in said
+    text = sentences.modules(module_frame(["attention56", "attention92"]))
+    assert "Attention-56 are 26, 20 and 14 layers deep; the 20 of the article hold for 1 of the 3" in text
+    assert "hold for 2 of the 6" in text
 
 
 def test_the_article_is_right_in_its_sum_for_one_network_only() -> None:
-    said = sentences.article(frames.article_steps(["attention56", "attention92"]))
-    assert "The sum for Attention-56 holds, though not all of its parts" in said
-    assert "mask and p units of stage 1, module 1 is 26, not 20" in said
-    assert "For Attention-92 the same rule gives 140, and 128 are counted." in said
+    text = sentences.article(article_steps(["attention56", "attention92"]))
+    assert "The sum for Attention-56 holds, though not all of its parts" in text
+    assert "mask and p units of stage 1, module 1 is 26, not 20" in text
+    assert "For Attention-92 the same rule gives 140, and 128 are counted." in text
 
 
 def test_ratios_are_those_of_the_networks_asked_about() -> None:
-    found = frames.depth_ratios("attention92", "resnet200")
-    said = sentences.ratios(found, "attention92", "resnet200")
-    assert "By its trunk Attention-92 is 46 % of ResNet-200." in said
-    assert "by the longest path it is 64 %, and by layers 88 %, or 90 % of the number in its name" in said
-    other = sentences.ratios(frames.depth_ratios("attention56", "resnet152"), "attention56", "resnet152")
+    found = depth_ratios("attention92", "resnet200")
+    text = sentences.ratios(found, "attention92", "resnet200")
+    assert "By its trunk Attention-92 is 46 % of ResNet-200." in text
+    assert "by the longest path it is 64 %, and by layers 88 %, or 90 % of the number in its name" in text
+    other = sentences.ratios(depth_ratios("attention56", "resnet152"), "attention56", "resnet152")
     assert "is 37 % of ResNet-152" in other
 
 
 def test_path_lengths_name_the_nearest_network() -> None:
     names = ["attention56", "cifar-resnet56-basic", "cifar-resnet80-basic", "cifar-resnet110-basic"]
-    paths = frames.path_length_frame(names)
-    said = sentences.path_lengths(paths, frames.path_summary(paths, 10, 34), "attention56", "cifar-resnet110-basic")
-    assert "nearest to that is CIFAR ResNet-80 basic" in said
+    paths = path_length_frame(names)
+    text = sentences.path_lengths(paths, path_summary(paths, 10, 34), "attention56", "cifar-resnet110-basic")
+    assert "nearest to that is CIFAR ResNet-80 basic" in text
     # veit2016, section 4.2: paths of 10 to 34 layers are 0.45 % of all.
-    assert "paths of 10 to 34 layers" in said
-    assert "0.45 % of the paths are so short" in said
+    assert "paths of 10 to 34 layers" in text
+    assert "0.45 % of the paths are so short" in text
 
 
 def test_the_notebook_types_no_counted_number_into_its_prose() -> None:
     notebook = nbformat.read(ROOT / "notebooks/20_depth.ipynb", as_version=4)
     prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    said = re.findall(r"\d+(?:\.\d+)? %|\b\d+ layers", prose)
-    assert said == ["46 %"], "the abstract's own words, and nothing else"
+    text = re.findall(r"\d+(?:\.\d+)? %|\b\d+ layers", prose)
+    assert text == ["46 %"], "the abstract's own words, and nothing else"

@@ -1,10 +1,10 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from numbers import Number
 from pathlib import Path
 
 import numpy as np
@@ -13,45 +13,96 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.tables import files
-from analysis.tables.files import TableError, read_table, sidecar, write_atomic, write_json, write_table
+from analysis.tables import files, schemas
+from analysis.tables.files import TableError, check_frame, read_table, sidecar, write_atomic, write_json, write_table
+from analysis.tables.schemas import Column, Schema, SchemaError
 
+
+def schema(**columns: type) -> Schema:
+    return Schema("t", tuple(Column(name, kind, may_be_empty=kind is not bool) for name, kind in columns.items()))
+
+
+TARGETS = schema(target=str, value=float, unit=str)
 FRAME = pd.DataFrame({"target": ["attention56", "NA"], "value": [0.1, 2.0], "unit": ["px", "None"]})
 
 
 def test_a_table_reads_back_as_it_was_written(tmp_path):
-    path = write_table(FRAME, tmp_path / "new" / "depth.csv", {"seed": 1})
-    pd.testing.assert_frame_equal(read_table(path, ["target", "value", "unit"]), FRAME, check_dtype=False)
+    path = write_table(FRAME, tmp_path / "new" / "depth.csv", {"seed": 1}, schema=TARGETS)
+    pd.testing.assert_frame_equal(read_table(path, TARGETS), FRAME, check_dtype=False)
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1))
 @settings(max_examples=50)
 def test_floats_read_back_to_the_same_bits(tmp_path_factory, values):
-    path = write_table(pd.DataFrame({"value": values}), tmp_path_factory.mktemp("t") / "t.csv", {})
-    assert read_table(path, {"value": float})["value"].tolist() == values
-    assert read_table(path, ["value"])["value"].tolist() == values
+    path = write_table(
+        pd.DataFrame({"value": values}), tmp_path_factory.mktemp("t") / "t.csv", {}, schema=schema(value=float)
+    )
+    assert read_table(path, schema(value=float))["value"].tolist() == values
 
 
-def test_numbers_of_any_size_stay_exact_beside_floats(tmp_path):
-    values = [2**70 + 1, 0.5, -3, None]
-    path = write_table(pd.DataFrame({"value": pd.Series(values, dtype=object)}), tmp_path / "t.csv", {})
-    assert read_table(path, {"value": Number})["value"].tolist() == values
+def test_integers_of_any_size_stay_exact_beside_empty_cells(tmp_path):
+    values = [2**70 + 1, -3, None]
+    frame = pd.DataFrame({"value": pd.Series(values, dtype=object)})
+    path = write_table(frame, tmp_path / "t.csv", {}, schema=schema(value=int))
+    assert read_table(path, schema(value=int))["value"].tolist() == values
 
 
 def test_typed_columns(tmp_path):
+    stated = schema(n=int, big=int, x=float, b=bool)
     frame = pd.DataFrame({"n": [1, 2], "big": pd.Series([2**80, 1], dtype=object), "x": [1.0, 2.5], "b": [True, False]})
-    read = read_table(write_table(frame, tmp_path / "t.csv", {}), {"n": int, "big": int, "x": float, "b": bool})
+    read = read_table(write_table(frame, tmp_path / "t.csv", {}, schema=stated), stated)
     assert [read[name].tolist() for name in frame] == [frame[name].tolist() for name in frame]
     assert [read[name].dtype for name in ("n", "x", "b")] == [np.int64, np.float64, np.bool_]
 
 
+def test_a_column_that_earlier_versions_lack_has_its_default(tmp_path):
+    stated = Schema("t", (Column("n", int), Column("noise", float, default=0.0)))
+    (tmp_path / "t.csv").write_text("n\n1\n")
+    assert read_table(tmp_path / "t.csv", stated).to_dict("list") == {"n": [1], "noise": [0.0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drop": "value"}, "the frame lacks value"),
+        ({"rename": "length"}, "the frame lacks value; has length, which the schema does not state"),
+        ({"set": "x"}, "has 'x' in value, which holds int"),
+        ({"set": 1.5}, "has 1.5 in value, which holds int"),
+        ({"set": True}, "has True in value, which holds int"),
+        ({"network": ""}, "has '' in network, which holds str"),
+    ],
+)
+def test_a_frame_that_does_not_fit_its_schema_is_not_written(tmp_path, change, message):
+    frame = pd.DataFrame({"network": ["a"], "quantity": ["params"], "value": [1], "unit": [""]})
+    check_frame(frame, schemas.DEPTH)
+    match change:
+        case {"drop": name}:
+            frame = frame.drop(columns=name)
+        case {"rename": name}:
+            frame = frame.rename(columns={"value": name})
+        case {"set": value}:
+            frame = frame.assign(value=[value])
+        case {"network": value}:
+            frame = frame.assign(network=[value])
+    with pytest.raises(SchemaError, match=re.escape(message)):
+        write_table(frame, tmp_path / "depth.csv", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_a_schema_of_its_own_names_one(tmp_path):
+    with pytest.raises(SchemaError, match=r"no table has the file name t.csv; give write_table the schema"):
+        write_table(FRAME, tmp_path / "t.csv")
+    with pytest.raises(SchemaError, match=r"2 tables have the file name published.csv"):
+        write_table(FRAME, tmp_path / "published.csv")
+
+
 def test_an_empty_table_keeps_its_columns(tmp_path):
-    path = write_table(FRAME.iloc[:0], tmp_path / "t.csv", {})
-    assert list(read_table(path, {"value": float, "target": str}).columns) == list(FRAME.columns)
+    path = write_table(FRAME.iloc[:0], tmp_path / "t.csv", {}, schema=TARGETS)
+    assert list(read_table(path, TARGETS).columns) == list(FRAME.columns)
 
 
 def test_the_sidecar_says_where_the_table_came_from(tmp_path):
-    path = write_table(FRAME, tmp_path / "depth.csv", {"seed": 3})
+    path = write_table(FRAME, tmp_path / "depth.csv", {"seed": 3}, schema=TARGETS)
     about = json.loads((tmp_path / "depth.provenance.json").read_text())
     assert (about["table"], about["rows"], about["columns"]) == ("depth.csv", 2, ["target", "value", "unit"])
     assert about["provenance"] == {"seed": 3}
@@ -59,20 +110,21 @@ def test_the_sidecar_says_where_the_table_came_from(tmp_path):
 
 
 def test_without_provenance_the_circumstances_are_written(tmp_path):
-    write_table(FRAME, tmp_path / "t.csv")
+    write_table(FRAME, tmp_path / "t.csv", schema=TARGETS)
     assert "versions" in json.loads(sidecar(tmp_path / "t.csv").read_text())["provenance"]
 
 
 @pytest.mark.parametrize(
     ("content", "columns", "message"),
     [
-        (None, ["a"], "found No such file or directory; expected a table"),
-        (b"a,b\n1,2\n", ["a", "c"], "found columns a, b; expected also c"),
+        (None, {"a": str}, "found No such file or directory; expected a table"),
+        (b"a,b\n1,2\n", {"a": str, "c": str}, "found columns a, b; expected also c"),
         (b"a\n1\nx\n", {"a": int}, "found 'x' in column a, line 3; expected int"),
         (b"a\nyes\n", {"a": bool}, "found 'yes' in column a, line 2; expected bool"),
-        (b"", ["a"], "found no CSV"),
-        (b'a\n"1\n', ["a"], "found no CSV"),
-        (b"\xff\xfe\x00", ["a"], "found no CSV"),
+        (b"a,b\n,1\n", {"a": bool}, "found '' in column a, line 2; expected bool"),
+        (b"", {"a": str}, "found no CSV"),
+        (b'a\n"1\n', {"a": str}, "found no CSV"),
+        (b"\xff\xfe\x00", {"a": str}, "found no CSV"),
     ],
 )
 def test_what_is_not_the_table_is_refused(tmp_path, content, columns, message):
@@ -80,22 +132,22 @@ def test_what_is_not_the_table_is_refused(tmp_path, content, columns, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(TableError) as raised:
-        read_table(path, columns)
+        read_table(path, schema(**columns))
     assert str(raised.value).startswith(f"{path}: {message}")
 
 
 def test_a_table_cut_at_the_end_of_a_line_is_refused(tmp_path):
-    path = write_table(FRAME, tmp_path / "t.csv", {})
+    path = write_table(FRAME, tmp_path / "t.csv", {}, schema=TARGETS)
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     with pytest.raises(TableError, match="as its provenance says"):
-        read_table(path, ["value"])
+        read_table(path, TARGETS)
 
 
 def test_a_broken_sidecar_is_refused(tmp_path):
-    path = write_table(FRAME, tmp_path / "t.csv", {})
+    path = write_table(FRAME, tmp_path / "t.csv", {}, schema=TARGETS)
     sidecar(path).write_text("{")
     with pytest.raises(TableError, match=r"t.provenance.json: found no provenance"):
-        read_table(path, ["value"])
+        read_table(path, TARGETS)
 
 
 def test_no_table_ever_stands_without_its_sidecar(tmp_path, monkeypatch):
@@ -106,7 +158,7 @@ def test_no_table_ever_stands_without_its_sidecar(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "write_atomic", full)
     with pytest.raises(OSError, match="No space left"):
-        write_table(FRAME, tmp_path / "t.csv", {})
+        write_table(FRAME, tmp_path / "t.csv", {}, schema=TARGETS)
     assert [file.name for file in tmp_path.iterdir()] == ["t.provenance.json"]
 
 
@@ -132,14 +184,14 @@ def test_json_has_no_nan(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_killed_while_writing_the_file_is_whole(tmp_path):
+def test_killed_while_writing_the_file_is_complete(tmp_path):
     path = tmp_path / "t.txt"
     sizes = [100_000, 3_000_000]
     code = (
         "import sys; from analysis.tables.files import write_atomic\n"
         f"while True:\n  for n in {sizes}: write_atomic(sys.argv[1], str(n)[0] * n)"
     )
-    whole = [str(n)[0] * n for n in sizes]
+    versions = [str(n)[0] * n for n in sizes]
     for delay_s in (0.01, 0.03, 0.07, 0.11, 0.2):
         writer = subprocess.Popen([sys.executable, "-c", code, path], cwd=Path(__file__).parents[2])
         while not path.exists():
@@ -147,5 +199,5 @@ def test_killed_while_writing_the_file_is_whole(tmp_path):
         time.sleep(delay_s)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        assert path.read_text() in whole
+        assert path.read_text() in versions
         path.unlink()

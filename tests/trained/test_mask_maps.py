@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from analysis.tables import schemas
+from analysis.tables.files import check_frame
 from analysis.trained import mask_maps, responses
 from analysis.trained.mask_maps import AttendingError
 from resattn.networks.catalog import named
@@ -196,6 +198,7 @@ def test_masks_are_scored_before_and_after_training(trained: Path) -> None:
     found = list(mask_maps.runs_below(trained))
     assert [run.name for run in found] == [SMALL]
     masks = mask_maps.mask_frame(found, 20)
+    check_frame(masks, schemas.MASKS)
     assert set(masks["state"]) == {"before", "after"}
     wide = masks.pivot_table(index=["module", "map", "quantity"], columns="state", values="value")
     assert (wide.loc[(slice(None), "random"), "before"] == wide.loc[(slice(None), "random"), "after"]).all()
@@ -204,6 +207,7 @@ def test_masks_are_scored_before_and_after_training(trained: Path) -> None:
     assert list(summary.columns) == ["network", "quantity", "map", "state", "stage1", "stage2", "stage3"]
     assert list(summary["map"].unique()) == list(mask_maps.MAPS)
     gains = mask_maps.mask_gains(masks)
+    check_frame(gains, schemas.GAINS)
     row = gains[gains["stage"] == "stage2"].iloc[0]
     auc = wide.xs("auc", level="quantity").loc["stage2.module1"]
     assert row["over_trunk"] == pytest.approx(auc.loc["mask", "after"] - auc.loc["trunk", "after"])
@@ -224,6 +228,7 @@ def test_a_view_has_the_stages_and_their_channels(trained: Path) -> None:
 
 def test_responses_of_runs_are_relative_to_the_first_stage(trained: Path) -> None:
     frame = responses.response_frame(mask_maps.runs_below(trained, with_masks=False), 20)
+    check_frame(frame, schemas.RESPONSES)
     assert set(frame["network"]) == {SMALL, "cifar-resnet11"}
     assert (frame.loc[frame["stage"] == "stage1", "relative"] == 1).all()
     assert set(frame.loc[frame["network"] == "cifar-resnet11", "place"]) == {"output", "activated"}

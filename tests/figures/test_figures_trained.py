@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.figures import pictures, plots
-from analysis.tables import frames
+from analysis.figures import masks, responses, style, training
 from analysis.trained import comparisons
+from analysis.trained.comparisons import comparison_frame, difference_frame, pair_frame
 from analysis.trained.mask_maps import MAPS, STATES
 from resattn.training.digits import cluttered_digits
 
@@ -46,16 +46,16 @@ RUNS = pd.DataFrame(
 def _draw(name: str, fig: Figure, ax: matplotlib.axes.Axes) -> str:
     match name:
         case "mask_scores":
-            pictures.map_legend(fig)
-            return pictures.mask_scores(ax, MASKS, "auc")
+            masks.map_legend(fig)
+            return masks.mask_scores(ax, MASKS, "auc")
         case "responses":
             printed = {"cifar-attention164": [1.0, 0.524, 0.299]}
-            return pictures.responses(ax, RESPONSES, "output", printed)
+            return responses.response_lines(ax, RESPONSES, "output", printed)
         case "error_by_noise":
-            return pictures.error_by_noise(ax, RUNS)
+            return training.error_by_noise(ax, RUNS)
         case _:
-            pairs = frames.pair_frame(RUNS, "cifar-attention92")
-            return plots.paired_differences(ax, pairs, frames.difference_frame(pairs))
+            pairs = pair_frame(RUNS, "cifar-attention92")
+            return training.paired_differences(ax, pairs, difference_frame(pairs))
 
 
 SAYS = {
@@ -71,8 +71,8 @@ SAYS = {
 def test_every_figure_says_what_it_shows_and_is_the_same_twice(name: str, tmp_path: Path) -> None:
     saved = []
     for folder in ("one", "two"):
-        fig, axes = plots.figure(3.4)
-        saved.append(plots.save(fig, tmp_path / folder / f"{name}.svg", alt=_draw(name, fig, axes[0, 0])))
+        fig, axes = style.figure(3.4)
+        saved.append(style.save(fig, tmp_path / folder / f"{name}.svg", alt=_draw(name, fig, axes[0, 0])))
     assert all(words in saved[0].alt for words in SAYS[name]), saved[0].alt
     first, second = (drawing.path.read_bytes() for drawing in saved)
     assert first == second
@@ -85,11 +85,11 @@ def test_heat_maps_stand_beside_their_images(tmp_path: Path) -> None:
     _, scene = cluttered_digits(0, train=1, test=3)
     pixels = np.ascontiguousarray(scene.images.transpose(0, 2, 3, 1))
     columns = {f"stage {k}": np.random.default_rng(k).random((3, 32 // 2**k, 32 // 2**k)) for k in range(3)}
-    shape = pictures.sheet(pixels, columns)
+    shape = masks.sheet(pixels, columns)
     assert shape[1:] == (3, 4)
-    fig, axes = plots.figure(*shape)
-    alt = pictures.mask_heat(axes, pixels, columns, scene.foreground, title="some network")
-    path = plots.save(fig, tmp_path / "heat.svg", alt=alt).path
+    fig, axes = style.figure(*shape)
+    alt = masks.mask_heat(axes, pixels, columns, scene.foreground, title="some network")
+    path = style.save(fig, tmp_path / "heat.svg", alt=alt).path
     assert alt.startswith("Masks of some network. 3 images")
     assert "stage 0, stage 1, stage 2, the true foreground outlined" in alt
     assert path.read_text().count("<image") == 12
@@ -108,7 +108,7 @@ def test_only_sizes_that_differ_are_drawn() -> None:
 
 
 def test_error_stands_beside_speed_memory_and_cost() -> None:
-    table = comparisons.side_by_side(frames.comparison_frame(RUNS))
+    table = comparisons.side_by_side(comparison_frame(RUNS))
     row = table.iloc[0]
     assert (row["Network"], row["Label noise (%)"], row["Runs"]) == ("CIFAR Attention-92", 10.0, 2)
     assert row["Test error (%)"] == 25.5

@@ -1,11 +1,8 @@
-"""Figures of what trained networks do: masks over images, their scores, responses by stage, error under label noise.
-
-As in `analysis.figures.plots`: each is a function of axes and a frame, and returns what it has drawn in words.
-"""
+"""What the masks of trained networks single out: scores by stage, and masks over images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.figures.plots import INK, ROLES, WIDTH_IN, axis_label, network_styles, styled
-from analysis.tables.names import display_name, part_name
-from analysis.trained.mask_maps import MAPS, SCORES, STATES
-from analysis.trained.responses import PLACES
+from analysis.figures.style import INK, ROLES, WIDTH_IN, styled
+from analysis.tables.formats import display_name, part_name
+from analysis.tables.quantities import SCORES
+from analysis.trained.mask_maps import MAPS, STATES
 
 # The roles' own colours; the sum of both is a colour of its own, chance is grey.
 MAP_STYLES: Mapping[str, tuple[str, str]] = {
@@ -121,53 +117,3 @@ def _image(ax: Axes, values: NDArray[Any], **options: Any) -> None:
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set_visible(False)
-
-
-@styled
-def responses(ax: Axes, frame: pd.DataFrame, place: str, printed: Mapping[str, Sequence[float]]) -> str:
-    """Mean absolute response of each stage over that of stage 1, read at one place, on a logarithmic axis.
-
-    `frame`: of `responses.response_frame`. `printed`: network -> the values of the paper's figure 4, crosses.
-    """
-    part = frame[frame["place"] == place]
-    stages = sorted(part["stage"].unique())
-    styles = network_styles(frame["network"].unique())
-    alt = [f"Mean absolute response by stage, relative to stage 1: {PLACES[place]}."]
-    for network, of_network in part.groupby("network", sort=False):
-        colour, marker = styles[network]
-        for _, run in of_network.groupby("seed"):
-            ax.plot(range(len(run)), run["relative"], color=colour, lw=0.7, alpha=0.5)
-        mean = of_network.groupby("stage")["relative"].mean()[stages]
-        ax.plot(range(len(stages)), mean, color=colour, marker=marker, ms=7, mfc="none", mew=1.6, lw=1.6)
-        if network in printed:
-            ax.plot(range(len(printed[network])), printed[network], color=colour, marker="+", ms=9, mew=1.6, lw=0)
-        alt.append(f"{display_name(network)}: {', '.join(f'{v:.3g}' for v in mean)}.")
-    ax.set_yscale("log")
-    ax.set_xticks(range(len(stages)), [part_name(stage) for stage in stages])
-    ax.set_title(PLACES[place], fontsize=8.5)
-    ax.grid(axis="y")
-    if (spot := ax.get_subplotspec()) is None or spot.is_first_col():
-        ax.set_ylabel("mean |x| over that of stage 1")
-    return " ".join(alt)
-
-
-@styled
-def error_by_noise(ax: Axes, runs: pd.DataFrame) -> str:
-    """Test error against the share of wrong training labels: each run a dot, each network's mean a line.
-
-    `runs`: of `analysis.tables.frames.run_frame`.
-    """
-    styles = network_styles(runs["network"].unique())
-    alt = ["Test error against label noise, every run and the mean of each network."]
-    for network, part in runs.groupby("network", sort=False):
-        colour, marker = styles[network]
-        ax.scatter(100 * part["label_noise"], part["test_error_pct"], s=14, color=colour, alpha=0.6, linewidths=0)
-        mean = part.groupby("label_noise")["test_error_pct"].mean()
-        ax.plot(100 * mean.index, mean, color=colour, marker=marker, ms=8, mfc="none", mew=1.8, lw=1.4)
-        said = ", ".join(f"{v:.1f} % at {100 * noise:.0f} %" for noise, v in mean.items())
-        alt.append(f"{display_name(network)}: {said}.")
-    ax.set_xlabel("wrong training labels (%)")
-    ax.set_ylabel(axis_label("test_error_pct"))
-    ax.xaxis.set_major_locator(MaxNLocator(8))
-    ax.grid(axis="y")
-    return " ".join(alt)

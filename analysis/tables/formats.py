@@ -1,13 +1,43 @@
-"""Numbers and names as a reader wants them: digits grouped, magnitudes named."""
+"""How names and numbers are written in figures and on pages. Standard library only."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
+FAMILIES = {"attention": "Attention", "attentionnext": "AttentionNeXt", "attentioninception": "AttentionInception",
+            "resnet": "ResNet", "resnext": "ResNeXt"}  # fmt: skip
 MAGNITUDES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
+
+
+def name_and_settings(network: str) -> tuple[str, frozenset[str]]:
+    """`cifar-attention56[gate=channel][width=8]` is cifar-attention56 with {gate=channel, width=8}."""
+    name, _, rest = network.partition("[")
+    inside = rest.removesuffix("]").replace("][", ",")
+    return name, frozenset(item.strip() for item in re.split(r",\s*(?=[a-z_]+=)", inside) if item)
+
+
+def display_name(network: str) -> str:
+    """`cifar-resnet56-basic[width=8]` is CIFAR ResNet-56 basic (width=8); a name of no known family stays as it is."""
+    match = re.fullmatch(r"(cifar-)?([a-z]+)(\d+)(-basic)?(?:\[(.*)\])?", network, re.DOTALL)
+    if not match or match[2] not in FAMILIES:
+        return network
+    name = f"{'CIFAR ' if match[1] else ''}{FAMILIES[match[2]]}-{match[3]}{' basic' if match[4] else ''}"
+    return f"{name} ({match[5].replace('][', ', ')})" if match[5] else name  # settings may be given on settings
+
+
+def part_name(path: str) -> str:
+    """`stage1.module2` is stage 1, module 2."""
+    return ", ".join(re.sub(r"(\D)(\d+)$", r"\1 \2", part) for part in path.split("."))
+
+
+def listed(values: Iterable[object]) -> str:
+    """26, 20 and 14."""
+    words = [str(value) for value in values]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def number(value: Any) -> str:
@@ -55,8 +85,8 @@ def duration(seconds: float | None) -> str:
         return "\N{EN DASH}"
     if seconds < 10:
         return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    rounded = round(seconds)
+    hours, minutes, rest = rounded // 3600, rounded % 3600 // 60, rounded % 60
     parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
     return " ".join(f"{value}\N{NO-BREAK SPACE}{unit}" for value, unit in parts if value) or "0 s"
 

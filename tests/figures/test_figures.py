@@ -11,8 +11,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.figures import plots
-from analysis.tables import frames
+from analysis.claims.printed import finding_counts
+from analysis.figures import claims, cost, depth, network, path_lengths, receptive_field, style, training
+from analysis.tables.cost import cost_frame
+from analysis.tables.depth import depth_by_role, module_frame, path_length_frame, path_summary, stage_frame
+from analysis.tables.layers import layer_frame
+from analysis.tables.receptive_field import gradient_frame, receptive_frame, scene
+from analysis.tables.runs import budget
+from analysis.trained.comparisons import difference_frame, pair_frame
 
 SVG = "{http://www.w3.org/2000/svg}"
 LIGHT, DARK = "#ffffff", "#111111"
@@ -30,7 +36,7 @@ def _contrast(a: str, b: str) -> float:
     return (bright + 0.05) / (dim + 0.05)
 
 
-COLOURS = {*plots.ROLES.values(), *(colour for colour, _ in plots.NETWORKS.values()), *plots.FINDINGS.values()}
+COLOURS = {*style.ROLES.values(), *(colour for colour, _ in style.NETWORKS.values()), *claims.FINDINGS.values()}
 
 
 @pytest.mark.parametrize("colour", sorted(COLOURS))
@@ -40,36 +46,36 @@ def test_colours_show_on_light_and_dark(colour: str) -> None:
     assert _contrast(colour, DARK) >= 3
 
 
-@pytest.mark.parametrize("role", plots.ROLES)
+@pytest.mark.parametrize("role", style.ROLES)
 def test_words_on_a_role_can_be_read(role: str) -> None:
-    assert _contrast(plots.ON_ROLE[role], plots.ROLES[role]) >= 4.5
+    assert _contrast(style.ON_ROLE[role], style.ROLES[role]) >= 4.5
 
 
 def test_ink_alone_reads_on_both() -> None:
-    assert _contrast(plots.INK, LIGHT) >= 4.5
-    assert _contrast(plots.INK, DARK) >= 4
+    assert _contrast(style.INK, LIGHT) >= 4.5
+    assert _contrast(style.INK, DARK) >= 4
 
 
 def test_a_network_looks_the_same_everywhere() -> None:
-    assert plots.network_style("cifar-resnet56") == plots.network_style("resnet56") == plots.NETWORKS["resnet56"]
-    assert plots.network_style("attention56[merge=naive]") == plots.NETWORKS["attention56"]
-    assert plots.network_style("somebody-elses") == plots.network_style("somebody-elses")
+    assert style.network_style("cifar-resnet56") == style.network_style("resnet56") == style.NETWORKS["resnet56"]
+    assert style.network_style("attention56[merge=naive]") == style.NETWORKS["attention56"]
+    assert style.network_style("somebody-elses") == style.network_style("somebody-elses")
 
 
 def test_variants_of_a_network_are_told_apart() -> None:
     names = ["cifar-attention56[gate=channel]", "cifar-attention56", "cifar-resnet56[width=19]", "cifar-resnet56"]
-    styles = plots.network_styles(names)
+    styles = style.network_styles(names)
     assert len(set(styles.values())) == 4
-    assert styles == plots.network_styles(names[::-1])
-    assert styles["cifar-attention56"] == plots.NETWORKS["attention56"]
-    many = plots.network_styles([f"cifar-attention56[width={n}]" for n in range(4, 40)])
+    assert styles == style.network_styles(names[::-1])
+    assert styles["cifar-attention56"] == style.NETWORKS["attention56"]
+    many = style.network_styles([f"cifar-attention56[width={n}]" for n in range(4, 40)])
     assert len(many) == 36  # more than there are styles
 
 
 def test_labels_and_units_come_from_the_quantities() -> None:
-    assert plots.axis_label("receptive_field_px") == "Receptive field (px)"
-    assert plots.axis_label("params") == "Parameters"
-    assert plots.axis_label("test_error_pct") == "Test error (%)"
+    assert style.axis_label("receptive_field_px") == "Receptive field (px)"
+    assert style.axis_label("params") == "Parameters"
+    assert style.axis_label("test_error_pct") == "Test error (%)"
 
 
 RUNS = pd.DataFrame(
@@ -91,38 +97,38 @@ CLAIMS = pd.DataFrame({"source": ["a", "a", "b"], "verdict": ["confirmed", "refu
 def _draw(name: str, fig: Figure, ax: matplotlib.axes.Axes) -> str:
     match name:
         case "network_drawing":
-            return plots.network_drawing(ax, frames.layer_frame("attention56"))
+            return network.network_drawing(ax, layer_frame("attention56"))
         case "network_drawing_without_masks":
-            return plots.network_drawing(ax, frames.layer_frame("cifar-resnet20-basic"))
+            return network.network_drawing(ax, layer_frame("cifar-resnet20-basic"))
         case "depth_bars":
-            plots.role_legend(fig)
-            return plots.depth_bars(ax, frames.depth_by_role(["attention56", "resnet50"]))
+            style.role_legend(fig)
+            return depth.depth_bars(ax, depth_by_role(["attention56", "resnet50"]))
         case "module_depths":
-            return plots.module_depths(ax, frames.module_frame(["attention56"]))
+            return depth.module_depths(ax, module_frame(["attention56"]))
         case "stage_depths":
-            return plots.stage_depths(ax, frames.stage_frame(["attention56"]))
+            return depth.stage_depths(ax, stage_frame(["attention56"]))
         case "path_lengths":
-            paths = frames.path_length_frame(["attention56", "resnet152"])
-            return plots.path_lengths(ax, paths, frames.path_summary(paths, 10, 34))
+            paths = path_length_frame(["attention56", "resnet152"])
+            return path_lengths.path_lengths(ax, paths, path_summary(paths, 10, 34))
         case "cost_bars":
-            return plots.cost_bars(ax, frames.cost_frame(["attention56", "resnet50"]), "macs")
+            return cost.cost_bars(ax, cost_frame(["attention56", "resnet50"]), "macs")
         case "receptive_by_stage":
-            return plots.receptive_by_stage(ax, frames.receptive_frame(["attention56"]), 224)
+            return receptive_field.receptive_by_stage(ax, receptive_frame(["attention56"]), 224)
         case "receptive_over_image":
-            fields = frames.receptive_frame(["attention56"])
-            return plots.receptive_over_image(ax, fields, "mask", frames.scene("attention56", "china.jpg"), 224)
+            fields = receptive_frame(["attention56"])
+            return receptive_field.receptive_over_image(ax, fields, "mask", scene("attention56", "china.jpg"), 224)
         case "gradient_support":
-            return plots.gradient_support(ax, frames.gradient_frame(["cifar-attention56"], 0.9), 0.9)
+            return receptive_field.gradient_support(ax, gradient_frame(["cifar-attention56"], 0.9), 0.9)
         case "training_curves":
-            return plots.training_curves(ax, RUNS, "test_error_pct")
+            return training.training_curves(ax, RUNS, "test_error_pct")
         case "error_against":
-            plots.network_legend(fig, LAST["network"].unique(), frames.budget(LAST))
-            return plots.error_against(ax, LAST, "trunk_depth")
+            style.network_legend(fig, LAST["network"].unique(), budget(LAST))
+            return training.error_against(ax, LAST, "trunk_depth")
         case "paired_differences":
-            pairs = frames.pair_frame(LAST, "cifar-attention56")
-            return plots.paired_differences(ax, pairs, frames.difference_frame(pairs))
+            pairs = pair_frame(LAST, "cifar-attention56")
+            return training.paired_differences(ax, pairs, difference_frame(pairs))
         case _:
-            return plots.finding_bars(ax, frames.finding_counts(CLAIMS, least=1))
+            return claims.finding_bars(ax, finding_counts(CLAIMS, least=1))
 
 
 # What the words of each figure must say: the numbers that it shows.
@@ -148,9 +154,9 @@ SAYS = {
 def test_every_figure_draws_says_what_it_shows_and_is_the_same_twice(name: str, tmp_path: Path) -> None:
     saved = []
     for folder in ("one", "two"):
-        fig, axes = plots.figure(3.0)
+        fig, axes = style.figure(3.0)
         alt = _draw(name, fig, axes[0, 0])
-        saved.append(plots.save(fig, tmp_path / folder / f"{name}.svg", alt=alt))
+        saved.append(style.save(fig, tmp_path / folder / f"{name}.svg", alt=alt))
     for words in SAYS[name]:
         assert words in saved[0].alt
     first, second = (drawing.path.read_bytes() for drawing in saved)
@@ -166,8 +172,8 @@ def test_every_figure_draws_says_what_it_shows_and_is_the_same_twice(name: str, 
 
 
 def test_a_file_can_share_a_page(tmp_path: Path) -> None:
-    fig, axes = plots.figure(3.0)
-    drawing = plots.save(fig, tmp_path / "some.svg", alt=_draw("depth_bars", fig, axes[0, 0]))
+    fig, axes = style.figure(3.0)
+    drawing = style.save(fig, tmp_path / "some.svg", alt=_draw("depth_bars", fig, axes[0, 0]))
     text = drawing.path.read_text()
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
@@ -182,44 +188,42 @@ def test_a_file_can_share_a_page(tmp_path: Path) -> None:
 
 
 def test_ink_takes_the_pages_colour_and_has_its_own_alone(tmp_path: Path) -> None:
-    fig, axes = plots.figure(3.0)
-    drawing = plots.save(fig, tmp_path / "some.svg", alt=_draw("module_depths", fig, axes[0, 0]))
+    fig, axes = style.figure(3.0)
+    drawing = style.save(fig, tmp_path / "some.svg", alt=_draw("module_depths", fig, axes[0, 0]))
     assert "currentColor" in drawing.svg
-    assert plots.INK not in drawing.svg
-    assert f"svg{{color:{plots.INK}}}" in drawing.path.read_text()
+    assert style.INK not in drawing.svg
+    assert f"svg{{color:{style.INK}}}" in drawing.path.read_text()
     assert "#000000" not in drawing.svg  # a colour that was left to matplotlib would be lost on a dark page
 
 
 def test_the_sessions_own_style_is_left_alone() -> None:
     before = dict(matplotlib.rcParams)
-    fig, axes = plots.figure(3.0)
+    fig, axes = style.figure(3.0)
     _draw("cost_bars", fig, axes[0, 0])
     assert dict(matplotlib.rcParams) == before
 
 
 def test_a_comparison_without_a_pair_says_so() -> None:
     # As where each seed of a study came to an end with one network only.
-    pairs = frames.pair_frame(
-        LAST[(LAST["network"] == "cifar-attention56") == (LAST["seed"] == 0)], "cifar-attention56"
-    )
+    pairs = pair_frame(LAST[(LAST["network"] == "cifar-attention56") == (LAST["seed"] == 0)], "cifar-attention56")
     assert pairs.empty
-    _, axes = plots.figure(1.0)
-    said = plots.paired_differences(axes[0, 0], pairs, frames.difference_frame(pairs))
-    assert said.endswith("No two networks were trained with one seed.")
+    _, axes = style.figure(1.0)
+    words = training.paired_differences(axes[0, 0], pairs, difference_frame(pairs))
+    assert words.endswith("No two networks were trained with one seed.")
     assert [text.get_text() for text in axes[0, 0].texts] == ["No two networks were trained with one seed."]
 
 
 def test_one_printed_number_is_enough_for_a_scatter() -> None:
     found = pd.DataFrame({"cifar-attention92": [1_500_000, 1_900_000], "n_matches": [0, 1]})
-    _, axes = plots.figure(2.0)
-    said = plots.layout_scatter(axes[0, 0], found, {"cifar-attention92": "1.9"})
-    assert said.startswith("2 layouts of the CIFAR networks by their parameters. 1 of them meet 1 of the 1 printed")
+    _, axes = style.figure(2.0)
+    words = claims.layout_scatter(axes[0, 0], found, {"cifar-attention92": "1.9"})
+    assert words.startswith("2 layouts of the CIFAR networks by their parameters. 1 of them meet 1 of the 1 printed")
     assert axes[0, 0].collections[1].get_offsets().tolist() == [[1.9, 1.9]]
 
 
 def test_labels_are_moved_apart_and_no_further() -> None:
-    assert plots._apart([1.0, 5.0], 1.0) == [1.0, 5.0]
-    a, b, c = plots._apart([1.0, 1.1, 9.0], 1.0)
+    assert style.apart([1.0, 5.0], 1.0) == [1.0, 5.0]
+    a, b, c = style.apart([1.0, 1.1, 9.0], 1.0)
     assert b - a == pytest.approx(1.0)
     assert (a + b) / 2 == pytest.approx(1.05)
     assert c == 9.0
@@ -239,12 +243,12 @@ def test_labels_are_moved_apart_and_no_further() -> None:
     ],
 )
 def test_a_figure_of_several_panels_has_one_title(sentences: list[str], title: str) -> None:
-    assert plots.joint_title(sentences) == title
+    assert style.joint_title(sentences) == title
 
 
 def test_the_words_of_every_panel_are_kept(tmp_path: Path) -> None:
-    fig, _ = plots.figure(2.0, 1, 2)
-    drawn = plots.save(fig, tmp_path / "two.svg", alt=["It goes up here. By 3.", "It goes down here. By 4."])
+    fig, _ = style.figure(2.0, 1, 2)
+    drawn = style.save(fig, tmp_path / "two.svg", alt=["It goes up here. By 3.", "It goes down here. By 4."])
     root = ET.fromstring(drawn.svg)
     assert root.findtext("{http://www.w3.org/2000/svg}title") == "It goes up and down here."
     assert root.findtext("{http://www.w3.org/2000/svg}desc") == "It goes up here. By 3. It goes down here. By 4."

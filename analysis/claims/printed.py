@@ -1,0 +1,52 @@
+"""What the ledger says that was printed, as frames: beside our counts, by network, and by verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import pandas as pd
+
+from analysis.claims.ledger import ledger
+from analysis.tables import schemas
+from analysis.tables.files import FrameError
+from resattn.claims.measured import measure
+from resattn.claims.verdicts import judge, verdict_table
+
+
+def published_frame(source: str, places: Collection[str]) -> pd.DataFrame:
+    """The ledger's rows about parameters, cost and depth in some places of a source, each with its verdict.
+
+    `schemas.PUBLISHED`. Raises: FrameError where the ledger has none.
+    """
+    claims = [
+        c for c in ledger() if c.source == source and c.place in places and c.quantity in ("params", "cost", "depth")
+    ]
+    if not claims:
+        raise FrameError(f"the ledger has no counted row from {source} in {', '.join(places)}")
+    return verdict_table(judge(claims, measure))[schemas.PUBLISHED.names]
+
+
+def printed_params(source: str, place: str, networks: Iterable[str]) -> dict[str, str]:
+    """The parameters, in millions, that a source prints for each network, as text: its digits are the tolerance.
+
+    Raises: FrameError where the ledger has no such row.
+    """
+    rows = {
+        str(c.subject): c.value
+        for c in ledger()
+        if c.source == source and c.place == place and c.quantity == "params" and c.unit == "M"
+    }
+    missing = [name for name in networks if name not in rows]
+    if missing:
+        raise FrameError(f"the ledger has no parameters of {missing[0]} from {source}, {place}")
+    return {name: rows[name] for name in networks}
+
+
+def finding_counts(claims: pd.DataFrame, least: int = 10) -> pd.DataFrame:
+    """Columns source, verdict, n: of a verdict table, the largest source first; those of few rows stand as one."""
+    sizes = claims["source"].value_counts()
+    small = set(sizes[sizes < least].index)
+    source = claims["source"].where(~claims["source"].isin(small), f"{len(small)} others")
+    counts = claims.groupby([source, "verdict"]).size().rename("n").reset_index()
+    order = [name for name in sizes.index if name not in small] + [f"{len(small)} others"]
+    return counts.sort_values("source", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)

@@ -1,0 +1,70 @@
+"""What the page says of claims: the verdict table, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from analysis.report.reading import Study
+from analysis.tables import schemas
+from analysis.tables.formats import anchor
+from analysis.tables.quantities import quantity_label
+
+SIGNS = {  # verdict -> its sign and its style
+    "confirmed": ("\N{CHECK MARK}", "confirmed"),
+    "refuted": ("\N{BALLOT X}", "refuted"),
+    "matches under another definition": ("\N{ALMOST EQUAL TO}", "other"),
+    "depends on the reading": ("\N{CIRCLE WITH LEFT HALF BLACK}", "reading"),
+    "not testable here": ("\N{EN DASH}", "none"),
+}
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The verdict table, row by row."""
+
+    rows: tuple[Mapping[str, str], ...]
+
+    def values(self, column: str) -> list[str]:
+        return sorted({row[column] for row in self.rows})
+
+    @property
+    def networks(self) -> list[str]:
+        return sorted({network for row in self.rows for network in networks_of(row["subject"])})
+
+    @property
+    def tally(self) -> dict[str, dict[str, int]]:
+        """source -> verdict -> number of claims."""
+        counts: dict[str, dict[str, int]] = {}
+        for row in self.rows:
+            of_source = counts.setdefault(row["source"], {})
+            of_source[row["verdict"]] = of_source.get(row["verdict"], 0) + 1
+        return counts
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """verdict -> number of claims, in the order of the vocabulary; others after it."""
+        of_rows = [row["verdict"] for row in self.rows]
+        return {v: of_rows.count(v) for v in dict.fromkeys([*SIGNS, *sorted(of_rows)]) if v in of_rows}
+
+
+def claims(study: Study) -> Claims:
+    """Every claim with an id of its own to link to, and what it is about in words. Raises: MissingError."""
+    rows: list[Mapping[str, str]] = []
+    taken: set[str] = set()
+    for row in study.rows(schemas.CLAIMS):
+        place = f"claim-{anchor(row['id'])}"
+        while place in taken:
+            place += "-2"
+        taken.add(place)
+        counted = row["quantity"].startswith("=")  # a formula, whose names say what is counted
+        what = [] if counted else [quantity_label(row["quantity"])]
+        rows.append({**row, "anchor": place, "about": ", ".join([*what, row["definition"].replace("_", " ")])})
+    if not rows:
+        raise study.no_rows(schemas.CLAIMS)
+    return Claims(tuple(rows))
+
+
+def networks_of(subject: str) -> list[str]:
+    """`attention56 gate=channel | resnet152 @stem` -> attention56, resnet152."""
+    return [part.split()[0] for part in subject.split("|") if part.split()]

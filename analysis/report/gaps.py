@@ -1,0 +1,43 @@
+"""What a page does not show, and how to get it: the one way to say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that is not shown: what is missing, how to get it, and the job whose page says more."""
+
+    what: str
+    remedy: str
+    job: str | None = None
+
+
+class MissingError(LookupError):
+    """Something that the page would show is not in the folder, or cannot be used."""
+
+    def __init__(self, gap: Gap) -> None:
+        super().__init__(gap.what)
+        self.gap = gap
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """Facts, or the gap where they would be."""
+
+    facts: T | None = None
+    gap: Gap | None = None
+
+
+def part(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Part[T]:
+    """What `read` gives, or the gap that it met."""
+    try:
+        return Part(read(*args, **kwargs))
+    except MissingError as missing:
+        return Part(gap=missing.gap)

@@ -1,0 +1,120 @@
+"""What units at the ends of stages see: by intervals, and by the gradient of a linear twin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.tables import schemas
+from analysis.tables.specs import input_side
+from resattn.graph.graph import Graph
+from resattn.instruments.gradient import gradient_support
+from resattn.measures import receptive, roles
+from resattn.measures.audit import captured, unclipped
+from resattn.measures.quantities import QUANTITIES
+from resattn.networks.catalog import named
+from resattn.networks.network import Network
+from resattn.networks.spec import NetworkSpec
+from resattn.rules.intervals import Extent
+from resattn.rules.table import layer_flags
+from resattn.training.config import SIDE
+
+
+def receptive_frame(networks: Iterable[str | NetworkSpec]) -> pd.DataFrame:
+    """What units at each stage's end see, with the masks and without: `schemas.RECEPTIVE_FIELD`.
+
+    Over positions that see no border, on an input large enough to have such.
+    """
+    rows = []
+    for seen in _views(networks):
+        for stage, extent in seen.extents.items():
+            free = extent.sides[~extent.clipped]
+            centre = len(extent) // 2
+            rows.append(
+                {
+                    "network": seen.network, "stage": stage, "branch": seen.branch, "value": int(free.max()),
+                    "least": int(free.min()), "low_px": int(extent.lo[centre]) - seen.middle,
+                    "high_px": int(extent.hi[centre]) + 1 - seen.middle, "unit": QUANTITIES["receptive_field_px"].unit,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=schemas.RECEPTIVE_FIELD.names)
+
+
+def gradient_frame(networks: Iterable[str], share: float = 0.95) -> pd.DataFrame:
+    """What the central unit of each stage's end sees, by intervals and by the gradient of a positive linear twin.
+
+    `schemas.GRADIENT`; the central stretch holds `share` of the twin's weight.
+    """
+    rows = []
+    for seen in _views(networks):
+        for stage, extent in seen.extents.items():
+            centre = len(extent) // 2
+            support = gradient_support(
+                seen.model, (seen.channels, seen.rows), stage, position=centre, has_masks=seen.branch == roles.MASK
+            )
+            low, high = int(extent.lo[centre]), int(extent.hi[centre])
+            central = support.central(share)
+            rows.append(
+                {
+                    "network": seen.network, "stage": stage, "branch": seen.branch,
+                    "low_px": low - seen.middle, "high_px": high + 1 - seen.middle,
+                    "gradient_low_px": support.low - seen.middle, "gradient_high_px": support.high + 1 - seen.middle,
+                    "side_px": high + 1 - low, "gradient_side_px": support.side_px,
+                    "central_low_px": central[0] - seen.middle, "central_high_px": central[1] + 1 - seen.middle,
+                    "agrees": (low, high) == (support.low, support.high),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class _View:
+    """The vertical extents at each stage's end of a network, with its masks or without, on a large input."""
+
+    network: str
+    model: Network
+    branch: str
+    channels: int
+    rows: int
+    extents: Mapping[str, Extent]
+
+    @property
+    def middle(self) -> int:
+        return self.rows // 2
+
+
+def _views(networks: Iterable[str | NetworkSpec]) -> Iterator[_View]:
+    for network in networks:
+        spec = named(network) if isinstance(network, str) else network
+        model, graph = captured(spec)
+        target = receptive.feature_map(graph)
+        assert target is not None  # a network of the catalog has a last feature map
+        large = unclipped(model, graph, target, [(1, *spec.input_shape)])
+        ends = _stage_ends(large, spec)
+        masks = roles.roles(large, layer_flags(large)).ops(roles.MASK)
+        seen = {roles.TRUNK: large.without(masks)} | ({roles.MASK: large} if spec.has_masks else {})
+        for branch, view in seen.items():
+            by_op = receptive.extents(view, 0, list(ends.values()))
+            extents = {stage: by_op[index] for stage, index in ends.items()}
+            yield _View(spec.name, model, branch, spec.input_shape[0], large.input_shapes[0][2], extents)
+
+
+def _stage_ends(graph: Graph, spec: NetworkSpec) -> dict[str, int]:
+    """The operator that gives what each stage gives."""
+    last = {op.module.split(".", 1)[0]: op.index for op in graph.ops}
+    return {stage.name: last[stage.name] for stage in spec.stages}
+
+
+def scene(network: str, photo: str) -> np.ndarray:
+    """An image to draw over, (height, width, 3) uint8: scikit-learn's photo, or a cluttered digit at CIFAR's size."""
+    if input_side(network) <= SIDE:
+        from resattn.training.digits import cluttered_digits
+
+        (images, _, _), _ = cluttered_digits(0, train=1, test=1)
+        return np.ascontiguousarray(images[0].transpose(1, 2, 0))
+    from sklearn.datasets import load_sample_image
+
+    return np.asarray(load_sample_image(photo))

@@ -1,0 +1,104 @@
+"""Training runs as tables: what each run writes, and all runs below a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.tables import schemas, steps
+from analysis.tables.files import FrameError, TableError, read_table
+from analysis.tables.provenance import about
+from analysis.tables.quantities import DEPTHS
+from analysis.tables.schemas import Schema
+from resattn.measures.audit import cached_audit
+
+if TYPE_CHECKING:
+    from resattn.training.loop import Run
+
+
+def about_run(run: Run) -> dict[str, Any]:
+    """The provenance of a run's tables: its network, data, seed and weights, and on what it ran."""
+    return about(
+        [], network=run.config.spec.name, spec_digest=run.config.spec.digest, config_digest=run.config.digest,
+        dataset=run.dataset_label, dataset_digest=run.dataset_digest, seed=run.config.seed,
+        weights_digest=run.weights_digest, execution=run.execution,
+    )  # fmt: skip
+
+
+def run_row(run: Run) -> pd.DataFrame:
+    """One row: what was trained on what, how it ended, and what the network is: `schemas.RUN`."""
+    quantities = cached_audit(run.config.spec).quantities
+    config = run.config
+    row = {
+        "network": config.spec.name,
+        "dataset": run.dataset_label,
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "images": config.images or config.size.train,
+        "label_noise": config.label_noise,
+        "test_error_pct": run.test_error_pct,
+        "train_error_pct": run.rows[-1]["train_error_pct"],
+        "images_per_s": run.images_per_s,
+        "elapsed_s": run.elapsed_s,
+        "peak_memory_bytes": max(row["peak_memory_bytes"] for row in run.timing),
+        **{q: quantities[q] for q in ("params", "macs", *DEPTHS)},
+        "batch_size": config.batch_size,
+        "precision": config.precision,
+        "device": run.execution["device"],
+        "weights_digest": run.weights_digest,
+    }
+    return pd.DataFrame([row])
+
+
+def epoch_rows(run: Run) -> pd.DataFrame:
+    """What the run recorded of each epoch, times included: `schemas.EPOCHS`."""
+    frame = pd.DataFrame(run.rows).merge(pd.DataFrame(run.timing), on="epoch")
+    config = run.config
+    first = {
+        "network": config.spec.name, "dataset": run.dataset_label, "seed": config.seed,
+        "label_noise": config.label_noise,
+    }  # fmt: skip
+    return frame.assign(**first)[[*first, *frame.columns]]
+
+
+def run_frame(folder: Path | str) -> pd.DataFrame:
+    """Every run below a folder, from the table that each run wrote, by noise, network and seed: `schemas.RUNS`.
+
+    Raises: FrameError where there is none; TableError for a table that does not fit its schema.
+    """
+    runs = _concatenated(Path(folder), schemas.RUN)
+    images = runs["images"] // runs["batch_size"] * runs["batch_size"]  # an incomplete batch is left out
+    runs = runs.assign(
+        s_per_epoch=runs["elapsed_s"] / runs["epochs"], training_macs=3 * runs["macs"] * images * runs["epochs"]
+    )
+    return runs.sort_values(["label_noise", "network", "seed"], ignore_index=True, kind="stable")
+
+
+def epoch_frame(folder: Path | str) -> pd.DataFrame:
+    """Every epoch of every run below a folder: `schemas.EPOCHS`. Raises: FrameError, TableError."""
+    return _concatenated(Path(folder), schemas.EPOCHS)
+
+
+def _concatenated(folder: Path, schema: Schema) -> pd.DataFrame:
+    paths = sorted(folder.glob(f"*/tables/{schema.file}"))
+    if not paths:
+        raise FrameError(f"no run in {folder}: no */tables/{schema.file} (run {steps.TRAIN} with an out_dir below it)")
+    frames = [read_table(path, schema) for path in paths]
+    for path, frame in zip(paths, frames, strict=True):
+        if frame.empty:
+            raise TableError(path, "no rows", "at least one")
+    return pd.concat(frames, ignore_index=True)
+
+
+def budget(runs: pd.DataFrame) -> str:
+    """Data, epochs, images and seeds of the runs, as a figure's title states them."""
+    parts = [", ".join(runs["dataset"].unique())]
+    for column, words in (("epochs", "{} epochs"), ("images", "{} training images")):
+        values = sorted(runs[column].unique())
+        parts.append(words.format(" or ".join(f"{v:,}" for v in values)))
+    if runs["label_noise"].any():
+        parts.append(" or ".join(f"{100 * v:.0f} %" for v in sorted(runs["label_noise"].unique())) + " label noise")
+    fewest = int(runs.groupby("network")["seed"].nunique().min())
+    return ", ".join(parts) + f"; {fewest} seed{'s' if fewest > 1 else ''} of each network"

@@ -1,0 +1,55 @@
+"""Training runs as tables. The numbers are made up: only their arithmetic is tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from made_up import run, runs
+
+from analysis.tables import schemas
+from analysis.tables.files import FrameError, TableError
+from analysis.tables.runs import budget, run_frame
+from analysis.trained.comparisons import comparison_frame
+
+
+def write_run(row: dict[str, Any], folder: Path, *, without: tuple[str, ...] = ()) -> None:
+    """The table of a run, as another version of the suite may have left it: by hand, without a sidecar."""
+    (folder / "tables").mkdir(parents=True)
+    columns = [name for name in schemas.RUN.names if name not in without]
+    pd.DataFrame([row], columns=columns).to_csv(folder / "tables" / "run.csv", index=False)
+
+
+def test_the_budget_says_what_the_runs_were_given() -> None:
+    words = budget(runs())
+    assert words == "cluttered-digits, 4 epochs, 2,000 training images; 3 seeds of each network"
+
+
+def test_runs_are_read_from_their_tables(tmp_path: Path) -> None:
+    for seed in (1, 0):
+        write_run(run("ours", seed, 10.0 + seed), tmp_path / f"ours-s{seed}")
+    found = run_frame(tmp_path)
+    assert list(found["seed"]) == [0, 1]
+    assert list(found["test_error_pct"]) == [10.0, 11.0]
+    assert list(found["s_per_epoch"]) == [20.0, 20.0]
+    assert list(found["training_macs"]) == [3 * 20 * 1984 * 4] * 2  # 62 batches of 32
+
+
+def test_a_run_of_an_earlier_version_has_no_noise_and_no_memory(tmp_path: Path) -> None:
+    write_run(run("ours", 0, 10.0), tmp_path / "ours-s0", without=("label_noise", "peak_memory_bytes"))
+    found = run_frame(tmp_path)
+    assert found["label_noise"].tolist() == [0.0]
+    assert "peak_memory_bytes" not in set(comparison_frame(found)["quantity"])
+
+
+def test_a_folder_without_runs(tmp_path: Path) -> None:
+    with pytest.raises(FrameError, match=r"no run in .*run 50_train"):
+        run_frame(tmp_path)
+
+
+def test_a_run_table_that_lacks_a_column(tmp_path: Path) -> None:
+    write_run(run("ours", 0, 10.0), tmp_path / "ours-s0", without=("dataset",))
+    with pytest.raises(TableError, match="also dataset"):
+        run_frame(tmp_path)
