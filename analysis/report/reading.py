@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.study.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, read_result
+from analysis.study.job_folder import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, read_result
 from analysis.tables.files import read_table
 from analysis.tables.provenance import scrub
 

@@ -96,6 +96,7 @@ CIFAR100 = Layout(
 )
 LAYOUTS = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 
+
 def find(layout: Layout, home: Path) -> Path | None:
     """The archive or folder of the dataset under `home`: archive, then binary folder, then pickles."""
     places = (home / place for place in (layout.archive, layout.binary_folder, layout.python_folder))

@@ -50,8 +50,9 @@ def read_record(out_dir: Path | str, config: TrainConfig, dataset_digest: str | 
             ran.digest == record["config_digest"]
             and len(record["rows"]) == ran.epochs
             and record["rows"][-1]["test_error_pct"] == record["test_error_pct"]
-            and all(_is_table(path.with_name(name), record[key]) for name, key in ((METRICS, "rows"), (TIMING, "timing")))
-        )  # fmt: skip
+            and _is_table(path.with_name(METRICS), record["rows"])
+            and _is_table(path.with_name(TIMING), record["timing"])
+        )
         version = record.get("training_version", 1)
         there = {"training version": version, **identity(ran, record["dataset_digest"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

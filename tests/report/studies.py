@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.reading import PLAN, STUDY
-from analysis.study.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, VERSION
+from analysis.study.dependencies import RESULT, VERSION
+from analysis.study.job_folder import FAILURE, INPUTS, LOG, NOTEBOOK
 from analysis.tables.files import digest, write_json, write_table
 
 HOSTILE = '<script>alert("x")</script>'

@@ -21,7 +21,16 @@ from resattn.networks.catalog import named
 from resattn.networks.spec import override
 from resattn.training import data, loop, record
 from resattn.training.config import ConfigError
-from resattn.training.loop import CheckpointError, DivergedError, OtherRunError, Run, TrainError, read_run, train, trained
+from resattn.training.loop import (
+    CheckpointError,
+    DivergedError,
+    OtherRunError,
+    Run,
+    TrainError,
+    read_run,
+    train,
+    trained,
+)
 
 FILES = ["checkpoint.pt", "metrics.csv", "run.json", "timing.csv"]
 
