@@ -376,15 +376,15 @@ def _notebook(args: argparse.Namespace) -> None:
     bad = [word for word in args.parameters if "=" not in word]
     if bad:
         raise UsageError(f"-p takes name=value, found {bad[0]!r}")
-    from analysis.study.notebook import run_notebook
+    from analysis.study.runner import run_notebook
 
     print(run_notebook(args.file, parameters, args.out, timeout_s=args.timeout or None))
 
 
 def _study(args: argparse.Namespace) -> int:
-    from analysis.study.engine import run_study
+    from analysis.commands import study
 
-    return run_study(
+    return study(
         args.profile, cores=args.cores, dry_run=args.dry_run, dataset=args.dataset, scale=args.scale, out=args.out,
         on=args.on, snakemake_args=tuple(args.engine_options),
     )  # fmt: skip

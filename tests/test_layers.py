@@ -72,11 +72,12 @@ ANALYSIS: dict[str, set[str]] = {
     "tables": set(),
     "statistics": set(),
     "claims": {"tables", "statistics"},
-    "study": {"tables", "report"},
+    "study": {"tables"},
     "trained": {"tables", "statistics", "claims"},
     "report": {"tables", "study"},
     "figures": {"tables", "trained"},
     "explore": {"tables", "figures"},
+    "commands": {"study", "report"},
     "docs": {"tables", "trained", "report", "figures", "explore"},
 }
 STANDARD_LIBRARY = ("resattn.graph.graph", "resattn.graph.aliasing", "resattn.measures.quantities",

@@ -17,7 +17,7 @@ from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
 from analysis.report.figures import NO_TEXT, Figure, FigureError, figure
-from analysis.study.notebook import light_imports
+from analysis.study.light_imports import light_imports
 
 with light_imports():
     import nbformat

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.report.gaps import Gap, MissingError, part
-from analysis.study.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, read_result
+from analysis.study.job_folder import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, read_result
 from analysis.tables import steps
 from analysis.tables.files import TableError, read_table
 from analysis.tables.provenance import scrub

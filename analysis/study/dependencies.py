@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from resattn.networks.spec import SpecError
 from resattn.training.config import DATASETS
 
 VERSION = 1  # of what a run leaves; results of another version are never taken for this one's
-TRAINING_CODE = ("resattn/networks/", "resattn/training/")  # what the state of a training run follows from
+RESULT, KINDS = "result.json", ("tables", "figures", "run")  # what lists the files of a job, by folder
+LONGEST_PATH = 1000
+ENVIRONMENT = ("numpy", "torch")  # whose versions can change a table; and Python's
 OUT_DIR = "out_dir"  # the one parameter that the runner sets, and that nothing follows from
 
 
@@ -27,20 +31,46 @@ def run_inputs(path: Path | str, parameters: Mapping[str, Value]) -> dict[str, A
 
     Of the notebook, its cells' text and not its outputs; the parameters except `out_dir`; every file of `resattn`
     and `analysis` that the cells import, directly or not; the structure of each network that a parameter names; the
-    files of the dataset that the parameter `dataset` names, unless code makes it.
+    files of the dataset that the parameter `dataset` names, unless code makes it; what the jobs left whose folder a
+    parameter names; and the versions of Python, NumPy and torch.
     """
     cells = cells_of(Path(path))
     given = {name: value for name, value in parameters.items() if name != OUT_DIR}
     code = [source_of(cell) for cell in cells if cell["cell_type"] == "code"]
     inputs = {
         "version": VERSION,
-        "notebook": digest(json.dumps([[cell["cell_type"], source_of(cell)] for cell in cells]).encode()),
+        "notebook": _cells_digest(cells),
         "parameters": given,
-        "code": {str(file.relative_to(ROOT)): digest(file) for file in imported_files(code)},
+        "code": {str(file.relative_to(ROOT)): _digest_now(file) for file in imported_files(code)},
         "networks": dict(sorted(_networks(given.values()))),
         "data": _data_files(given.get("dataset")),
+        "read": dict(_results_read(Path(path).parent, given)),
+        "versions": _versions(),
     }
     return json.loads(json.dumps(inputs))  # tuples become lists, as in the file that this is compared with
+
+
+def notebook_digest(path: Path) -> str:
+    """The digest of a notebook's cells, without their outputs."""
+    return _cells_digest(cells_of(path))
+
+
+def _cells_digest(cells: Sequence[Mapping[str, Any]]) -> str:
+    return digest(json.dumps([[cell["cell_type"], source_of(cell)] for cell in cells]).encode())
+
+
+def changes(before: Any, now: Mapping[str, Any]) -> list[str]:
+    """The names of what differs between two inputs. Older results lack `read` and `versions`, which count as equal."""
+    if not isinstance(before, Mapping):
+        return ["everything"]
+    changed = []
+    for kind in now:
+        old, new = before.get(kind, now[kind] if kind in ("read", "versions") else None), now[kind]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changed += [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+        elif old != new:
+            changed.append(kind)
+    return changed
 
 
 def imported_files(
@@ -52,18 +82,23 @@ def imported_files(
     files count with its modules.
     """
     found: set[Path] = set()
-    todo = [(source, "") for source in code]
+    todo = [name for source in code for name in _imported_names(source, "")]
     while todo:
-        source, package = todo.pop()
-        for name in _imported_names(source, package):
-            if name.partition(".")[0] not in packages:
-                continue
-            for file in _files_of(name, root):
-                if file not in found and file.suffix == ".py":
-                    inside = file.parent.relative_to(root).parts
-                    todo.append((file.read_text(encoding="utf-8"), ".".join(inside)))
-                found.add(file)
+        name = todo.pop()
+        if name.partition(".")[0] not in packages:
+            continue
+        for file in _files_of(name, root):
+            if file not in found and file.suffix == ".py":
+                package = ".".join(file.parent.relative_to(root).parts)
+                todo += _imports_of(file, package, file.stat().st_size, file.stat().st_mtime_ns)
+            found.add(file)
     return sorted(found)
+
+
+@functools.lru_cache(maxsize=1024)
+def _imports_of(file: Path, package: str, size: int, mtime_ns: int) -> tuple[str, ...]:
+    """What a module imports, read once for each state that it is in."""
+    return tuple(_imported_names(file.read_text(encoding="utf-8"), package))
 
 
 def _files_of(name: str, root: Path) -> Iterator[Path]:
@@ -109,18 +144,47 @@ def _networks(values: Any) -> Iterator[tuple[str, str]]:
 def _data_files(name: Any) -> dict[str, str]:
     if name not in DATASETS:
         return {}
-    from resattn.training import cifar
+    from resattn.training.layouts import LAYOUTS, find
 
-    if name not in cifar.LAYOUTS:
+    if name not in LAYOUTS:
         return {}
     from resattn.training.data import home
 
-    place = cifar.find(cifar.LAYOUTS[name], home())
+    place = find(LAYOUTS[name], home())
     files = [] if place is None else sorted(place.iterdir()) if place.is_dir() else [place]
-    return {file.name: _digest_of_state(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+    return {file.name: _digest_now(file) for file in files}
+
+
+def _results_read(folder: Path, parameters: Mapping[str, Value]) -> Iterator[tuple[str, str]]:
+    """Each finished job in the folders that parameters name, and the digest of its files."""
+    for name, value in parameters.items():
+        if isinstance(value, str) and 0 < len(value) < LONGEST_PATH and "\0" not in value:
+            step = folder / value
+            for file in sorted([*step.glob(RESULT), *step.glob(f"*/{RESULT}")]):
+                inside = "/".join([name, *file.parent.relative_to(step).parts])
+                yield inside, _left(file, file.stat().st_size, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _left(file: Path, size: int, mtime_ns: int) -> str:
+    try:
+        result = json.loads(file.read_bytes())
+        listed = {kind: result.get(kind, {}) for kind in KINDS}
+    except (OSError, ValueError, AttributeError):
+        return "not readable"
+    return digest(json.dumps(listed, sort_keys=True).encode())
 
 
 @functools.cache
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in ENVIRONMENT}
+
+
+def _digest_now(file: Path) -> str:
+    return _digest_of_state(file, file.stat().st_size, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
 def _digest_of_state(file: Path, size: int, mtime_ns: int) -> str:
-    """The digest of a large file, taken once for each state that it is in."""
+    """The digest of a file, taken once for each state that it is in."""
     return digest(file)

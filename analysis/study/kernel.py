@@ -1,6 +1,6 @@
 """The kernel of one notebook run, behind papermill: this Python, over IPC, with a deadline and a cap on its output.
 
-Importing this registers the engine with papermill. `analysis.study.notebook` is the door; nothing else imports this.
+Importing this registers the engine with papermill. `analysis.study.runner` is the door; nothing else imports this.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class ExitRequested(Exception):
 
 
 @dataclass
-class Run:
-    """What one run's kernel is given, and how far it came."""
+class Execution:
+    """One notebook run: what its kernel is given, and how far it got."""
 
     folder: Path  # the kernel's working directory
     log: Log
@@ -130,7 +130,7 @@ class KernelManager(AsyncKernelManager):
 class Client(PapermillNotebookClient):
     """papermill's client with one deadline for the whole notebook and a bound on what it keeps of the output."""
 
-    def __init__(self, nb_man: Any, run: Run, **options: Any) -> None:
+    def __init__(self, nb_man: Any, run: Execution, **options: Any) -> None:
         super().__init__(
             nb_man,
             timeout_func=lambda cell: run.left_s(),
@@ -208,11 +208,11 @@ def _stream_bytes(outputs: list[NotebookNode]) -> int:
     return sum(len(output.text) + 100 for output in outputs if output.output_type == "stream")
 
 
-class Engine(PapermillEngine):
-    """papermill's engine for a `Run`."""
+class StrictEngine(PapermillEngine):
+    """What papermill calls to make an `Execution`."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, *, run: Run, **_: Any) -> None:
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, *, run: Execution, **_: Any) -> None:
         logger = logging.Logger("kernel", logging.WARNING)
         logger.addHandler(logging.StreamHandler(run.log))
         with tempfile.TemporaryDirectory(prefix="resattn-", dir=_socket_folder()) as runtime, run.log.pipe() as pipe:
@@ -240,4 +240,4 @@ def _socket_folder() -> str:
     return folder if len(folder) + len("/resattn-12345678/kernel-ipc-5") < LONGEST_SOCKET else "/tmp"
 
 
-papermill_engines.register(ENGINE, Engine)
+papermill_engines.register(ENGINE, StrictEngine)

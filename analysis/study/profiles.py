@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from analysis.study.dependencies import OUT_DIR
-from analysis.study.notebook import light_imports
+from analysis.study.light_imports import light_imports
 from analysis.study.notebook_parameters import NotebookError, Value, check_parameters, read_parameters
 from analysis.tables.provenance import ROOT
 from resattn.networks.catalog import named
@@ -39,8 +39,8 @@ class ProfileError(StudyError, ValueError):
 
 
 @dataclass(frozen=True)
-class Job:
-    """One execution of a notebook. `name` is its folder in the results."""
+class Task:
+    """One execution of a notebook that a profile asks for. `name` is its folder in the results."""
 
     name: str
     notebook: Path
@@ -62,20 +62,20 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A checked profile: its jobs, each after those that it needs."""
+class Profile:
+    """A checked profile: its tasks, each after those that it needs."""
 
     name: str
     dataset: str | None
-    gpus: int  # 0: no job asks for one
-    jobs: Mapping[str, Job] = field(default_factory=dict)
+    gpus: int  # 0: no task asks for one
+    tasks: Mapping[str, Task] = field(default_factory=dict)
 
-    def needs(self, job: Job) -> list[str]:
-        return [name for name, other in self.jobs.items() if other.step in job.after.values()]
+    def needs(self, task: Task) -> list[str]:
+        return [name for name, other in self.tasks.items() if other.step in task.after.values()]
 
 
-def read_study(profile: str | Path, *, dataset: str | None = None, scale: str | None = None) -> Study:
-    """The study that a profile (`quick`, or a file) describes, all of it checked; `dataset` overrides its own.
+def read_profile(profile: str | Path, *, dataset: str | None = None, scale: str | None = None) -> Profile:
+    """The profile of a name such as `quick`, or in a file, all of it checked; `dataset` overrides its own.
 
     `scale`: of a profile that has `scales`, such as `gates`: what stands under it goes before what the profile says.
     Default: the first of SCALES that it has. `gates-small` is `gates` at scale `small`, and so is the study called.
@@ -100,13 +100,13 @@ def read_study(profile: str | Path, *, dataset: str | None = None, scale: str | 
             except ConfigError as error:
                 raise ProfileError(str(error)) from error
             data.setdefault("shared", {})["dataset"] = dataset
-        jobs, mistakes = _jobs(data, path)
+        tasks, mistakes = _tasks(data, path)
     if mistakes:
         lines = sorted({(_line_of(tree, place, scale), message) for place, message in mistakes})
         raise ProfileError("\n".join(f"{path.name}, line {line}: {message}" for line, message in lines))
     gpus = data.get("gpus", 1) if data.get("device") == "cuda" else 0
     name = path.stem if scale is None else f"{path.stem}-{scale}"
-    return Study(name, data.get("shared", {}).get("dataset"), gpus, jobs)
+    return Profile(name, data.get("shared", {}).get("dataset"), gpus, tasks)
 
 
 Place = tuple[str | int, ...]  # of a value in the profile: keys and indices from the top
@@ -280,10 +280,10 @@ def _near(name: object, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f"nearest: {' or '.join(near)}" if near else f"one of: {', '.join(known) or 'none'}"
 
 
-def _jobs(data: dict[str, Any], path: Path) -> tuple[dict[str, Job], list[Mistake]]:
+def _tasks(data: dict[str, Any], path: Path) -> tuple[dict[str, Task], list[Mistake]]:
     folder = path.parent.joinpath(data["notebooks_dir"]).resolve() if "notebooks_dir" in data else NOTEBOOKS
     shared = data.get("shared", {})
-    jobs: dict[str, Job] = {}
+    tasks: dict[str, Task] = {}
     mistakes: list[Mistake] = []
     unused = set(shared)
     for step, row in data["notebooks"].items():
@@ -322,10 +322,10 @@ def _jobs(data: dict[str, Any], path: Path) -> tuple[dict[str, Job], list[Mistak
             for values in itertools.product(*row.get("each", {}).values()):
                 each = dict(zip(row.get("each", {}), values, strict=True))
                 try:
-                    job = _job(step, notebook, row, each, fixed, data)
-                    if job.name in jobs:
-                        raise ProfileError(f"two jobs would share the folder {job.name!r}; name more of `each` in it")
-                    jobs[job.name] = job
+                    task = _task(step, notebook, row, each, fixed, data)
+                    if task.name in tasks:
+                        raise ProfileError(f"two jobs would share the folder {task.name!r}; name more of `each` in it")
+                    tasks[task.name] = task
                 except (ProfileError, ConfigError, SpecError) as error:
                     at = "budget" if isinstance(error, ConfigError) else "folder"
                     found.append(((*place, at), str(error)))
@@ -335,7 +335,7 @@ def _jobs(data: dict[str, Any], path: Path) -> tuple[dict[str, Job], list[Mistak
         mistakes = [
             (("shared", name), f"no notebook of this profile has a parameter {name!r}") for name in sorted(unused)
         ]
-    return jobs, mistakes
+    return tasks, mistakes
 
 
 def _parameter_mistakes(notebook: Path, asked: Sequence[tuple[Place, str, Any]]) -> Iterator[Mistake]:
@@ -348,9 +348,9 @@ def _parameter_mistakes(notebook: Path, asked: Sequence[tuple[Place, str, Any]])
             yield place, str(error)
 
 
-def _job(
+def _task(
     step: str, notebook: Path, row: Mapping[str, Any], each: Mapping[str, Value], fixed: Mapping[str, Value], data: Any
-) -> Job:
+) -> Task:
     try:
         name = step if not each else f"{step}/{row['folder'].format(**each).translate(IN_FOLDER)}"
     except (KeyError, IndexError, ValueError, AttributeError) as error:
@@ -361,7 +361,7 @@ def _job(
     given = {name: values[name] for name in {**fixed, **each}}
     training = _training(values) if "budget" in row else None
     limit = row.get("timeout_s", data.get("timeout_s", 3600))
-    return Job(name, notebook, given, row.get("after", {}), limit, training)
+    return Task(name, notebook, given, row.get("after", {}), limit, training)
 
 
 def _training(values: Mapping[str, Any]) -> TrainConfig:

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resattn.training import cifar
-from resattn.training.cifar import LAYOUTS, DataError, DownloadError
+from resattn.training import cifar, download
 from resattn.training.config import DATASETS, SIDE, ConfigError, TrainConfig
 from resattn.training.digits import cluttered_digits
+from resattn.training.download import DownloadError
+from resattn.training.layouts import LAYOUTS, DataError, Layout, find
 
 __all__ = ["DataError", "Dataset", "DownloadError", "Feed", "fetch", "home", "load", "prepare", "resolve", "verify"]
 
@@ -72,7 +73,7 @@ def load(name: str = "auto", folder: Path | str | None = None) -> Dataset:
     if name == "cluttered-digits":
         return digits(note=note)
     layout = LAYOUTS[name]
-    return _cifar(layout, cifar.find(layout, where) or cifar.fetch(layout, where), note)
+    return _cifar(layout, find(layout, where) or download.fetch(layout, where), note)
 
 
 def resolve(name: str, folder: Path | str | None = None) -> tuple[str, str]:
@@ -85,11 +86,11 @@ def resolve(name: str, folder: Path | str | None = None) -> tuple[str, str]:
         return name, ""
     if name != "auto":
         raise ConfigError(f"unknown dataset {name!r} (one of: auto, {', '.join(DATASETS)})")
-    where, layout = Path(folder) if folder is not None else home(), cifar.CIFAR10
-    if place := cifar.find(layout, where):
+    where, layout = Path(folder) if folder is not None else home(), LAYOUTS["cifar10"]
+    if place := find(layout, where):
         return layout.name, f"auto: found in {place}"
     try:
-        return layout.name, f"auto: downloaded to {cifar.fetch(layout, where)}"
+        return layout.name, f"auto: downloaded to {download.fetch(layout, where)}"
     except DownloadError as error:
         return "cluttered-digits", f"auto: no CIFAR-10 in {where}, and {error}"
 
@@ -101,7 +102,7 @@ def fetch(name: str, folder: Path | str | None = None) -> Path:
     """
     if name not in LAYOUTS:
         raise ConfigError(f"nothing to download for dataset {name!r} (one of: {', '.join(LAYOUTS)})")
-    return cifar.fetch(LAYOUTS[name], Path(folder) if folder is not None else home())
+    return download.fetch(LAYOUTS[name], Path(folder) if folder is not None else home())
 
 
 def verify(path: Path | str) -> Dataset:
@@ -114,13 +115,13 @@ def verify(path: Path | str) -> Dataset:
         if path.name in (layout.archive, layout.binary_folder, layout.python_folder) and path.exists():
             return _cifar(layout, path)
     for layout in LAYOUTS.values():
-        if place := cifar.find(layout, path):
+        if place := find(layout, path):
             return _cifar(layout, place)
     known = ", ".join(n for la in LAYOUTS.values() for n in (la.archive, la.binary_folder, la.python_folder))
     raise DataError(f"{path}: no dataset found, expected one of {known}")
 
 
-def _cifar(layout: cifar.Layout, place: Path, note: str = "") -> Dataset:
+def _cifar(layout: Layout, place: Path, note: str = "") -> Dataset:
     source, *arrays = cifar.read(layout, place)
     digest = _digest(*arrays)
     images, labels, test_images, test_labels = (torch.from_numpy(a) for a in arrays)

@@ -41,10 +41,20 @@ from tqdm import tqdm
 from resattn.networks.network import Network, build
 from resattn.networks.spec import NetworkSpec
 from resattn.training import data
-from resattn.training.config import EXECUTION, TrainConfig
+from resattn.training.config import TrainConfig
 from resattn.training.data import Dataset, Feed
+from resattn.training.record import (
+    METRICS,
+    RUN,
+    TIMING,
+    TRAINING_VERSION,
+    OtherRecordError,
+    RecordError,
+    identity,
+    read_record,
+)
 
-CHECKPOINT, METRICS, TIMING, RUN = "checkpoint.pt", "metrics.csv", "timing.csv", "run.json"
+CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_VERSION = 1
 _PARTS = {"identity", "config", "model", "optimizer", "generators", "rows", "timing"}  # of it, that are read
 # Steps between two looks at the loss: each makes an accelerator wait.
@@ -112,6 +122,7 @@ class Run:
             "rows": list(self.rows),
             "timing": list(self.timing),
             "config_digest": self.config.digest,
+            "training_version": TRAINING_VERSION,
             "spec_digest": self.config.spec.digest,
             "test_error_pct": self.test_error_pct,
             "images_per_s": self.images_per_s,
@@ -133,6 +144,8 @@ def train(
 ) -> Run:
     """Train a network, or go on from the checkpoint in `out_dir`; one that is finished is only read.
 
+    A finished run without its checkpoint, whose weights are not kept, is finished all the same.
+
     Writes checkpoint.pt, metrics.csv, timing.csv and run.json, each whole or not at all. `dataset` saves loading the
     one that the config names. With several processes the others are started here, unless torchrun or Slurm did.
 
@@ -146,8 +159,13 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     dataset = dataset if dataset is not None else data.load(config.dataset)
     say(f"dataset: {dataset}")
+    if not (out / CHECKPOINT).exists() and (record := _finished(out, config, dataset, on_other == "set aside", say)):
+        say(f"finished earlier, not trained again; its weights are not kept: {out / RUN}")
+        return Run.from_json(record)
     config = settled(config, dataset)
-    _set_aside_unusable(out / CHECKPOINT, _identity(config, dataset), on_other == "set aside", say)
+    _set_aside_unusable(out / CHECKPOINT, identity(config, dataset.digest), on_other == "set aside", say)
+    if not (out / CHECKPOINT).exists():
+        (out / RUN).unlink(missing_ok=True)  # of the checkpoint that was set aside
     # Bound by keyword: Fabric hands itself over as the only argument, and looks into those it is given.
     # Processes that are started here take nothing along that may not be copied; they talk on their own stderr.
     job = partial(_train, config=config, dataset=dataset, out=out, say=say if config.n_processes == 1 else _on_stderr)
@@ -172,11 +190,19 @@ def read_runs(folder: Path | str) -> list[tuple[Path, Run]]:
 def trained(out_dir: Path | str) -> Network:
     """The network of a run with the weights of its last checkpoint, on the CPU, set to evaluate.
 
-    Raises: CheckpointError.
+    Raises: CheckpointError, also where the weights of a finished run are not kept, or are not those of its record.
     """
-    saved = _read(Path(out_dir) / CHECKPOINT)
+    path, record = Path(out_dir) / CHECKPOINT, Path(out_dir) / RUN
+    if record.exists() and not path.exists():
+        raise CheckpointError(
+            f"{out_dir}: the weights of this finished run are not kept; to train it again, delete this folder "
+            "(in a study: the folder of its job) and run the same command"
+        )
+    saved = _read(path)
     network = build(NetworkSpec.from_json(saved["config"]["spec"]))
     network.load_state_dict(saved["model"])
+    if record.exists() and read_run(out_dir).weights_digest != _weights_digest(network):
+        raise CheckpointError(f"{path}: these are not the weights of the run that {RUN} records")
     return network.eval()
 
 
@@ -464,12 +490,6 @@ class _History:
     timing: list[dict[str, Any]]
 
 
-def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
-    """What a checkpoint and a run must share."""
-    settings = {name: value for name, value in config.to_json().items() if name not in EXECUTION and name != "spec"}
-    return {"spec digest": config.spec.digest, "dataset digest": dataset.digest, **settings}
-
-
 def _save(
     out: Path, config: TrainConfig, dataset: Dataset, network: Network, optimizer: Optimizer, history: _History
 ) -> None:
@@ -477,7 +497,7 @@ def _save(
     torch.save(
         {
             "version": CHECKPOINT_VERSION,
-            "identity": _identity(config, dataset),
+            "identity": identity(config, dataset.digest),
             "config": config.to_json(),
             "config_digest": config.digest,
             "model": network.state_dict(),
@@ -497,6 +517,25 @@ def _save(
     _write_tables(out, history)
 
 
+def _finished(
+    out: Path, config: TrainConfig, dataset: Dataset, also_others: bool, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The record of this run, if it is finished. A damaged one is set aside. Raises: OtherRunError."""
+    try:
+        return read_record(out, config, dataset.digest)
+    except RecordError as error:
+        if isinstance(error, OtherRecordError) and not also_others:
+            raise OtherRunError(f"{error} (give another folder, or remove its files to start again)") from error
+        _set_aside(out / RUN, f"{error}", say)
+        return None
+
+
+def _set_aside(path: Path, why: str, say: Callable[[str], None]) -> None:
+    aside = path.with_name(f"{path.stem}-{_file_digest(path)[:8]}.aside")  # the same file never twice
+    os.replace(path, aside)
+    say(f"{why}; it is now {aside.name}, and the run starts again")
+
+
 def _set_aside_unusable(path: Path, wanted: Mapping[str, Any], also_others: bool, say: Callable[[str], None]) -> None:
     """Rename a checkpoint that no run can go on from, or that this one cannot. Raises: OtherRunError."""
     if not path.exists():
@@ -506,9 +545,7 @@ def _set_aside_unusable(path: Path, wanted: Mapping[str, Any], also_others: bool
     except CheckpointError as error:
         if isinstance(error, OtherRunError) and not also_others:
             raise
-        aside = path.with_name(f"{path.stem}-{_file_digest(path)[:8]}.aside")  # the same file never twice
-        os.replace(path, aside)
-        say(f"{error}; it is now {aside.name}, and the run starts again")
+        _set_aside(path, str(error), say)
 
 
 def _file_digest(path: Path) -> str:
@@ -521,7 +558,7 @@ def _resume(path: Path, config: TrainConfig, dataset: Dataset, network: Network,
     if not path.exists():
         return _History([], [])
     saved = _read(path)
-    _check_same_run(path, saved, _identity(config, dataset))
+    _check_same_run(path, saved, identity(config, dataset.digest))
     network.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     torch.set_rng_state(saved["generators"]["cpu"])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from analysis.explore.explorer import LAYOUTS, RANGES, TARGET_S, Explorer, State, answer_times, counted, sight
-from analysis.study.notebook import run_notebook
 from analysis.study.profiles import PROFILES
+from analysis.study.runner import run_notebook
 from analysis.tables import schemas
 from analysis.tables.files import read_table
 from analysis.tables.receptive_field import receptive_frame

@@ -195,7 +195,7 @@ def _write(place: Place) -> None:
         notebook = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
         nbformat.write(notebook, place.folder / "notebooks" / f"{name}.ipynb")
     if place.profile == "data":
-        from resattn.training.cifar import CIFAR10
+        from resattn.training.layouts import CIFAR10
 
         folder = Path(place.environment["RESATTN_DATA"]) / CIFAR10.binary_folder
         folder.mkdir(parents=True)

@@ -10,8 +10,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from analysis.study.notebook import run_notebook
 from analysis.study.notebook_parameters import read_parameters
+from analysis.study.runner import run_notebook
 from analysis.tables import schemas
 from analysis.tables.files import read_table
 from analysis.trained.comparisons import COMPARED

@@ -12,7 +12,8 @@ import pandas as pd
 from made_up import row
 
 from analysis.report.reading import PLAN, STUDY
-from analysis.study.notebook import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, VERSION
+from analysis.study.dependencies import RESULT, VERSION
+from analysis.study.job_folder import FAILURE, INPUTS, LOG, NOTEBOOK
 from analysis.tables import schemas, steps
 from analysis.tables.files import digest, write_json, write_table
 from analysis.tables.quantities import DEPTHS as NOTIONS

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ import yaml
 from study.conftest import ROOT, WRITE_TABLE, run_resattn, write_notebook
 
 from analysis.study import engine as module
-from analysis.study.profiles import PROFILES, StudyError, read_study
+from analysis.study.batch import run_study
+from analysis.study.engine import CLUSTERS
+from analysis.study.plan import all_tasks, write_plan
+from analysis.study.profiles import StudyError, read_profile
 from resattn.cli import parser
 
 __all__ = ["write_notebook"]  # a fixture
@@ -33,10 +37,10 @@ def profile(tmp_path: Path, write_notebook) -> Path:
 @pytest.mark.parametrize("name", ["slurm", "kubernetes"])
 def test_snakemake_takes_the_profile_and_plans_the_jobs(name, profile, tmp_path):
     pytest.importorskip(f"snakemake_executor_plugin_{name}")
-    out, study = tmp_path / "out", read_study(profile)
+    out, asked = tmp_path / "out", read_profile(profile)
     out.mkdir()
-    module._write_plan(study, out, module._all_jobs(study))
-    command = module.snakemake_command(study, out, module._engine(out, None, name, ()))
+    write_plan(asked, out, all_tasks(asked))
+    command = module.snakemake_command(asked, out, module.engine_for(out, None, name, ()))
     command += ["--dry-run", "--printshellcmds"]
     run = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100
@@ -46,9 +50,9 @@ def test_snakemake_takes_the_profile_and_plans_the_jobs(name, profile, tmp_path)
     assert run.stdout.count("rule notebook:") == 2
     # In a pod the folder is told to a job, which snakemake starts in another one.
     start, folder = ("Shell command: ", "") if name == "slurm" else (f"cd {out} && ", f"{out}/")
-    assert run.stdout.count(f"{start}RESATTN_PARENT=$PPID exec {sys.executable} -m resattn.cli notebook ../") == 2
+    assert run.stdout.count(f"{start}RESATTN_PARENT=$PPID exec {sys.executable} -P -m resattn.cli notebook ../") == 2
     assert f"output: {folder}60_compare/result.json" in run.stdout
-    settings = yaml.safe_load((PROFILES / name / "config.yaml").read_text())
+    settings = yaml.safe_load((CLUSTERS / name / "config.yaml").read_text())
     assert settings["executor"] == name
     assert settings["restart-times"] > 0
 
@@ -78,23 +82,26 @@ def test_a_cluster_that_is_not_there_is_told_before_anything_is_made(profile, tm
         (tmp_path / "mine" / "config.yaml").write_text(content)
         name = str(tmp_path / "mine")
     with pytest.raises(StudyError, match=message):
-        module.run_study(profile, out=tmp_path / "out", on=name)
+        run_study(profile, report=lambda: pytest.fail("no report"), out=tmp_path / "out", on=name)
     assert not (tmp_path / "out").exists()
 
 
 def test_jobs_elsewhere_are_not_as_many_as_this_machine_has_cores():
     here = module.usable_cpus()
-    assert module._engine(OUT, None, None, ()) == (["--cores", str(here + module.AHEAD)], here)
-    assert module._engine(OUT, 3, None, ("--quiet",)) == (["--cores", str(3 + module.AHEAD), "--quiet"], 3)
-    assert module._engine(OUT, None, None, ("--executor=slurm", "-j", "9")) == (["--executor=slurm", "-j", "9"], None)
-    assert module._engine(OUT, 4, None, ("--profile", "mine")) == (["--profile", "mine", "--cores", "4"], None)
+    assert module.engine_for(OUT, None, None, ()) == (["--cores", str(here + module.AHEAD)], here)
+    assert module.engine_for(OUT, 3, None, ("--quiet",)) == (["--cores", str(3 + module.AHEAD), "--quiet"], 3)
+    assert module.engine_for(OUT, None, None, ("--executor=slurm", "-j", "9")) == (
+        ["--executor=slurm", "-j", "9"],
+        None,
+    )
+    assert module.engine_for(OUT, 4, None, ("--profile", "mine")) == (["--profile", "mine", "--cores", "4"], None)
 
 
 def test_the_plan_of_a_gpu_study_fills_this_machine_s_gpus_only(profile, tmp_path):
-    study = module.replace(read_study(profile), gpus=2)
+    asked = replace(read_profile(profile), gpus=2)
     here, away = module.Engine(("--cores", "4"), 2), module.Engine(("--profile", "mine"), None)
-    assert "--resources=gpu=2" in module.snakemake_command(study, tmp_path, here)
-    assert "--resources=gpu=2" not in module.snakemake_command(study, tmp_path, away)
+    assert "--resources=gpu=2" in module.snakemake_command(asked, tmp_path, here)
+    assert "--resources=gpu=2" not in module.snakemake_command(asked, tmp_path, away)
 
 
 def test_the_page_names_commands_and_profiles_that_there_are():
@@ -104,8 +111,8 @@ def test_the_page_names_commands_and_profiles_that_there_are():
     for words in studies:
         ours, _, _ = words.partition(" -- ")
         given = parser().parse_args(shlex.split(ours))
-        assert read_study(given.profile).jobs
+        assert read_profile(given.profile).tasks
         assert given.on in (None, "slurm", "~/profiles/our-cluster")
-    settings = yaml.safe_load((PROFILES / "kubernetes" / "config.yaml").read_text())
+    settings = yaml.safe_load((CLUSTERS / "kubernetes" / "config.yaml").read_text())
     for told in (settings["container-image"], *settings["kubernetes-persistent-volumes"][0].split(":")):
         assert told in page

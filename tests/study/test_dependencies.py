@@ -9,8 +9,7 @@ import nbformat
 import pytest
 
 from analysis.study import dependencies as module
-from analysis.study.dependencies import imported_files, run_inputs
-from analysis.study.notebook import keeps_state
+from analysis.study.dependencies import changes, imported_files, run_inputs
 from analysis.tables.provenance import ROOT
 from resattn.networks.catalog import named
 
@@ -113,21 +112,25 @@ def test_outputs_of_a_notebook_do_not_count_and_its_text_does(write_notebook):
     assert run_inputs(path, {"depth": 56, "out_dir": "x"}) != before
 
 
-def test_a_checkpoint_outlives_an_edited_plot_and_nothing_else(tmp_path, write_notebook):
-    inputs = run_inputs(write_notebook("a", "import analysis.tables.files, resattn.networks.spec"), {"seed": 1})
-    (tmp_path / "inputs.json").write_text(json.dumps(inputs))
-    assert keeps_state(tmp_path, inputs)
+def test_the_jobs_in_a_folder_that_a_parameter_names_count(write_notebook, tmp_path):
+    path = write_notebook("a", "1")
+    job = tmp_path / "out" / "50_train" / "s0"
+    job.mkdir(parents=True)
 
-    def edited(file: str) -> dict:
-        assert file in inputs["code"]
-        return {**inputs, "code": {**inputs["code"], file: "0"}}
+    def read(**tables: str) -> dict:
+        (job / "result.json").write_text(json.dumps({"tables": tables, "elapsed_s": len(tables)}))
+        return run_inputs(
+            path, {"runs_dir": "../out/50_train", "text": "no folder" * 1000, "out_dir": "../out/50_train"}
+        )
 
-    assert keeps_state(tmp_path, edited("analysis/tables/files.py"))
-    for other in (edited("resattn/networks/spec.py"), inputs | {"parameters": {"seed": 2}}, inputs | {"notebook": ""}):
-        assert not keeps_state(tmp_path, other)
-    for broken in ("[]", "{}", "{", ""):
-        (tmp_path / "inputs.json").write_text(broken)
-        assert not keeps_state(tmp_path, inputs)
+    before = read(a="1")
+    assert list(before["read"]) == ["runs_dir/s0"]
+    after = read(a="2", b="3")
+    assert changes(before, after) == ["runs_dir/s0"]
+    older = {kind: value for kind, value in after.items() if kind not in ("read", "versions")}
+    assert changes(older, after) == []
+    assert changes({**after, "versions": {**after["versions"], "torch": "0"}}, after) == ["torch"]
+    assert changes("damaged", after) == ["everything"]
 
 
 def test_parameters_and_the_structure_of_named_networks_count(write_notebook):

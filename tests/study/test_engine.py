@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.study import engine as module
-from analysis.study.engine import stale_jobs
-from analysis.study.profiles import read_study
+from analysis.study import batch as module
+from analysis.study.plan import stale_jobs
+from analysis.study.profiles import read_profile
 
 from .conftest import (
     COMMAND,
@@ -30,9 +30,7 @@ from .conftest import (
     wait_for,
 )
 
-DEPTH = (
-    "import pathlib, analysis.tables.files\npathlib.Path(out_dir, 'tables', 'd.csv').write_text(f'depth\\n{depth}\\n')"
-)
+DEPTH = "import pathlib, analysis.tables.files\nif False: import resattn.measures.audit\npathlib.Path(out_dir, 'tables', 'd.csv').write_text(f'depth\\n{depth}\\n')"
 TRAIN = """\
 import os, pathlib
 if False:
@@ -124,6 +122,14 @@ def test_a_study_runs_once_and_again_only_what_has_changed(study, tmp_path):
     assert tables(out)["60_compare/tables/c.csv"] == "runs\n1,1 2,1\n"
     assert tables(out)["20_depth/tables/d.csv"] == "depth\n93\n"
 
+    study[0].write_text(PROFILE)  # a slip that is put right: what was finished is there
+    fourth = run_resattn("study", *study)
+    assert fourth.returncode == 0, fourth.stderr
+    assert {line.split()[1] for line in fourth.stderr.splitlines() if line.endswith(" s")} == {"60_compare"}
+    assert "20_depth is done: taken back from" in fourth.stderr
+    assert tables(out) == WHOLE
+    assert (out / ".superseded" / "50_train" / "s2" / "result.json").exists()
+
 
 def test_an_edited_plot_trains_nothing_and_edited_code_only_what_uses_it(study, tmp_path):
     checkout = tmp_path / "checkout"
@@ -135,20 +141,23 @@ def test_an_edited_plot_trains_nothing_and_edited_code_only_what_uses_it(study, 
         assert told.returncode == 0, told.stderr
         return dict(re.split(r" {2,}", line, maxsplit=1) for line in told.stdout.splitlines()[:-1])
 
+    def edit(file: str) -> None:
+        with (checkout / file).open("a") as source:
+            source.write("\n# edited\n")
+
     assert run_resattn("study", *study, checkout=checkout).returncode == 0
     (checkout / "analysis" / "figures" / "plots.py").write_text("raise SystemExit")
     assert set(plan().values()) == {"done"}
-    with (checkout / "resattn" / "networks" / "mask.py").open("a") as file:
-        file.write("\n# edited\n")
+    edit("resattn/rules/table.py")
+    assert plan().pop("20_depth") == "run: changed: resattn/rules/table.py"
+    assert {what for name, what in plan().items() if name != "20_depth"} == {"done"}
+    edit("resattn/networks/mask.py")
     assert plan() == {
-        "20_depth": "done",
+        "20_depth": "run: changed: resattn/networks/mask.py, resattn/rules/table.py",
         "50_train/s0": "run: changed: resattn/networks/mask.py",
         "50_train/s1": "run: changed: resattn/networks/mask.py",
         "60_compare": "run: follows 50_train/s0 and 1 more",
     }
-    with (checkout / "analysis" / "tables" / "files.py").open("a") as file:
-        file.write("\n# edited\n")
-    assert plan()["20_depth"] == "run: changed: analysis/tables/files.py"
 
 
 def test_what_follows_from_a_sweep_goes_on_without_a_run_that_failed(study, tmp_path, write_notebook):
@@ -335,16 +344,22 @@ def test_results_of_another_kind_are_not_mixed_with_these(study, tmp_path):
         assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["study.json"]
 
 
-def test_texts_reach_the_notebook_as_they_are(study, tmp_path, write_notebook):
+def test_texts_and_paths_reach_the_notebook_as_they_are_and_nothing_that_lies_around_is_run(
+    study, tmp_path, write_notebook
+):
     text = 'a\'b "$(touch hacked)" `id` {c} {{d}} ; rm x \\ \n\u00e9'
+    out = tmp_path / "out {c} {{cookiecutter.name}} $HOME %s \u00e9"
     write_notebook("20_depth", "import pathlib\npathlib.Path(out_dir, 'tables', 't.txt').write_text(text)",
                    parameters='text = ""\nout_dir = "o"')  # fmt: skip
     profile = {"notebooks_dir": "notebooks", "notebooks": {"20_depth": {"parameters": {"text": text}}}}
     study[0].write_text(json.dumps(profile))
-    run = run_resattn("study", *study)
-    assert run.returncode == 0, (tmp_path / "out" / "snakemake.log").read_text()
-    assert (tmp_path / "out" / "20_depth" / "tables" / "t.txt").read_text() == text
-    assert not list((tmp_path / "out").rglob("hacked"))
+    for name in ("analysis/__init__.py", "papermill.py", "resattn/__init__.py", "yaml.py"):  # jobs start in this folder
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("open('hacked', 'w')")
+    run = run_resattn("study", study[0], "--out", out, SNAKEMAKE_PROFILE=str(tmp_path / "mine"))
+    assert run.returncode == 0, (out / "snakemake.log").read_text()
+    assert (out / "20_depth" / "tables" / "t.txt").read_text() == text
+    assert not list(tmp_path.rglob("hacked"))
 
 
 def test_snakemake_takes_options_and_what_it_says_of_bad_ones_is_kept(study, tmp_path):
@@ -385,12 +400,12 @@ def test_auto_is_settled_once_for_a_folder(study, tmp_path, write_notebook, monk
             "notebooks:\n", "shared: {dataset: auto}\nnotebooks:\n", 1
         )
     )
-    checked = read_study(study[0])
+    checked = read_profile(study[0])
 
     def used() -> object:
         settled = module._settle_dataset(checked, out)
-        module._write_study(settled, out, module.datetime.now(module.UTC))
-        return settled.jobs["20_depth"].parameters["dataset"]
+        module.write_study(settled, out, module.datetime.now(module.UTC))
+        return settled.tasks["20_depth"].parameters["dataset"]
 
     monkeypatch.setattr(data, "resolve", lambda name: ("cluttered-digits", "offline"))
     assert used() == "cluttered-digits"

@@ -1,5 +1,6 @@
 """Each way in which papermill calls a run good that was none, and what stands in the folder afterwards."""
 
+import fcntl
 import json
 import os
 import signal
@@ -13,18 +14,18 @@ import nbformat
 import pytest
 
 from analysis.study import kernel
-from analysis.study.notebook import (
+from analysis.study.job_folder import FolderError, read_result, write_result
+from analysis.study.notebook_parameters import ParameterError
+from analysis.study.processes import FolderInUseError, exclusive
+from analysis.study.runner import (
     CellFailedError,
-    FolderError,
+    ChangedError,
     IncompleteError,
     KernelDiedError,
     NotebookExitError,
     NotebookTimeoutError,
-    ParameterError,
-    read_result,
     run_notebook,
 )
-from analysis.study.processes import FolderInUseError, exclusive
 from analysis.tables.files import digest
 
 from .conftest import ROOT, WRITE_TABLE, resattn, run_resattn, wait_for
@@ -71,8 +72,9 @@ def test_a_run_leaves_page_log_tables_and_last_a_result(write_notebook, tmp_path
         (["quit()"], NotebookExitError, "cell 3 (`quit()`): the cell ended the kernel"),
         (["%%bash\nexit 3", "2"], CellFailedError, "CalledProcessError"),
         (["input('name')"], CellFailedError, "StdinNotImplementedError"),
+        (["import os\nos.utime('a.ipynb')"], ChangedError, "a.ipynb: a.ipynb changed while this job ran: run it again"),
     ],
-    ids=["exception", "killed", "_exit", "exit-0", "exit-0-at-the-end", "exit-text", "quit", "bash", "input"],
+    ids=["exception", "killed", "_exit", "exit-0", "exit-0-at-the-end", "exit-text", "quit", "bash", "input", "edited"],
 )
 def test_a_failed_run_says_where_keeps_its_page_and_has_no_result(write_notebook, tmp_path, cells, error, message):
     out = tmp_path / "out"
@@ -247,6 +249,31 @@ def test_a_folder_that_holds_something_else_is_refused(write_notebook, tmp_path)
     assert (out / "thesis.tex").exists()
 
 
+def test_a_folder_of_a_user_s_that_has_an_inputs_json_is_refused_too(write_notebook, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for text in ('{"version": 1, "parameters": {}}', "[]", "{"):
+        (out / "inputs.json").write_text(text)
+        with pytest.raises(FolderError, match=r"holds 'inputs.json', which no notebook run wrote"):
+            run_notebook(write_notebook("a", "1"), {}, out)
+        assert [entry.name for entry in out.iterdir()] == ["inputs.json"]
+        assert (out / "inputs.json").read_text() == text
+
+
+def test_a_notebook_that_is_edited_while_its_job_waits_is_not_run(write_notebook, tmp_path):
+    path, out = write_notebook("a", WRITE_TABLE), tmp_path / "out"
+    with (tmp_path / "places").open("ab") as places:
+        fcntl.lockf(places.fileno(), fcntl.LOCK_EX, 1, 0)
+        process = resattn("notebook", path, "--out", out, RESATTN_PLACES=f"1:{tmp_path / 'places'}")
+        wait_for((out / "log.txt").exists)
+        write_notebook("a", WRITE_TABLE.replace("1", "2"))
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "a.ipynb: notebook changed while this job waited: run it again" in stderr
+    assert not (out / "result.json").exists()
+    assert not list((out / "tables").iterdir())
+
+
 def test_two_runs_do_not_share_a_folder(write_notebook, tmp_path):
     with (
         exclusive(tmp_path / "out" / ".lock", what="it"),
@@ -255,33 +282,41 @@ def test_two_runs_do_not_share_a_folder(write_notebook, tmp_path):
         run_notebook(write_notebook("a", "1"), {}, tmp_path / "out")
 
 
-@pytest.mark.parametrize("damage", ["result", "truncated", "table", "gone", "page", "version", "list"])
+@pytest.mark.parametrize(
+    "damage", ["result", "truncated", "table", "gone", "page", "version", "list", "run", "weights", "a number"]
+)
 def test_a_damaged_result_is_none(write_notebook, tmp_path, damage):
     out = tmp_path / "out"
-    result = {
-        "version": 1,
-        "executed": {"notebook.ipynb": digest(b"n")},
-        "tables": {"t.csv": digest(b"t")},
-        "figures": {},
-    }
-    out.mkdir()
+    (out / "tables").mkdir(parents=True)
+    (out / "run").mkdir()
     (out / "notebook.ipynb").write_text("n")
-    (out / "t.csv").write_text("t")
-    (out / "result.json").write_text(json.dumps(result))
-    assert read_result(out) == result
+    (out / "tables" / "t.csv").write_text("t")
+    for name in ("run.json", "checkpoint.pt", "checkpoint-1.aside"):
+        (out / "run" / name).write_text(name)
+    write_result(out, {"version": 1, "elapsed_s": 5})
+    result = read_result(out)
+    assert result["run"].keys() == {"run/run.json", "run/checkpoint.pt"}
     match damage:
         case "result":
             (out / "result.json").write_bytes(b"\xff\x00")
         case "truncated":
             (out / "result.json").write_text(json.dumps(result)[:-1])
         case "table":
-            (out / "t.csv").write_text("u")
+            (out / "tables" / "t.csv").write_text("u")
         case "gone":
-            (out / "t.csv").unlink()
+            (out / "tables" / "t.csv").unlink()
         case "page":
             (out / "notebook.ipynb").write_text("")
         case "version":
             (out / "result.json").write_text(json.dumps(result | {"version": 2}))
+        case "run":
+            (out / "run" / "run.json").write_text("of another job")
+        case "weights":
+            (out / "run" / "checkpoint.pt").unlink()
+            assert read_result(out) == result  # a run whose weights are not kept is done
+            (out / "run" / "checkpoint.pt").write_text("of another job")
+        case "a number":
+            (out / "result.json").write_text((out / "result.json").read_text().replace("5", "6", 1))
         case "list":
             (out / "result.json").write_text("[]")
     assert read_result(out) is None

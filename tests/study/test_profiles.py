@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis.study import profiles as module
-from analysis.study.profiles import ProfileError, read_study
+from analysis.study.profiles import ProfileError, read_profile
 from resattn.training.config import TrainConfig
 
 from .conftest import ROOT
@@ -59,32 +59,32 @@ def _profile(folder: Path, *changes: tuple[str, str]) -> Path:
 
 
 def test_a_profile_becomes_jobs(folder):
-    study = read_study(_profile(folder))
+    asked = read_profile(_profile(folder))
     models = ("cifar-resnet56", "cifar-attention56")
     runs = [f"50_train/{model}-s{seed}" for model in models for seed in (0, 1)]
-    assert list(study.jobs) == ["20_depth", *runs, "60_compare"]
-    assert study.jobs["20_depth"].parameters == {"networks": ["resnet50", "attention56"]}
-    run = study.jobs["50_train/cifar-attention56-s1"]
+    assert list(asked.tasks) == ["20_depth", *runs, "60_compare"]
+    assert asked.tasks["20_depth"].parameters == {"networks": ["resnet50", "attention56"]}
+    run = asked.tasks["50_train/cifar-attention56-s1"]
     assert run.parameters == {
         "dataset": "auto", "epochs": 2, "images": 640, "batch_size": 64, "model": "cifar-attention56", "seed": 1,
     }  # fmt: skip
     assert isinstance(run.training, TrainConfig)
-    assert (run.training.steps, run.timeout_s, study.jobs["20_depth"].timeout_s) == (20, 7, 3600)
-    compare = study.jobs["60_compare"]
-    assert study.needs(compare) == runs
+    assert (run.training.steps, run.timeout_s, asked.tasks["20_depth"].timeout_s) == (20, 7, 3600)
+    compare = asked.tasks["60_compare"]
+    assert asked.needs(compare) == runs
     assert compare.given(folder / "results") == {"n": 3, "runs_dir": "../results/50_train"}
-    assert (study.name, study.dataset, study.gpus) == ("p", "auto", 0)
+    assert (asked.name, asked.dataset, asked.gpus) == ("p", "auto", 0)
 
 
 def test_another_dataset_reaches_every_job(folder):
-    study = read_study(_profile(folder), dataset="cluttered-digits")
-    assert study.jobs["50_train/cifar-resnet56-s0"].parameters["dataset"] == "cluttered-digits"
+    asked = read_profile(_profile(folder), dataset="cluttered-digits")
+    assert asked.tasks["50_train/cifar-resnet56-s0"].parameters["dataset"] == "cluttered-digits"
     with pytest.raises(ProfileError, match=r"unknown dataset 'cifar1O' \(nearest: cifar10"):
-        read_study(_profile(folder), dataset="cifar1O")
+        read_profile(_profile(folder), dataset="cifar1O")
 
 
 def test_training_on_cuda_asks_for_a_gpu(folder):
-    assert read_study(_profile(folder, ("shared:", "device: cuda\ngpus: 3\nshared:"))).gpus == 3
+    assert read_profile(_profile(folder, ("shared:", "device: cuda\ngpus: 3\nshared:"))).gpus == 3
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_training_on_cuda_asks_for_a_gpu(folder):
 def test_a_mistake_is_told_with_its_line(folder, old, new, message):
     path = _profile(folder, (old, new))
     if message is None:
-        read_study(path)
+        read_profile(path)
         return
     with pytest.raises(ProfileError) as raised:
-        read_study(path)
+        read_profile(path)
     assert str(raised.value).startswith("p.yaml")
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)  # each mistake once
@@ -140,22 +140,22 @@ def test_a_mistake_is_told_with_its_line(folder, old, new, message):
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(folder):
     with pytest.raises(ProfileError) as raised:
-        read_study(_profile(folder, ("epochs: 2", "epochs: 0"), ("resnet50, att", "resnet51, att")))
+        read_profile(_profile(folder, ("epochs: 2", "epochs: 0"), ("resnet50, att", "resnet51, att")))
     assert [line.split(":")[0] for line in str(raised.value).splitlines()] == ["p.yaml, line 4", "p.yaml, line 12"]
 
 
 def test_a_notebook_that_cannot_be_run_is_found(folder, write_notebook):
     write_notebook("20_depth", parameters=None)
     with pytest.raises(ProfileError, match=r"line 6: 20_depth.ipynb: no cell tagged `parameters`"):
-        read_study(_profile(folder))
+        read_profile(_profile(folder))
 
 
 def test_settings_are_checked_as_training_will(folder):
     path = _profile(folder, ("    budget", '    parameters: {settings: "lr=-1"}\n    budget'))
     with pytest.raises(ProfileError, match="lr must be"):
-        read_study(path)
-    study = read_study(_profile(folder, ("    budget", '    parameters: {settings: "width=8 lr=0.2"}\n    budget')))
-    run = study.jobs["50_train/cifar-attention56-s0"].training
+        read_profile(path)
+    asked = read_profile(_profile(folder, ("    budget", '    parameters: {settings: "width=8 lr=0.2"}\n    budget')))
+    run = asked.tasks["50_train/cifar-attention56-s0"].training
     assert (run.spec.width, run.lr) == (8, 0.2)
 
 
@@ -173,36 +173,36 @@ def test_settings_are_checked_as_training_will(folder):
 def test_a_hostile_profile_is_refused(tmp_path, text):
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(ProfileError, match=r"^p\.yaml"):
-        read_study(tmp_path / "p.yaml")
+        read_profile(tmp_path / "p.yaml")
 
 
 def test_an_unknown_profile_is_told_the_nearest(tmp_path):
     with pytest.raises(ProfileError, match=r"no profile 'quik' \(nearest: quick, or a .yaml file\)"):
-        read_study("quik")
+        read_profile("quik")
     with pytest.raises(ProfileError, match="no profile"):
-        read_study(tmp_path / "p.yaml")
+        read_profile(tmp_path / "p.yaml")
 
 
 @pytest.mark.parametrize(("name", "seeds", "gpus"), [("quick", 2, 0), ("small", 6, 0), ("paper", 5, 1)])
 def test_the_profiles_of_the_project(name, seeds, gpus):
     """Every notebook of the project runs in each, with parameters that it has."""
-    study = read_study(name)
+    asked = read_profile(name)
     # Figure 4 of the paper is about networks that only its own experiment trains; 90 is to be played with.
     everything = {file.stem for file in module.NOTEBOOKS.glob("*.ipynb")} - {"75_response", "90_explore"}
-    assert {job.notebook.stem for job in study.jobs.values()} == everything
-    runs = [job for job in study.jobs.values() if job.step == "50_train"]
+    assert {task.notebook.stem for task in asked.tasks.values()} == everything
+    runs = [task for task in asked.tasks.values() if task.step == "50_train"]
     assert len(runs) == 3 * seeds
-    assert study.gpus == gpus
+    assert asked.gpus == gpus
     if name == "paper":
         assert {run.training.steps // 1000 for run in runs} == {160}
-    digits = [job.training for job in study.jobs.values() if job.step == "65_train_digits"]
+    digits = [task.training for task in asked.tasks.values() if task.step == "65_train_digits"]
     assert {config.dataset for config in digits} == {"cluttered-digits"}
     assert {config.spec.merge for config in digits} == {"residual", "naive"}
-    assert study.needs(study.jobs["70_masks"])[-1].startswith("65_train_digits/")
+    assert asked.needs(asked.tasks["70_masks"])[-1].startswith("65_train_digits/")
 
 
 def test_the_reference_shows_no_picture_of_a_dataset_that_is_not_ours():
-    assert "photos_dir" not in read_study("reference").jobs["70_masks"].after
+    assert "photos_dir" not in read_profile("reference").tasks["70_masks"].after
 
 
 # experiment -> networks and levels of label noise
@@ -219,19 +219,19 @@ EXPERIMENTS = {
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_experiments_of_the_paper(name, scale):
     (field, values), n_each = EXPERIMENTS[name]
-    study = read_study(name, scale=scale)
-    assert study.name == f"{name}-{scale}"
-    assert study == read_study(f"{name}-{scale}")
-    runs = [job.training for job in study.jobs.values() if job.training]
+    asked = read_profile(name, scale=scale)
+    assert asked.name == f"{name}-{scale}"
+    assert asked == read_profile(f"{name}-{scale}")
+    runs = [task.training for task in asked.tasks.values() if task.training]
     assert {getattr(run, field, None) or getattr(run.spec, field) for run in runs} == values
     assert len(runs) == n_each * {"quick": 3, "small": 6, "paper": 6}[scale]
-    assert study.gpus == (scale == "paper")
+    assert asked.gpus == (scale == "paper")
     widths = {run.spec.width for run in runs}
     if scale == "paper":
         assert {(run.steps // 1000, run.batch_size, run.dataset) for run in runs} == {(160, 64, "cifar10")}
     assert widths == {16} if scale != "quick" else widths <= {4, 8}
-    assert ("75_response" in study.jobs) == (name == "response")
-    reference = study.jobs["60_compare"].parameters["reference"]
+    assert ("75_response" in asked.tasks) == (name == "response")
+    reference = asked.tasks["60_compare"].parameters["reference"]
     assert not reference or reference in {run.spec.name for run in runs}
 
 
@@ -263,13 +263,13 @@ def scaled(folder):
 
 
 def test_a_scale_is_laid_over_the_rest(scaled):
-    small = read_study(scaled(), scale="small")
+    small = read_profile(scaled(), scale="small")
     assert small.name == "s-small"
-    runs = [job.training for job in small.jobs.values() if job.training]
+    runs = [task.training for task in small.tasks.values() if task.training]
     assert [(run.seed, run.epochs, run.images) for run in runs] == [(3, 5, 640)] * 2
-    assert read_study(scaled()).name == "s-small"  # the first that is there
-    paper = read_study(scaled(), scale="paper")
-    assert (paper.gpus, len(paper.jobs)) == (1, 6)
+    assert read_profile(scaled()).name == "s-small"  # the first that is there
+    paper = read_profile(scaled(), scale="paper")
+    assert (paper.gpus, len(paper.tasks)) == (1, 6)
 
 
 @pytest.mark.parametrize(
@@ -284,30 +284,30 @@ def test_a_scale_is_laid_over_the_rest(scaled):
 )
 def test_a_mistake_in_a_scale_is_told_with_its_line(scaled, old, new, message):
     with pytest.raises(ProfileError) as raised:
-        read_study(scaled((old, new)), scale="small" if "smal" not in new else None)
+        read_profile(scaled((old, new)), scale="small" if "smal" not in new else None)
     assert message in str(raised.value)
 
 
 def test_a_scale_that_is_not_there_is_told(scaled, folder):
     with pytest.raises(ProfileError, match=r"s.yaml has no scale 'quick' \(one of: small, paper\)"):
-        read_study(scaled(), scale="quick")
+        read_profile(scaled(), scale="quick")
     with pytest.raises(ProfileError, match=r"p.yaml has no scales .*: gates, hourglass, merge, noise, response\)"):
-        read_study(_profile(folder), scale="small")
+        read_profile(_profile(folder), scale="small")
     with pytest.raises(ProfileError, match="gates-small is a scale of gates already, --scale says paper"):
-        read_study("gates-small", scale="paper")
+        read_profile("gates-small", scale="paper")
     with pytest.raises(ProfileError, match=r"no profile 'gate-small' \(nearest: small or gates"):
-        read_study("gate-small")
+        read_profile("gate-small")
 
 
 def test_a_step_can_run_a_notebook_of_another_name(folder):
     step = '  65_more:\n    notebook: 50_train\n    each: {seed: [9]}\n    folder: "s{seed}"\n    budget: {epochs: 1}\n'
     path = _profile(folder, ("  60_compare:", step + "  60_compare:"), ("{runs_dir: 50_train}", "{runs_dir: 65_more}"))
-    study = read_study(path)
-    job = study.jobs["65_more/s9"]
-    assert (job.step, job.notebook.stem, job.training.seed) == ("65_more", "50_train", 9)
-    assert study.needs(study.jobs["60_compare"]) == ["65_more/s9"]
+    asked = read_profile(path)
+    task = asked.tasks["65_more/s9"]
+    assert (task.step, task.notebook.stem, task.training.seed) == ("65_more", "50_train", 9)
+    assert asked.needs(asked.tasks["60_compare"]) == ["65_more/s9"]
     with pytest.raises(ProfileError, match=r"line 15: no notebook '50_trian' \(nearest: 50_train\)"):
-        read_study(_profile(folder, ("  60_compare:", step.replace("50_train", "50_trian") + "  60_compare:")))
+        read_profile(_profile(folder, ("  60_compare:", step.replace("50_train", "50_trian") + "  60_compare:")))
 
 
 def test_the_schema_is_one(tmp_path):

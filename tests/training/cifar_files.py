@@ -9,22 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from resattn.training import cifar
+from resattn.training.layouts import Layout
 
 
-def pixels(layout: cifar.Layout, file: str) -> tuple[np.ndarray, np.ndarray]:
+def pixels(layout: Layout, file: str) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(sum(file.encode()))
     n = layout.records(file)
     return rng.integers(256, size=(n, 3, 32, 32), dtype=np.uint8), rng.integers(layout.classes, size=n, dtype=np.uint8)
 
 
-def binary(layout: cifar.Layout, file: str) -> bytes:
+def binary(layout: Layout, file: str) -> bytes:
     images, labels = pixels(layout, file)
     coarse = [np.zeros_like(labels)[:, None]] if layout.label_bytes == 2 else []
     return np.hstack([*coarse, labels[:, None], images.reshape(len(images), -1)]).tobytes()
 
 
-def write_binary(layout: cifar.Layout, home: Path) -> Path:
+def write_binary(layout: Layout, home: Path) -> Path:
     folder = home / layout.binary_folder
     folder.mkdir(parents=True)
     for file in (*layout.train, *layout.test):
@@ -32,7 +32,7 @@ def write_binary(layout: cifar.Layout, home: Path) -> Path:
     return folder
 
 
-def write_python(layout: cifar.Layout, home: Path, protocol: int = 2) -> Path:
+def write_python(layout: Layout, home: Path, protocol: int = 2) -> Path:
     folder = home / layout.python_folder
     folder.mkdir(parents=True)
     for file in layout.python_md5:

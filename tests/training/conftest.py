@@ -8,7 +8,7 @@ import pytest
 
 from resattn.networks.catalog import named
 from resattn.networks.spec import override
-from resattn.training import cifar, data
+from resattn.training import data, download
 from resattn.training.config import DATASETS, Size, TrainConfig
 
 N, N_TEST = 120, 40
@@ -18,7 +18,7 @@ N, N_TEST = 120, 40
 def _no_user_data(monkeypatch, tmp_path):
     """No test reads or fills the cache of the user, or leaves the machine."""
     monkeypatch.setenv("RESATTN_DATA", str(tmp_path / "no-data"))
-    monkeypatch.setattr(cifar, "SITE", "http://127.0.0.1:9/")
+    monkeypatch.setattr(download, "SITE", "http://127.0.0.1:9/")
 
 
 @pytest.fixture

@@ -15,15 +15,18 @@ import pytest
 import torch
 from cifar_files import binary, member, pixels, tar_gz, write_binary, write_python
 
-from resattn.training import cifar, data
-from resattn.training.cifar import CIFAR10, CIFAR100, DataError, DownloadError, members, unpickle
+from resattn.training import data, download
+from resattn.training.cifar import members
 from resattn.training.config import ConfigError
+from resattn.training.download import DownloadError
+from resattn.training.layouts import CIFAR10, CIFAR100, LAYOUTS, PIXEL_BYTES, DataError, Layout
+from resattn.training.pickles import unpickle
 
 pytestmark = pytest.mark.usefixtures("small")
 BOTH = pytest.mark.parametrize("layout", [CIFAR10, CIFAR100], ids=lambda layout: layout.name)
 
 
-def assert_is(dataset: data.Dataset, layout: cifar.Layout) -> None:
+def assert_is(dataset: data.Dataset, layout: Layout) -> None:
     parts = [pixels(layout, file) for file in layout.train]
     assert (dataset.images.numpy() == np.concatenate([images for images, _ in parts])).all()
     assert (dataset.labels.numpy() == np.concatenate([labels for _, labels in parts])).all()
@@ -33,7 +36,7 @@ def assert_is(dataset: data.Dataset, layout: cifar.Layout) -> None:
     assert (dataset.classes, dataset.labels.dtype) == (layout.classes, torch.int64)
 
 
-def archive(layout: cifar.Layout) -> bytes:
+def archive(layout: Layout) -> bytes:
     folder = layout.binary_folder
     files = [member(f"{folder}/{file}", binary(layout, file)) for file in (*layout.train, *layout.test)]
     return tar_gz([member(folder, type=tarfile.DIRTYPE), member(f"{folder}/readme.html", b"<html>"), *files])
@@ -44,8 +47,7 @@ def official(monkeypatch):
     """CIFAR-10 whose published digest is that of the small archive."""
     raw = archive(CIFAR10)
     layout = replace(CIFAR10, archive_sha256=sha256(raw).hexdigest())
-    monkeypatch.setattr(cifar, "CIFAR10", layout)
-    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout)
+    monkeypatch.setitem(LAYOUTS, "cifar10", layout)
     return layout, raw
 
 
@@ -54,7 +56,7 @@ def test_the_three_layouts_hold_the_same(tmp_path, layout, monkeypatch):
     write_binary(layout, tmp_path / "bin")
     write_python(layout, tmp_path / "py")
     raw = archive(layout)
-    monkeypatch.setitem(cifar.LAYOUTS, layout.name, replace(layout, archive_sha256=sha256(raw).hexdigest()))
+    monkeypatch.setitem(LAYOUTS, layout.name, replace(layout, archive_sha256=sha256(raw).hexdigest()))
     (tmp_path / layout.archive).write_bytes(raw)
     loaded = [data.load(layout.name, folder) for folder in (tmp_path / "bin", tmp_path / "py", tmp_path)]
     for dataset in loaded:
@@ -83,7 +85,7 @@ def test_pickles_of_every_protocol_are_read(tmp_path, protocol):
 def test_official_pickles_are_known_by_their_md5(tmp_path, monkeypatch):
     folder = write_python(CIFAR10, tmp_path)
     sums = {file: md5((folder / file).read_bytes()).hexdigest() for file in CIFAR10.python_md5}
-    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", replace(CIFAR10, python_md5=sums))
+    monkeypatch.setitem(LAYOUTS, "cifar10", replace(CIFAR10, python_md5=sums))
     assert data.load("cifar10", tmp_path).label == "CIFAR-10 (official python)"
     raw = bytearray((folder / "data_batch_3").read_bytes())
     raw[5000] ^= 1
@@ -101,7 +103,7 @@ def test_a_source_note_becomes_the_label(tmp_path):
 def test_a_known_copy_is_named_and_an_altered_one_refused(tmp_path, monkeypatch):
     folder = write_binary(CIFAR10, tmp_path)
     sums = {file: sha256((folder / file).read_bytes()).hexdigest() for file in (*CIFAR10.train, *CIFAR10.test)}
-    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", replace(CIFAR10, copies={"CIFAR-10 (some copy)": sums}))
+    monkeypatch.setitem(LAYOUTS, "cifar10", replace(CIFAR10, copies={"CIFAR-10 (some copy)": sums}))
     assert data.load("cifar10", tmp_path).label == "CIFAR-10 (some copy)"
     raw = bytearray((folder / "data_batch_4.bin").read_bytes())
     raw[100] ^= 1
@@ -144,7 +146,7 @@ def test_broken_binary_files_are_named(tmp_path, layout):
 
 def test_the_official_sizes_are_the_published_ones():
     # cs.toronto.edu/~kriz/cifar.html: 10000 records of 1 + 3072 bytes.
-    assert 10_000 * (CIFAR10.label_bytes + cifar.PIXEL_BYTES) == 30_730_000
+    assert 10_000 * (CIFAR10.label_bytes + PIXEL_BYTES) == 30_730_000
 
 
 def test_an_altered_archive_is_refused_and_under_auto_too(tmp_path, official):
@@ -339,7 +341,7 @@ def test_auto_takes_what_is_on_disk(tmp_path):
 
 
 def test_auto_falls_back_within_ten_seconds_where_no_name_is_resolved(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "SITE", "https://dataset.invalid/")
+    monkeypatch.setattr(download, "SITE", "https://dataset.invalid/")
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(60))
     start = time.monotonic()
     name, note = data.resolve("auto", tmp_path)
@@ -384,7 +386,7 @@ def site(tmp_path, monkeypatch):
     (tmp_path / "site").mkdir()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(cifar, "SITE", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(download, "SITE", f"http://127.0.0.1:{server.server_port}/")
     yield tmp_path / "site", Handler
     server.shutdown()
     server.server_close()
@@ -415,5 +417,5 @@ def test_a_download_that_fails_leaves_nothing(tmp_path, official, site, content,
     if content is not None:
         (site[0] / layout.archive).write_bytes(content)
     with pytest.raises(DownloadError, match=message):
-        cifar.fetch(layout, tmp_path / "home", limit_s=limit_s)
+        download.fetch(layout, tmp_path / "home", limit_s=limit_s)
     assert not list((tmp_path / "home").glob("*"))

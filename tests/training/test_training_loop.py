@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,18 @@ from conftest import N_TEST, N
 
 from resattn.networks.catalog import named
 from resattn.networks.spec import override
-from resattn.training import data, loop
+from resattn.training import data, loop, record
 from resattn.training.config import ConfigError
-from resattn.training.loop import CheckpointError, DivergedError, Run, TrainError, read_run, train, trained
+from resattn.training.loop import (
+    CheckpointError,
+    DivergedError,
+    OtherRunError,
+    Run,
+    TrainError,
+    read_run,
+    train,
+    trained,
+)
 
 FILES = ["checkpoint.pt", "metrics.csv", "run.json", "timing.csv"]
 
@@ -146,7 +156,7 @@ def test_the_config_decides_on_the_precision(alone, digits, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from resattn.training import data, loop
+from resattn.training import data, loop, record
 from resattn.training.config import TrainConfig
 import json
 
@@ -198,6 +208,61 @@ def test_a_finished_run_is_only_read(alone, digits, monkeypatch):
     again = quiet(_config(), out, digits)
     assert again == run
     assert (out / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_whose_weights_are_not_kept_is_finished(alone, digits, tmp_path, monkeypatch):
+    out, run = tmp_path / "run", alone[1]
+    shutil.copytree(alone[0], out)
+    (out / "checkpoint.pt").unlink()
+    monkeypatch.setattr(loop, "train_epoch", None)
+    heard: list[str] = []
+    assert train(_config(), out, dataset=digits, say=heard.append) == run
+    assert "finished earlier, not trained again; its weights are not kept" in heard[-1]
+    # As elsewhere, where auto would have come to another precision.
+    monkeypatch.setattr(loop, "_gains_from_bf16", lambda accelerator: run.config.precision == "fp32")
+    assert quiet(_config(), out, digits) == run
+    with pytest.raises(
+        CheckpointError, match="run: the weights of this finished run are not kept; to train it again, d"
+    ):
+        trained(out)
+    for changes, message in (
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"lr": 0.2}, "lr is 0.1 there and 0.2 here"),
+    ):
+        with pytest.raises(OtherRunError, match=f"run.json is of another run: {message}"):
+            quiet(_config(**changes), out, digits)
+    monkeypatch.setattr(record, "TRAINING_VERSION", 2)
+    with pytest.raises(OtherRunError, match="training version is 1 there and 2 here"):
+        quiet(_config(), out, digits)
+
+
+@pytest.mark.parametrize("what", ["a digit", "cut", "metrics.csv", "another run"])
+def test_a_finished_run_without_weights_and_with_a_damaged_record_starts_again(alone, digits, tmp_path, what):
+    out, run = tmp_path / "run", alone[1]
+    shutil.copytree(alone[0], out)
+    (out / "checkpoint.pt").unlink()
+    text = (out / "run.json").read_text()
+    match what:
+        case "a digit":
+            (out / "run.json").write_text(text.replace('"train_loss": 2.', '"train_loss": 3.', 1))
+        case "cut":
+            (out / "run.json").write_text(text[: len(text) // 2])
+        case "metrics.csv":
+            (out / "metrics.csv").unlink()
+        case "another run":
+            (out / "run.json").write_text(text.replace('"dataset_digest": "', '"dataset_digest": "0'))
+    heard: list[str] = []
+    again = train(_config(), out, dataset=digits, on_other="set aside", say=heard.append)
+    assert (again.rows, again.weights_digest) == (run.rows, run.weights_digest)
+    assert any("; it is now run-" in line and line.endswith("aside, and the run starts again") for line in heard)
+
+
+def test_weights_of_another_run_are_not_taken_for_those_of_this(alone, digits, tmp_path):
+    shutil.copytree(alone[0], tmp_path / "run")
+    quiet(_config(seed=1, epochs=1), tmp_path / "other", digits)
+    shutil.copy(tmp_path / "other" / "checkpoint.pt", tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="these are not the weights of the run that run.json records"):
+        trained(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+"""The study's commands as the command line starts them: what runs a study meets what builds its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def study(profile: str, **options: Any) -> int:
+    """Run a study and build its report; the options and the exit status of `analysis.study.batch.run_study`."""
+    from analysis.study.batch import run_study
+
+    return run_study(profile, report=_report, **options)
+
+
+def _report() -> Callable[[Path], Path]:
+    from analysis.report.build import build_report
+
+    return build_report

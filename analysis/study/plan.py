@@ -1,0 +1,130 @@
+"""What has to run and why: read from the results of the jobs themselves, never from snakemake's records.
+
+A job is run again if its result is missing or altered, or if anything that it follows from has changed. A training run
+is not: it is finished once its record says so, and its job only reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from analysis.study.dependencies import changes, run_inputs
+from analysis.study.job_folder import RESULT, RUN, read_inputs, read_result
+from analysis.study.notebook_parameters import check_parameters, parameter_text
+from analysis.study.profiles import Profile, Task
+from analysis.study.progress import DONE, NOT_RUN
+from analysis.tables.files import digest, write_json
+from resattn.training.record import RecordError, read_record
+
+VERSION = 1  # of a results folder
+PLAN = "plan.json"
+SHOWN = 3  # names of what changed
+
+
+def stale_jobs(profile: Profile, out: Path) -> dict[str, str]:
+    """The jobs that have to run, each with the reason, in order."""
+    stale: dict[str, str] = {}
+    for name, task in profile.tasks.items():
+        result = read_result(out / name)
+        if waits := [other for other in profile.needs(task) if other in stale]:
+            stale[name] = f"follows {waits[0]}" + (f" and {len(waits) - 1} more" if len(waits) > 1 else "")
+        elif result is None:
+            stale[name] = "its files were altered" if (out / name / RESULT).exists() else "no result yet"
+        elif changed := changes(result.get("inputs"), inputs_of(task, out)):
+            more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+            stale[name] = f"changed: {', '.join(changed[:SHOWN])}{more}"
+    return stale
+
+
+def inputs_of(task: Task, out: Path) -> dict[str, Any]:
+    """What a task follows from, as its run would record it now."""
+    return run_inputs(task.notebook, check_parameters(task.notebook, task.given(out)))
+
+
+def macs_of(profile: Profile) -> dict[str, int]:
+    """The expected cost of the training jobs: multiply-adds of an image, times images, epochs and 3.
+
+    The factor counts the backward pass as twice the forward one. Tests and other notebooks are not in it.
+    """
+    training = {name: task.training for name, task in profile.tasks.items() if task.training}
+    if not training:
+        return {}
+    from resattn.measures.audit import captured
+    from resattn.measures.cost import op_macs
+
+    # Neither merge nor gate has a layer: networks that differ in these alone are captured once.
+    plain = {name: replace(config.spec, name="", merge="residual", gate="mixed") for name, config in training.items()}
+    macs = {spec: sum(op_macs(captured(spec)[1])) for spec in dict.fromkeys(plain.values())}
+    return {name: 3 * macs[plain[name]] * config.steps * config.batch_size for name, config in training.items()}
+
+
+def is_trained(task: Task, out: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether the training run of a task is finished in its folder, of the same images as are on disk now."""
+    if task.training is None or read_inputs(out / task.name).get("data") != inputs["data"]:
+        return False
+    try:
+        return read_record(out / task.name / RUN, task.training) is not None
+    except RecordError:
+        return False
+
+
+def describe(profile: Profile, out: Path) -> str:
+    """The plan: each job, whether it has to run and why, and what training will cost."""
+    stale, cost = stale_jobs(profile, out), macs_of(profile)
+    trained = {name for name in stale if is_trained(profile.tasks[name], out, inputs_of(profile.tasks[name], out))}
+    width = max(map(len, profile.tasks), default=0)
+    lines = []
+    for name in profile.tasks:
+        price = f"{cost[name] / 1e12:9.1f} TMACs" if name in cost else ""
+        what = f"run: {stale[name]}" if name in stale else "done"
+        lines.append(f"{name:{width}}  {price:15}  {what}" + (" (trained already)" if name in trained else ""))
+    total = sum(macs for name, macs in cost.items() if name in stale and name not in trained) / 1e12
+    lines.append(
+        f"{len(stale)} of {len(profile.tasks)} jobs to run; training: {total:.1f} TMACs (forward and backward)"
+    )
+    return "\n".join(lines)
+
+
+def all_tasks(profile: Profile) -> dict[str, list[str]]:
+    """Each job and those that it follows from."""
+    return {name: profile.needs(task) for name, task in profile.tasks.items()}
+
+
+def possible(profile: Profile, states: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The jobs that did not run though of each step that they follow from a job is done, or possible too."""
+    found: dict[str, list[str]] = {}
+    for name, task in profile.tasks.items():
+        if states[name]["state"] == NOT_RUN:
+            there = [other for other in profile.needs(task) if states[other]["state"] == DONE or other in found]
+            if {profile.tasks[other].step for other in there} == set(task.after.values()):
+                found[name] = there
+    return found
+
+
+def write_plan(profile: Profile, out: Path, follows: Mapping[str, Sequence[str]]) -> None:
+    """What the Snakefile reads: all jobs, and as targets those that are wanted, each with what it waits for."""
+    rows = {name: _plan_row(profile, task, out) for name, task in profile.tasks.items()}
+    for name, others in follows.items():
+        rows[name]["after"] = list(others)
+    write_json(out / PLAN, {"version": VERSION, "targets": list(follows), "jobs": rows})
+
+
+def _plan_row(profile: Profile, task: Task, out: Path) -> dict[str, Any]:
+    """What the Snakefile needs of a task; paths are relative to the results folder, where snakemake works."""
+    arguments = [os.path.relpath(task.notebook, out)]
+    for name, value in task.given(out).items():
+        arguments += ["-p", f"{name}={parameter_text(value)}"]
+    return {
+        "arguments": [*arguments, "--out", task.name],
+        "after": profile.needs(task),
+        # What a job reads of others is made by the same study: it may not be there yet.
+        "inputs": digest(json.dumps(inputs_of(task, out) | {"read": {}}, sort_keys=True).encode()),
+        "training": task.training is not None,
+        "gpu": int(profile.gpus > 0 and task.training is not None),
+        "timeout_s": task.timeout_s,
+    }

@@ -1,0 +1,243 @@
+"""One strict execution of a notebook: what papermill lets pass in silence is refused or is a failure here.
+
+Parameters are checked before a kernel starts. A run that did not execute every cell has failed, whatever the exit
+status of its kernel. `result.json` is written last, so it stands beside complete outputs only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from analysis.study.dependencies import OUT_DIR, VERSION, changes, notebook_digest, run_inputs
+from analysis.study.job_folder import (
+    AT_WORK,
+    LOCK,
+    LOG,
+    SOURCE,
+    check_folder,
+    keep_page,
+    prepare_folder,
+    record_failure,
+    write_result,
+)
+from analysis.study.light_imports import light_imports
+from analysis.study.notebook_parameters import NotebookError, ParameterError, Value, check_parameters
+from analysis.study.page import read_page, unexecuted
+from analysis.study.processes import exclusive, follow_parent, place
+from analysis.tables.files import digest, write_atomic
+from analysis.tables.provenance import ROOT, provenance
+
+
+class RunError(NotebookError):
+    """A run that failed; the executed notebook and its log are kept."""
+
+
+class CellFailedError(RunError):
+    """A cell raised an exception."""
+
+
+class KernelDiedError(RunError):
+    """The kernel's process ended before the notebook did."""
+
+
+class NotebookExitError(RunError):
+    """A cell ended the run (`sys.exit`, `quit`), with whatever status."""
+
+
+class NotebookTimeoutError(RunError):
+    """The notebook was not done in its time."""
+
+
+class IncompleteError(RunError):
+    """Cells were never executed, though nothing raised an exception."""
+
+
+class ChangedError(RunError):
+    """What the run follows from was edited while it waited or ran."""
+
+
+def run_notebook(
+    path: Path | str,
+    parameters: Mapping[str, Any],
+    out_dir: Path | str,
+    *,
+    timeout_s: float | None = 3600.0,
+) -> Path:
+    """The `result.json` of one execution of a notebook; beside it the executed notebook, log, tables and figures.
+
+    `parameters`: values, or texts as on the command line. `timeout_s`: for the whole notebook; None: no limit. The
+    kernel is this Python, in the notebook's folder, with `resattn` and `analysis` importable. What an interrupted run
+    with the same inputs left in `out_dir` stays for this one to go on from (see `keeps_state`), else it is emptied.
+
+    Raises: ParameterError, FolderError, FolderInUseError before a kernel starts; RunError after, with the executed
+    notebook and `failure.json` kept and no `result.json`.
+    """
+    follow_parent()
+    path, out_dir = Path(path).resolve(), Path(out_dir).resolve()
+    if OUT_DIR in parameters:
+        raise ParameterError(f"{OUT_DIR} is where the run writes to; give it as the output folder")
+    values = check_parameters(path, parameters)
+    given = {name: values[name] for name in parameters}
+    if OUT_DIR in values:
+        # Relative, as in an interactive session: the page of a run does not tell where its checkout lay.
+        values[OUT_DIR] = given[OUT_DIR] = os.path.relpath(out_dir, path.parent)
+    source = path.read_bytes()
+    inputs = run_inputs(path, values)
+    watched = _Watched(path, values, inputs)
+    check_folder(out_dir)
+    with exclusive(out_dir / LOCK, what=str(out_dir)):
+        prepare_folder(out_dir, inputs)
+        write_atomic(out_dir / SOURCE, source)
+        try:
+            start_s, kernel_s = _execute(path, given, out_dir, timeout_s, watched)
+        except RunError as error:
+            record_failure(out_dir, type(error).__name__, str(error))
+            raise
+        finally:
+            (out_dir / SOURCE).unlink(missing_ok=True)
+        elapsed_s = time.monotonic() - start_s
+        return write_result(
+            out_dir,
+            {
+                "version": VERSION,
+                "notebook": path.name,
+                "notebook_sha256": digest(source),
+                "parameters": json.loads(json.dumps(values)),
+                "inputs": inputs,
+                "elapsed_s": round(elapsed_s, 3),
+                "kernel_s": round(kernel_s, 3),
+                "provenance": provenance(start=datetime.now(UTC) - timedelta(seconds=elapsed_s)),
+            },
+        )
+
+
+class _Watched:
+    """The notebook and the code of a run, which must stay as they were digested until it ends."""
+
+    def __init__(self, path: Path, values: Mapping[str, Value], inputs: Mapping[str, Any]) -> None:
+        self.path, self.values, self.inputs = path, values, inputs
+        self.states = self._states()
+
+    def _states(self) -> dict[str, tuple[int, int] | None]:
+        files = {self.path.name: self.path} | {name: ROOT / name for name in self.inputs["code"]}
+        return {name: _state(file) for name, file in files.items()}
+
+    def changed_while_waiting(self, source: Path) -> list[str]:
+        """What is not as it was digested when the kernel may start."""
+        if notebook_digest(source) != self.inputs["notebook"]:
+            return [self.path.name]
+        if (states := self._states()) == self.states:
+            return []
+        self.states = states
+        return changes(self.inputs, run_inputs(self.path, self.values))
+
+    def changed_while_running(self) -> list[str]:
+        """The files that were written since the kernel started, even if they were put back."""
+        return [name for name, state in self._states().items() if state != self.states[name]]
+
+
+def _state(file: Path) -> tuple[int, int] | None:
+    try:
+        return file.stat().st_size, file.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _execute(
+    path: Path, given: Mapping[str, Value], out_dir: Path, timeout_s: float | None, watched: _Watched
+) -> tuple[float, float]:
+    """The start of the run on the monotonic clock, and the kernel's own time, in seconds.
+
+    Executes the copy of the notebook once there is a place for its kernel, and keeps it as `notebook.ipynb`, failed or
+    not. Raises: RunError.
+    """
+    with light_imports():
+        from nbclient.exceptions import CellTimeoutError, DeadKernelError
+        from papermill import execute_notebook
+        from papermill.exceptions import PapermillExecutionError
+
+        from analysis.study import kernel
+
+    running = out_dir / AT_WORK
+    failure: RunError | None = None
+    with closing(kernel.Log(out_dir / LOG)) as log:
+        run = kernel.Execution(folder=path.parent, log=log, timeout_s=timeout_s)
+
+        def failed(kind: type[RunError], what: str) -> RunError:
+            where = f", cell {run.cell + 1} (`{run.source}`)" if run.cell is not None else ""
+            return kind(f"{path.name}{where}: {what}; the executed notebook and its log are in {out_dir}")
+
+        late = f"the notebook was not done within its {timeout_s or 0:g} s"
+        log.say(f"{path.name} {json.dumps(given)}")
+        try:
+            with place():
+                run.start_s = time.monotonic()
+                if changed := watched.changed_while_waiting(out_dir / SOURCE):
+                    raise failed(ChangedError, f"{', '.join(changed)} changed while this job waited: run it again")
+                execute_notebook(
+                    _literal(out_dir / SOURCE), _literal(running), dict(given), engine_name=kernel.ENGINE,
+                    kernel_name="python3", language="python", progress_bar=False, run=run,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            log.say("interrupted")
+            keep_page(read_page(running), out_dir, "interrupted")
+            raise
+        except ChangedError as error:
+            failure = error
+        except PapermillExecutionError as error:
+            log.write(re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback)) + "\n")
+            kind = NotebookExitError if error.ename == "SystemExit" else CellFailedError
+            failure = failed(kind, f"{error.ename}: {error.evalue}")
+        except CellTimeoutError:
+            failure = failed(NotebookTimeoutError, late)
+        except kernel.ExitRequested:
+            failure = failed(NotebookExitError, "the cell ended the kernel; a notebook runs to its last cell")
+        except (DeadKernelError, RuntimeError) as error:
+            if run.is_late():  # its kernel took all the time to start
+                failure = failed(NotebookTimeoutError, late)
+            else:
+                failure = failed(KernelDiedError, f"{error} {_ending(run.exit_code)}".strip())
+        page = read_page(running)
+        if failure is None:
+            if exits := [
+                o for cell in page["cells"] for o in cell.get("outputs", ()) if o.get("ename") == "SystemExit"
+            ]:
+                failure = failed(
+                    NotebookExitError, f"SystemExit: {exits[0]['evalue']}; a notebook runs to its last cell"
+                )
+            elif not page["cells"]:
+                failure = failed(IncompleteError, "it has no cells, or its page was not written")
+            elif skipped := unexecuted(page):
+                run.cell = None
+                failure = failed(IncompleteError, f"cells {', '.join(skipped)} were never executed")
+            elif changed := watched.changed_while_running():
+                run.cell = None
+                failure = failed(ChangedError, f"{', '.join(changed)} changed while this job ran: run it again")
+        keep_page(page, out_dir, str(failure) if failure else None)
+        log.say(str(failure or "done"))
+    if failure:
+        raise failure
+    return run.start_s, run.kernel_s
+
+
+def _literal(path: Path) -> str:
+    """A path for papermill, which fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code is None:
+        return ""
+    if exit_code >= 0:
+        return f"(its process exited with {exit_code})"
+    killed = " (out of memory?)" if exit_code == -signal.SIGKILL else ""
+    return f"(its process ended by {signal.Signals(-exit_code).name}{killed})"

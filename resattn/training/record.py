@@ -1,0 +1,71 @@
+"""The record of a finished run: what identifies it, and whether its files agree. Standard library only."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resattn.training.config import EXECUTION, TrainConfig
+
+METRICS, TIMING, RUN = "metrics.csv", "timing.csv", "run.json"
+# Version of the training semantics: what a step does to the weights for a given config. It changes when the same
+# config would give another result for a reason other than the machine, and not when code is moved or renamed.
+TRAINING_VERSION = 1
+
+
+class RecordError(ValueError):
+    """The record of a finished run that is damaged."""
+
+
+class OtherRecordError(RecordError):
+    """The record of another run."""
+
+
+def identity(config: TrainConfig, dataset_digest: str | None) -> dict[str, Any]:
+    """What two runs share that are the same run, whatever code and machine they ran with."""
+    settings = {name: value for name, value in config.to_json().items() if name not in EXECUTION and name != "spec"}
+    return {"spec digest": config.spec.digest, "dataset digest": dataset_digest, **settings}
+
+
+def read_record(out_dir: Path | str, config: TrainConfig, dataset_digest: str | None = None) -> dict[str, Any] | None:
+    """The record of the finished run in a folder, checked; None where there is none.
+
+    A field that is `auto` in `config` is as the run had it. Without `dataset_digest` the images are not compared.
+
+    Raises: RecordError where the record is damaged, OtherRecordError where it is of another run.
+    """
+    path = Path(out_dir) / RUN
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} is damaged ({error})") from error
+    try:
+        ran = TrainConfig.from_json(record["config"])
+        is_whole = (
+            ran.digest == record["config_digest"]
+            and len(record["rows"]) == ran.epochs
+            and record["rows"][-1]["test_error_pct"] == record["test_error_pct"]
+            and _is_table(path.with_name(METRICS), record["rows"])
+            and _is_table(path.with_name(TIMING), record["timing"])
+        )
+        version = record.get("training_version", 1)
+        there = {"training version": version, **identity(ran, record["dataset_digest"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{path} is damaged ({error!r})") from error
+    if not is_whole:
+        raise RecordError(f"{path} is damaged: it and {METRICS} or {TIMING} do not agree")
+    asked = {"training version": TRAINING_VERSION, **identity(config, dataset_digest or record["dataset_digest"])}
+    for name, value in asked.items():
+        if value not in ("auto", there[name]):
+            raise OtherRecordError(f"{path} is of another run: {name} is {there[name]!r} there and {value!r} here")
+    return dict(record)
+
+
+def _is_table(path: Path, rows: list[Mapping[str, Any]]) -> bool:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file)) == [{name: str(value) for name, value in row.items()} for row in rows]
