@@ -35,12 +35,11 @@ from analysis.tables.runs import budget
 from analysis.tables.schemas import Column
 from analysis.trained import comparisons
 from resattn.cli import parser
-from resattn.measures import depth
-from resattn.measures.audit import cached_audit, captured
+from resattn.measures.audit import audit
+from resattn.measures.captured import captured
 from resattn.measures.quantities import QUANTITIES, Quantity
 from resattn.networks.catalog import named
 from resattn.networks.spec import MASK_FIELDS, NetworkSpec
-from resattn.rules.table import layer_flags
 
 MADE = "<!-- Written by `make docs` from the code. A change here is lost and fails a test. -->\n\n"
 
@@ -272,20 +271,18 @@ def _between(low: float | None, high: float | None) -> str:
 def drawings() -> dict[str, str]:
     """Name -> drawing: the network of the README, and one for each notion of depth."""
     layers = layer_frame(TINY)
-    _, graph = captured(TINY)
-    is_layer = layer_flags(graph)
-    shortest = depth.shortest_path(graph, is_layer)
-    assert shortest is not None
+    tiny = captured(TINY)
+    assert tiny.shortest is not None
     every = frozenset(layers["layer"])
     on = {name: frozenset(layers.loc[layers[name], "layer"]) for name in ("on_trunk", "on_longest")}
-    short = frozenset(graph.ops[i].module for i in shortest.ops if is_layer[i])
-    audit = cached_audit(TINY).quantities
+    short = frozenset(tiny.graph.ops[i].module for i in tiny.shortest.ops if tiny.is_layer[i])
+    counts = audit(TINY).quantities
     return {
         "attention56": network_sketch(layer_frame("attention56")),
-        "trunk_depth": notion_sketch(layers, on["on_trunk"], f"Trunk depth: {audit['trunk_depth']}"),
-        "longest_path": notion_sketch(layers, on["on_longest"], f"Longest path: {audit['longest_path']}"),
-        "shortest_path": notion_sketch(layers, short, f"Shortest path: {audit['shortest_path']}"),
-        "weighted_layers": notion_sketch(layers, every, f"Weighted layers: {audit['weighted_layers']}"),
+        "trunk_depth": notion_sketch(layers, on["on_trunk"], f"Trunk depth: {counts['trunk_depth']}"),
+        "longest_path": notion_sketch(layers, on["on_longest"], f"Longest path: {counts['longest_path']}"),
+        "shortest_path": notion_sketch(layers, short, f"Shortest path: {counts['shortest_path']}"),
+        "weighted_layers": notion_sketch(layers, every, f"Weighted layers: {counts['weighted_layers']}"),
         "mean_path_length": path_sketch([path_lengths(named(n)) for n in ("attention56", "resnet50")]),
     }
 

@@ -24,13 +24,11 @@ from analysis.tables import schemas
 from analysis.tables.formats import display_name
 from analysis.tables.layers import layer_frame
 from analysis.tables.receptive_field import receptive_frame
-from resattn.compare.matching import Match, MatchError, counts, match
-from resattn.measures import paths, roles
-from resattn.measures.audit import captured
-from resattn.measures.quantities import QUANTITIES
+from resattn.compare.matching import Match, MatchError, match
+from resattn.measures.captured import captured
+from resattn.measures.quantities import QUANTITIES, count
 from resattn.networks.catalog import named
 from resattn.networks.spec import NetworkSpec, SpecError, override
-from resattn.rules.table import layer_flags
 
 # Layouts that the explorer starts from, and the input sides that suit each.
 LAYOUTS: Mapping[str, tuple[int, ...]] = {
@@ -99,21 +97,22 @@ class Counted:
         return self.numbers["macs_mask"] / self.numbers["macs"]
 
 
+NUMBERS = ("trunk_depth", "longest_path", "weighted_layers", "params", "macs", "n_paths", "macs_mask")
+
+
 @lru_cache(maxsize=256)
 def counted(spec: NetworkSpec) -> Counted:
     """Layers, path lengths, depths and costs of a network."""
     layers = layer_frame(spec)
     lengths = path_lengths(spec)
-    mask = layers.loc[layers["role"] == roles.MASK, "macs"]
-    numbers = {**counts(spec), "n_paths": sum(lengths.lengths.values()), "macs_mask": int(mask.sum())}
+    numbers = {q: count(captured(spec), q) for q in NUMBERS}
     return Counted(layers, lengths, numbers)
 
 
 @lru_cache(maxsize=256)
 def path_lengths(spec: NetworkSpec) -> Paths:
     """How many paths have how many weighted layers."""
-    _, graph = captured(spec)
-    return Paths(spec.name, paths.path_lengths(graph, layer_flags(graph)))
+    return Paths(spec.name, captured(spec).path_lengths)
 
 
 @lru_cache(maxsize=256)
@@ -309,7 +308,7 @@ def answer_times(states: Iterable[State], clock: Callable[[], float] = time.perf
     """Columns network, drawn_s, whole_s: what an answer takes for networks that were never captured before."""
     rows = []
     for state in states:
-        for cache in (counted, path_lengths, sight, equal, captured, counts):
+        for cache in (counted, path_lengths, sight, equal, captured):
             cache.cache_clear()
         begun = clock()
         first = counted(state.spec)

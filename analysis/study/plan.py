@@ -54,12 +54,12 @@ def macs_of(profile: Profile) -> dict[str, int]:
     training = {name: task.training for name, task in profile.tasks.items() if task.training}
     if not training:
         return {}
-    from resattn.measures.audit import captured
-    from resattn.measures.cost import op_macs
+    from resattn.measures.captured import captured
+    from resattn.measures.quantities import count
 
     # Neither merge nor gate has a layer: networks that differ in these alone are captured once.
     plain = {name: replace(config.spec, name="", merge="residual", gate="mixed") for name, config in training.items()}
-    macs = {spec: sum(op_macs(captured(spec)[1])) for spec in dict.fromkeys(plain.values())}
+    macs = {spec: count(captured(spec), "macs") for spec in dict.fromkeys(plain.values())}
     return {name: 3 * macs[plain[name]] * config.steps * config.batch_size for name, config in training.items()}
 
 

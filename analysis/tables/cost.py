@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis.tables.quantities import COSTS
-from resattn.measures.audit import cached_audit
+from resattn.measures.audit import audit
 from resattn.measures.quantities import QUANTITIES
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def cost_frame(networks: Iterable[str]) -> pd.DataFrame:
     """Parameters, multiply-adds and FLOPs (twice those) by role: `schemas.COST`."""
     rows = []
     for name in networks:
-        for role in cached_audit(name).roles:
+        for role in audit(name).roles:
             values = {"params": role["params"], "macs": role["macs"], "flops": 2 * role["macs"]}
             rows += [
                 {"network": name, "role": role["role"], "quantity": q, "value": values[q], "unit": QUANTITIES[q].unit}

@@ -14,15 +14,21 @@ from analysis.tables.formats import part_name
 from analysis.tables.layers import layer_frame
 from analysis.tables.quantities import DEPTHS
 from resattn.measures import roles
-from resattn.measures.audit import cached_audit, measure_table
+from resattn.measures.audit import audit
 from resattn.measures.paths import mean_length
+from resattn.measures.quantities import QUANTITIES
 from resattn.networks.catalog import named
 from resattn.networks.spec import NetworkSpec
 
 
 def depth_frame(networks: Iterable[str]) -> pd.DataFrame:
     """Each notion of depth of each network: `schemas.DEPTH`."""
-    return measure_table(networks, DEPTHS).rename(columns={"target": "network"})
+    rows = [
+        {"network": found.target, "quantity": q, "value": found.quantities.get(q), "unit": QUANTITIES[q].unit}
+        for found in map(audit, networks)
+        for q in DEPTHS
+    ]
+    return pd.DataFrame(rows, columns=["network", "quantity", "value", "unit"]).astype({"value": object})
 
 
 def depth_by_role(networks: Iterable[str]) -> pd.DataFrame:
@@ -83,7 +89,7 @@ def module_frame(networks: Iterable[str]) -> pd.DataFrame:
     rows = [
         {"network": name, **row, "stated": _rule(named(name))["module"]}
         for name in networks
-        for row in cached_audit(name).modules
+        for row in audit(name).modules
     ]
     return pd.DataFrame(rows, columns=schemas.MODULES.names)
 
@@ -100,7 +106,7 @@ def article_steps(networks: Sequence[str]) -> pd.DataFrame:
 
 
 def _steps(name: str) -> list[dict[str, Any]]:
-    spec, audit, layers = named(name), cached_audit(name), layer_frame(name)
+    spec, counted, layers = named(name), audit(name), layer_frame(name)
     stated = _rule(spec)
     trunk = layers[layers["on_trunk"]]
     ends = trunk["stage"].isin(["stem", "head"])
@@ -117,9 +123,9 @@ def _steps(name: str) -> list[dict[str, Any]]:
             (trunk["module"] != "").sum(),
         ),
         ("the first convolution and the classifier", stated["ends"], ends.sum()),
-        ("their sum, the number in the name", stated["named"], audit.quantities["trunk_depth"]),
+        ("their sum, the number in the name", stated["named"], counted.quantities["trunk_depth"]),
     ]
-    for module in audit.modules:
+    for module in counted.modules:
         where = part_name(module["module"])
         rows += [
             (f"trunk of {where}", stated["trunk"], module["trunk_path"]),
@@ -136,13 +142,13 @@ def _depth_step(name: str) -> dict[str, Any]:
         "network": name,
         "step": f"in total: {stated['module']} * {n_modules} + {stated['outside']} + {stated['ends']}",
         "stated": stated["depth"],
-        "counted": cached_audit(name).quantities["longest_path"],
+        "counted": audit(name).quantities["longest_path"],
     }
 
 
 def depth_ratios(network: str, baseline: str) -> pd.DataFrame:
     """One depth over the other's, notion by notion, and over the number in the baseline's name: `schemas.RATIOS`."""
-    ours, theirs = cached_audit(network).quantities, cached_audit(baseline).quantities
+    ours, theirs = audit(network).quantities, audit(baseline).quantities
     rows = [
         {
             "quantity": q, "network": ours[q], "baseline": theirs[q],
@@ -157,7 +163,7 @@ def path_length_frame(networks: Iterable[str]) -> pd.DataFrame:
     """How many paths have which length, in exact integers: `schemas.PATH_LENGTHS`."""
     rows = []
     for name in networks:
-        lengths = cached_audit(name).path_lengths
+        lengths = audit(name).path_lengths
         total = sum(lengths.values())
         rows += [(name, n, count, float(Fraction(count, total))) for n, count in sorted(lengths.items())]
     return pd.DataFrame(rows, columns=schemas.PATH_LENGTHS.names).astype({"n_paths": object})

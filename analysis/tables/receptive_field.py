@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from analysis.tables import schemas
 from analysis.tables.specs import input_side
 from resattn.graph.graph import Graph
 from resattn.instruments.gradient import gradient_support
 from resattn.measures import receptive, roles
-from resattn.measures.audit import captured, unclipped
+from resattn.measures.captured import captured
 from resattn.measures.quantities import QUANTITIES
 from resattn.networks.catalog import named
-from resattn.networks.network import Network
 from resattn.networks.spec import NetworkSpec
 from resattn.rules.intervals import Extent
-from resattn.rules.table import layer_flags
 from resattn.training.config import SIDE
 
 
@@ -75,7 +74,7 @@ class _View:
     """The vertical extents at each stage's end of a network, with its masks or without, on a large input."""
 
     network: str
-    model: Network
+    model: nn.Module
     branch: str
     channels: int
     rows: int
@@ -89,17 +88,13 @@ class _View:
 def _views(networks: Iterable[str | NetworkSpec]) -> Iterator[_View]:
     for network in networks:
         spec = named(network) if isinstance(network, str) else network
-        model, graph = captured(spec)
-        target = receptive.feature_map(graph)
-        assert target is not None  # a network of the catalog has a last feature map
-        large = unclipped(model, graph, target, [(1, *spec.input_shape)])
-        ends = _stage_ends(large, spec)
-        masks = roles.roles(large, layer_flags(large)).ops(roles.MASK)
-        seen = {roles.TRUNK: large.without(masks)} | ({roles.MASK: large} if spec.has_masks else {})
+        body = captured(spec)
+        ends = _stage_ends(body.large, spec)
+        seen = {roles.TRUNK: body.large.without(body.masks)} | ({roles.MASK: body.large} if spec.has_masks else {})
         for branch, view in seen.items():
             by_op = receptive.extents(view, 0, list(ends.values()))
             extents = {stage: by_op[index] for stage, index in ends.items()}
-            yield _View(spec.name, model, branch, spec.input_shape[0], large.input_shapes[0][2], extents)
+            yield _View(spec.name, body.model, branch, spec.input_shape[0], view.input_shapes[0][2], extents)
 
 
 def _stage_ends(graph: Graph, spec: NetworkSpec) -> dict[str, int]:

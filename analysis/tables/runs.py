@@ -12,7 +12,7 @@ from analysis.tables.files import FrameError, TableError, read_table
 from analysis.tables.provenance import about
 from analysis.tables.quantities import DEPTHS
 from analysis.tables.schemas import Schema
-from resattn.measures.audit import cached_audit
+from resattn.measures.audit import audit
 
 if TYPE_CHECKING:
     from resattn.training.loop import Run
@@ -29,7 +29,7 @@ def about_run(run: Run) -> dict[str, Any]:
 
 def run_row(run: Run) -> pd.DataFrame:
     """One row: what was trained on what, how it ended, and what the network is: `schemas.RUN`."""
-    quantities = cached_audit(run.config.spec).quantities
+    quantities = audit(run.config.spec).quantities
     config = run.config
     row = {
         "network": config.spec.name,

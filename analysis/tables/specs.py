@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.tables import schemas
-from resattn.measures.audit import cached_audit, captured
+from resattn.measures.audit import audit
+from resattn.measures.captured import captured
 from resattn.networks.catalog import named
 
 
@@ -57,9 +58,8 @@ def summary_frame(networks: Iterable[str]) -> pd.DataFrame:
 
     rows = []
     for name in networks:
-        spec, quantities = named(name), cached_audit(name).quantities
-        network, _ = captured(spec)
-        theirs = torchinfo.summary(network, (1, *spec.input_shape), device="meta", verbose=0)
+        spec, quantities = named(name), audit(name).quantities
+        theirs = torchinfo.summary(captured(spec).model, (1, *spec.input_shape), device="meta", verbose=0)
         rows.append(
             {
                 "network": name, "layers": quantities["weighted_layers"], "params": quantities["params"],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from resattn.measures.captured import captured
-from resattn.measures.quantities import QUANTITIES
+from resattn.measures.quantities import count
 from resattn.networks import catalog
 from resattn.networks.spec import MASK_FIELDS, NetworkSpec
 
@@ -55,23 +55,17 @@ def match(spec: NetworkSpec, by: str) -> Match:
     """
     if by not in BY_UNITS + BY_WIDTH:
         raise MatchError(f"cannot match by {by!r} (one of: {', '.join(BY_UNITS + BY_WIDTH)})")
-    wanted = _count(spec, by)
+    wanted = count(captured(spec), by)
     if by in BY_UNITS:
-        return _nearest(spec, by, wanted, _by_units(spec, lambda s: _count(s, by), wanted))
+        return _nearest(spec, by, wanted, _by_units(spec, lambda s: count(captured(s), by), wanted))
     trunk_equal = match(spec, "trunk_depth").spec
-    found = _nearest(spec, by, wanted, _by_width(trunk_equal, lambda s: _count(s, by), wanted))
+    found = _nearest(spec, by, wanted, _by_width(trunk_equal, lambda s: count(captured(s), by), wanted))
     if abs(found.off_pct) > TOLERANCE_PCT:
         raise MatchError(
             f"no width of {trunk_equal.name} comes within {TOLERANCE_PCT:g} % of {wanted} {by} "
             f"(nearest: {found.found}, {found.off_pct:+.1f} %)"
         )
     return found
-
-
-def _count(spec: NetworkSpec, by: str) -> int:
-    count = QUANTITIES[by].value(captured(spec))
-    assert isinstance(count, int)  # every operator of our networks has a rule
-    return count
 
 
 def _nearest(spec: NetworkSpec, by: str, wanted: int, candidates: Iterable[tuple[NetworkSpec, int]]) -> Match:

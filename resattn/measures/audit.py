@@ -21,7 +21,7 @@ from resattn.graph.errors import NeedsValuesError
 from resattn.graph.graph import Indices
 from resattn.measures import depth, roles
 from resattn.measures.captured import Captured, PartError, captured, extended
-from resattn.measures.quantities import ABSENT, QUANTITIES
+from resattn.measures.quantities import QUANTITIES, Absent
 from resattn.networks import catalog, classic
 from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec, override
@@ -104,8 +104,8 @@ def audit(
     if isinstance(target, NetworkSpec):
         if shapes == ((1, *target.input_shape),) and device == "meta" and not rules:
             return audit_of(captured(target), at)
-        model = build(target, device=device)
-        return audit_of(Captured.of(model, *shapes, name=target.name, spec=target, **how), at)
+        network = build(target, device=device)
+        return audit_of(Captured.of(network, *shapes, name=target.name, spec=target, **how), at)
     if isinstance(target, nn.Module):
         return audit_of(Captured.of(target, *shapes, name=_called(target), **how), at)
     model = model_of(target, device)
@@ -196,7 +196,7 @@ def _run(path: Path) -> ModuleType:
 def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
     """The audit of a captured network. `at`: module paths whose units' receptive fields are given too."""
     values = {q.id: q.value(network) for q in QUANTITIES.values()}
-    quantities = {name: value for name, value in values.items() if value is not ABSENT}
+    quantities = {name: value for name, value in values.items() if not isinstance(value, Absent)}
     layers_known = not any(op.params for op in network.unknown)
     # Without an image there is no receptive field to be had: nothing is missing.
     needed = [value for name, value in quantities.items() if network.is_image or "receptive" not in name]

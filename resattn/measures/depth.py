@@ -54,3 +54,13 @@ def longest_within(ops: Iterable[Op], is_layer: Sequence[bool]) -> int:
     for op in ops:
         layers[op.index] = is_layer[op.index] + max((layers.get(i, 0) for i in op.inputs), default=0)
     return max(layers.values(), default=0)
+
+
+def layers_ahead(graph: Graph, is_layer: Sequence[bool]) -> list[int]:
+    """For each operator the most weighted layers on any path that ends just before it."""
+    after: list[int] = []
+    ahead: list[int] = []
+    for op in graph.ops:
+        ahead.append(max((after[i] for i in op.inputs), default=0))
+        after.append(ahead[-1] + is_layer[op.index])
+    return ahead

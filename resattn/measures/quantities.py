@@ -196,6 +196,13 @@ QUANTITIES: Mapping[str, Quantity] = _by_name(
 )  # fmt: skip
 
 
+def count(network: Captured, quantity: str) -> int:
+    """A quantity that is an integer in every network of the catalog, as depths and costs are."""
+    value = QUANTITIES[quantity].value(network)
+    assert isinstance(value, int)  # every operator of these networks has a rule
+    return value
+
+
 def _norm_statistics(network: Captured) -> int:
     norms = (op for op in network.graph.ops if op.kind == "norm")
     return sum(prod(op.arguments[name].shape) for op in norms for name in ("running_mean", "running_var"))

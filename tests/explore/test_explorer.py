@@ -16,7 +16,7 @@ from analysis.study.runner import run_notebook
 from analysis.tables import schemas
 from analysis.tables.files import read_table
 from analysis.tables.receptive_field import receptive_frame
-from resattn.measures.audit import cached_audit
+from resattn.measures.audit import audit
 from resattn.networks.catalog import named
 from resattn.networks.spec import SpecError
 
@@ -46,9 +46,9 @@ def test_an_unknown_layout_is_refused_in_one_line() -> None:
     ],
 )
 def test_what_it_shows_is_what_the_audit_says(state: State) -> None:
-    audit = cached_audit(state.spec)
+    audited = audit(state.spec)
     found = counted(state.spec)
-    assert dict(found.numbers) == {q: audit.quantities[q] for q in found.numbers}
+    assert dict(found.numbers) == {q: audited.quantities[q] for q in found.numbers}
     assert found.paths.lengths == audit.path_lengths
     last = list(sight(state.spec).values())[-1]
     assert last["trunk"] == audit.quantities["receptive_field_trunk_px"]

@@ -18,7 +18,7 @@ from analysis.tables.depth import (
     stage_frame,
 )
 from analysis.tables.layers import layer_frame
-from resattn.measures.audit import cached_audit
+from resattn.measures.audit import audit
 from resattn.networks.catalog import named
 from resattn.networks.spec import override
 
@@ -70,7 +70,7 @@ def test_depth_by_role_sums_to_the_audit() -> None:
     counts = depth_by_role(["attention56", "resnet50"]).groupby(["network", "notion"])["value"].sum()
     for network in ("attention56", "resnet50"):
         for notion in ("claimed_depth", "longest_path", "weighted_layers"):
-            assert counts[network, notion] == cached_audit(network).quantities[notion]
+            assert counts[network, notion] == audit(network).quantities[notion]
 
 
 def test_stages_sum_to_the_whole() -> None:
