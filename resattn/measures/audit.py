@@ -195,6 +195,7 @@ def _run(path: Path) -> ModuleType:
 
 def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
     """The audit of a captured network. `at`: module paths whose units' receptive fields are given too."""
+    changes_at = network.instability  # first of all: a pass on another input in between could hide it
     values = {q.id: q.value(network) for q in QUANTITIES.values()}
     quantities = {name: value for name, value in values.items() if not isinstance(value, Absent)}
     layers_known = not any(op.params for op in network.unknown)
@@ -216,15 +217,15 @@ def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
         if longest
         else (),
         dead_modules=network.dead,
-        notes=tuple(_notes(network)),
+        notes=tuple(_notes(network, changes_at)),
         fields=tuple(_fields_of(network, path) for path in at),
         more_inputs=network.shapes[1:],
     )
 
 
-def _notes(network: Captured) -> Iterator[str]:
-    if where := network.instability:
-        yield f"the model changes between calls: two captures differ at {where}; the numbers are the first's"
+def _notes(network: Captured, changes_at: str) -> Iterator[str]:
+    if changes_at:
+        yield f"the model changes between calls: two captures differ at {changes_at}; the numbers are the first's"
     if network.device != "meta":
         yield "for this input: the model ran on values"
     fields = network.fields

@@ -115,7 +115,7 @@ class Captured:
         """The operators of a part of the network, in order; of all roles, or of those given. Raises: PartError."""
         ops = [op for op in self.graph.ops if op.name != INPUT and is_in(op.module, part)]
         if not ops:
-            known = list(dict.fromkeys(op.module for op in self.graph.ops if op.module))
+            known = [m.path for m in self.graph.modules if m.path and m.is_executed]
             near = get_close_matches(part, known, n=3) or known[:3]
             raise PartError(f"no module {part!r} was executed (nearest: {', '.join(near)})")
         return [op for op in ops if not of_roles or self.roles.of[op.index] in of_roles]

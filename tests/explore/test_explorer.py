@@ -49,7 +49,7 @@ def test_what_it_shows_is_what_the_audit_says(state: State) -> None:
     audited = audit(state.spec)
     found = counted(state.spec)
     assert dict(found.numbers) == {q: audited.quantities[q] for q in found.numbers}
-    assert found.paths.lengths == audit.path_lengths
+    assert found.paths.lengths == audited.path_lengths
     last = list(sight(state.spec).values())[-1]
     assert last["trunk"] == audit.quantities["receptive_field_trunk_px"]
     assert max(last.values()) == audit.quantities["receptive_field_px"]
