@@ -52,10 +52,11 @@ def imported_files(
     files count with its modules.
     """
     found: set[Path] = set()
+    door = _door(root / "resattn" / "__init__.py")
     todo = [(source, "") for source in code]
     while todo:
         source, package = todo.pop()
-        for name in _imported_names(source, package):
+        for name in _imported_names(source, package, door):
             if name.partition(".")[0] not in packages:
                 continue
             for file in _files_of(name, root):
@@ -64,6 +65,15 @@ def imported_files(
                     todo.append((file.read_text(encoding="utf-8"), ".".join(inside)))
                 found.add(file)
     return sorted(found)
+
+
+def _door(file: Path) -> dict[str, str]:
+    """The table DOOR of `resattn`: the names that it imports when they are used, to the modules that define them."""
+    tree = ast.parse(file.read_text(encoding="utf-8")) if file.is_file() else ast.Module([], [])
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DOOR":
+            return {f"resattn.{name}": module for name, module in ast.literal_eval(node.value).items()}
+    return {}
 
 
 def _files_of(name: str, root: Path) -> Iterator[Path]:
@@ -77,7 +87,8 @@ def _files_of(name: str, root: Path) -> Iterator[Path]:
         yield from (file for file in files if file.is_file())
 
 
-def _imported_names(source: str, package: str) -> Iterator[str]:
+def _imported_names(source: str, package: str, door: Mapping[str, str]) -> Iterator[str]:
+    """The modules that a source imports; of names behind the door of `resattn`, the modules that define them."""
     if source.lstrip().startswith("%%"):
         return  # a cell in another language
     plain = re.sub(r"^[ \t]*[%!].*$", "", source, flags=re.MULTILINE)  # IPython's own lines
@@ -85,14 +96,24 @@ def _imported_names(source: str, package: str) -> Iterator[str]:
         tree = ast.parse(plain)
     except SyntaxError:
         return  # the run itself will say so
+    packages = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name == "resattn"
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
+            yield from filter(None, [door.get(f"resattn.{node.attr}")])
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            yield from door.values() if names == ["resattn.*"] else (door.get(name, name) for name in names)
 
 
 def _networks(values: Any) -> Iterator[tuple[str, str]]:

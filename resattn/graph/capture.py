@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from resattn.graph.aliasing import View, overlap
-from resattn.graph.graph import INPUT, OVERWRITE, Graph, Indices, Module, Op, Operand, Shape
+from resattn.graph.graph import INPUT, OVERWRITE, Graph, Module, Op, Operand, Shape
+from resattn.graph.inputs import Inputs
 
 # Their result depends on the shape of their argument, not on what is in it.
 SHAPE_ONLY = frozenset(
@@ -87,30 +88,27 @@ class _Write:
     storage: StorageWeakRef
 
 
-def capture(
-    model: nn.Module, *input_shapes: Sequence[int], device: str = "meta", inputs: Sequence[Tensor] = ()
-) -> Graph:
-    """The graph of one forward pass in evaluation mode, each input shape with its batch dimension.
+def capture(model: nn.Module, *args: Any, device: str = "meta", **kwargs: Any) -> Graph:
+    """The graph of one forward pass in evaluation mode.
 
-    An input whose shape is `Indices` holds whole numbers (on "cpu": zeros, which every table has).
-    On "meta" nothing is computed and no memory taken: parameters elsewhere are stood in for. On "cpu" the pass is
-    real and the graph holds for this input alone (drawn from a fixed seed unless `inputs` are given). Parameters,
-    buffers and training flags are left as they were.
+    `args`, `kwargs`: example tensors as the forward takes them, or shapes with their batch dimension; a shape that is
+    `Indices` is that of whole numbers (on "cpu": zeros, which every table has).
+    On "meta" nothing is computed and no memory taken: parameters on other devices are replaced by meta tensors of the
+    same shape and strides. On "cpu" the pass is real and the graph holds for this input alone (drawn from a fixed seed
+    where only a shape is given). Parameters, buffers and training flags are left as they were.
 
     Raises: CaptureError if the forward fails, NeedsValuesError if it needs values that "meta" lacks.
     """
-    shapes = tuple(tuple(int(n) for n in shape) for shape in input_shapes)
+    inputs = Inputs.of(args, kwargs)
     recorder = _Recorder(model, device)
-    tensors = tuple(inputs) or tuple(
-        _input(shape, device, torch.int64 if isinstance(asked, Indices) else recorder.dtype)
-        for asked, shape in zip(input_shapes, shapes, strict=True)
-    )
+    args, kwargs, tensors = inputs.on(device, recorder.dtype)
+    shapes = tuple(tuple(tensor.shape) for tensor in tensors)
     for tensor in tensors:
         recorder.start(tensor)
     torch.clear_autocast_cache()  # it would hand out casts of the parameters that no one saw being made
     try:
         with recorder.restoring(), torch.no_grad(), _no_fast_path(), recorder.watching_calls(), recorder:
-            result = model(*tensors)
+            result = model(*args, **kwargs)
             outputs = dict.fromkeys((o.producer, o.slot) for o in map(recorder.operand, _leaves(result)))
     except Exception as error:
         where = recorder.failed_at or type(model).__name__
@@ -119,14 +117,6 @@ def capture(
         said = f"{type(error).__name__}: {error}".strip().splitlines()
         raise CaptureError(f"{said[0]} (in {where}, input {_shapes(shapes)})", recorder.graph([], shapes)) from error
     return recorder.graph([producer for producer, _ in outputs if producer is not None], shapes)
-
-
-def _input(shape: Shape, device: str, dtype: torch.dtype) -> Tensor:
-    if device == "meta":
-        return torch.empty(shape, device="meta", dtype=dtype)
-    if dtype == torch.int64:
-        return torch.zeros(shape, device=device, dtype=dtype)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
 
 class _Recorder(TorchDispatchMode):

@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-import inspect
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from html import escape
 from itertools import zip_longest
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
-import torch
 from torch import nn
 
 from resattn.graph.capture import CaptureError, NeedsValuesError, capture
-from resattn.graph.graph import INPUT, Graph, Indices, Op
+from resattn.graph.graph import INPUT, Graph, Op
+from resattn.graph.inputs import Inputs
 from resattn.measures import cost, depth, paths, receptive, roles
 from resattn.measures.quantities import QUANTITIES
 from resattn.measures.receptive import ReceptiveField
-from resattn.networks import catalog, classic
+from resattn.networks import catalog
 from resattn.networks.network import Network, build
-from resattn.networks.spec import NetworkSpec, override
+from resattn.networks.spec import NetworkSpec
 from resattn.rules.table import layer_flags, rule_for, unknown_ops
+from resattn.targets import TargetError, resolved
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class TargetError(ValueError):
-    """What was to be measured is no model; the message says what was found and what would do."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """The numbers of one network. A quantity that an unknown operator touches is None, and `status` is partial."""
 
@@ -62,11 +53,31 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path_lengths": {str(k): v for k, v in self.path_lengths.items()}}
 
+    def __repr__(self) -> str:
+        return f"Audit({self.target}: {self.status}, input {'x'.join(map(str, self.input_shape))})"
+
+    def __str__(self) -> str:
+        """Each quantity in a line, then what is to be known about the numbers; at most 80 columns wide."""
+        width = max(map(len, self.quantities), default=0)
+        shapes = " and ".join("x".join(map(str, shape)) for shape in (self.input_shape, *self.more_inputs))
+        about = [
+            f"masks found by {self.roles_found_by}",
+            *self.notes,
+            *(f"no rule for {op}" for op in self.unknown_ops),
+        ]
+        return "\n".join(
+            [
+                f"{self.target}: {self.status}, input {shapes}",
+                *(f"  {q:{width}}  {_number(n)} {QUANTITIES[q].unit}".rstrip() for q, n in self.quantities.items()),
+                *(textwrap.fill(text, 80, initial_indent="  ", subsequent_indent="    ") for text in about),
+            ]
+        )
+
     def _repr_html_(self) -> str:
         """For a notebook: each quantity with its definition, and what there is to say about the count."""
         rows = "".join(
             f'<tr><th scope="row" style="text-align:left">{escape(QUANTITIES[q].label)}</th>'
-            f"<td>{'unknown' if n is None else f'{n:,.2f}' if isinstance(n, float) else f'{n:,}'}</td>"
+            f"<td>{_number(n)}</td>"
             f'<td style="text-align:left">{escape(QUANTITIES[q].definition)}</td></tr>'
             for q, n in self.quantities.items()
         )
@@ -78,138 +89,61 @@ class Audit:
         )
 
 
+def _number(value: int | float | None) -> str:
+    return "unknown" if value is None else f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+
+
 def audit(
     target: str | NetworkSpec | nn.Module,
-    *,
-    input_shape: Sequence[int] | None = None,
-    more_inputs: Sequence[Sequence[int]] = (),
+    *args: Any,
     settings: Mapping[str, Any] | None = None,
     device: str = "meta",
     at: Sequence[str] = (),
+    **kwargs: Any,
 ) -> Audit:
-    """Every quantity of `resattn.measures.quantities` for a named network, a spec, a model, or `module:callable`.
+    """Every quantity of `resattn.measures.quantities` for a model, a spec, a named network or `module:callable`.
 
-    `input_shape`: channels, height, width; a spec brings its own. `more_inputs`: the shapes of a forward's further
-    arguments; one of whole numbers, as token ids are, is an `Indices`. The batch is 1 for all. On "meta" nothing is
-    computed. `at`: module paths whose units' receptive fields are told too.
+    `args`, `kwargs`: example tensors as the forward takes them, with their batch; or shapes without it, such as
+    `(3, 224, 224)`, where the batch is 1. A shape of whole numbers, as token ids are, is an `Indices`. A spec brings
+    its own input shape.
+    `settings` (fields of a named network), `device` and `at` are ours; every other keyword goes to the forward. On
+    "meta" nothing is computed. `at`: module paths; the receptive fields of their units are reported too.
     Raises: TargetError, SpecError, CaptureError.
     """
-    if isinstance(target, str) and catalog.is_name(target):
-        target = override(catalog.named(target), dict(settings or {}))
-    elif settings:
-        raise TargetError(f"only a named network has fields to set, and {_called(target)} is none")
-    if isinstance(target, NetworkSpec):
-        input_shape = input_shape or target.input_shape
-    elif input_shape is None:
-        raise TargetError(f"{_called(target)} needs an input shape: channels, height, width")
-    call = _Call(tuple(_batched(shape) for shape in (input_shape, *more_inputs)), device, tuple(at))
-    if isinstance(target, NetworkSpec):
-        return _audit_model(build(target, device=device), target.name, call, target.digest, target.claimed_depth)
-    if isinstance(target, nn.Module):
-        return _audit_model(target, _called(target), call)
-    model = model_of(target, device)
-    try:
-        return _audit_model(model, target, call)
-    except NeedsValuesError:
-        if device != "meta" or not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
-            raise
-    # Constants of its own, which a model built on "meta" does not have, may be all that it asks for.
-    return _audit_model(model_of(target, "cpu"), target, call)
+    with resolved(target, args, kwargs, settings=settings) as found:
+        call, model = _Call(found.inputs, device, tuple(at)), found.make(device)
+        about = () if found.spec is None else (found.spec.digest, found.spec.claimed_depth)
+        try:
+            return _audit_model(model, found.name, call, *about)
+        except NeedsValuesError:
+            if device != "meta" or not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+                raise
+        # Constants of its own, which a model built on "meta" does not have, may be all that it asks for.
+        return _audit_model(found.make("cpu"), found.name, call, *about)
 
 
 @dataclass(frozen=True)
 class _Call:
-    """How a model is run: the shapes of its inputs with their batch, the device, and which modules are asked about."""
+    """How a model is run: the arguments of its forward, the device, and which modules are asked about."""
 
-    shapes: tuple[tuple[int, ...], ...]
+    inputs: Inputs
     device: str
     at: tuple[str, ...]
 
-
-def _batched(shape: Sequence[int]) -> tuple[int, ...]:
-    return Indices((1, *shape)) if isinstance(shape, Indices) else (1, *shape)
-
-
-def _called(target: Any) -> str:
-    return target if isinstance(target, str) else getattr(target, "name", type(target).__name__)
-
-
-def model_of(target: str, device: str = "meta") -> nn.Module:
-    """The model that `package.module:callable`, `path/to/file.py:callable` or `timm:NAME` stands for.
-
-    It is built on the meta device, where weights take no memory; where its constructor needs values, on the CPU.
-    Raises: TargetError.
-    """
-    where, _, name = target.rpartition(":")
-    make = classic.foreign(where, name) if where in classic.LIBRARIES else _imported(where, name)
-    if isinstance(make, nn.Module):
-        return make
-    needed = [
-        p.name
-        for p in inspect.signature(make).parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if needed:
-        raise TargetError(f"{target} needs arguments ({', '.join(needed)}); a callable without arguments is expected")
-    try:
-        with torch.device(device):
-            model = make()
-    except (Exception, SystemExit) as first:
-        if device != "meta":
-            raise TargetError(f"{target} raised {type(first).__name__}: {first}") from first
-        try:
-            model = make()
-        except (Exception, SystemExit) as error:
-            raise TargetError(f"{target} raised {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise TargetError(f"{target} returned a {type(model).__name__}, not a torch.nn.Module")
-    return model
-
-
-def _imported(where: str, name: str) -> Callable[[], Any]:
-    try:
-        if where.endswith(".py"):
-            path = Path(where)
-            if not path.is_file():
-                raise TargetError(f"no file {where}")
-            module = _run(path)
-        else:
-            module = importlib.import_module(where)
-    except TargetError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise TargetError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
-    found = getattr(module, name, None)
-    if not callable(found):
-        known = [
-            n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__
-        ]
-        raise TargetError(f"{where} has no callable {name!r} (it has: {', '.join(known) or 'none'})")
-    return found
-
-
-def _run(path: Path) -> ModuleType:
-    """The module of a file, which may import its neighbours as it could when run as a script."""
-    # Not under its own name, which may be that of a module in use; dataclasses look theirs up while they are made.
-    spec = importlib.util.spec_from_file_location(f"resattn_target_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with mock.patch.object(sys, "path", [str(path.parent.resolve()), *sys.path]):
-        sys.modules[module.__name__] = module
-        spec.loader.exec_module(module)
-    return module
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return self.inputs.shapes
 
 
 def _audit_model(
     model: nn.Module, name: str, call: _Call, digest: str | None = None, claimed: int | None = None
 ) -> Audit:
-    graph = capture(model, *call.shapes, device=call.device)
+    graph = capture(model, *call.inputs.args, device=call.device, **call.inputs.kwargs)
     unknown = unknown_ops(graph)
     is_layer = layer_flags(graph)
     role = roles.roles(graph, is_layer)
     trunk = graph.without(role.ops(roles.MASK))
-    notes = _stability(graph, capture(model, *call.shapes, device=call.device))
+    notes = _stability(graph, capture(model, *call.inputs.args, device=call.device, **call.inputs.kwargs))
     if call.device != "meta":
         notes.append("for this input: the model ran on values")
     quantities: dict[str, int | float | None] = {} if claimed is None else {"claimed_depth": claimed}
@@ -332,7 +266,7 @@ def _receptive(
     if target is None:
         notes.append("receptive field: no operator keeps a map of positions")
         return dict.fromkeys(FIELDS)
-    seen = fields_at(model, graph, target, role.ops(roles.MASK), call.shapes, call.device)
+    seen = fields_at(model, graph, target, role.ops(roles.MASK), call.inputs, call.device)
     found: dict[str, int | float | None] = {
         name: None if field is None else max(field.sides) for name, field in zip(FIELDS, seen.fields, strict=True)
     }
@@ -352,7 +286,7 @@ def _fields_of(model: nn.Module, graph: Graph, role: roles.Roles, call: _Call, p
         near = get_close_matches(path, known, n=3) or list(known)[:3]
         raise TargetError(f"no module {path!r} was executed (nearest: {', '.join(near)})")
     seen = (
-        fields_at(model, graph, ran[-1], role.ops(roles.MASK), call.shapes, call.device)
+        fields_at(model, graph, ran[-1], role.ops(roles.MASK), call.inputs, call.device)
         if _is_image(call)
         else Fields(notes=("the input is no image",))
     )
@@ -360,7 +294,7 @@ def _fields_of(model: nn.Module, graph: Graph, role: roles.Roles, call: _Call, p
     return {"module": path, **sides, "notes": list(seen.notes)}
 
 
-Shapes = Sequence[tuple[int, ...]]  # of a model's inputs, each with its batch
+Call = Inputs | Sequence[tuple[int, ...]]  # the arguments of a forward, or the shapes of its inputs with their batch
 
 FIELDS = (
     "receptive_field_px", "receptive_field_trunk_px", "receptive_field_narrowest_px", "receptive_field_widest_px",
@@ -386,14 +320,14 @@ class Fields:
 
 
 def fields_at(
-    model: nn.Module, graph: Graph, target: int, masks: Sequence[int], shapes: Shapes, device: str = "meta"
+    model: nn.Module, graph: Graph, target: int, masks: Sequence[int], inputs: Call, device: str = "meta"
 ) -> Fields:
     """The receptive fields of an operator's units, on an input large enough that no border clips them.
 
-    `masks`: the operators of the mask roles. `shapes`: of the inputs that the graph was captured with.
+    `masks`: the operators of the mask roles. `inputs`: those that the graph was captured with.
     """
     try:
-        large, union, trunk = _over_all_paths(model, graph, target, masks, shapes, device)
+        large, union, trunk = _over_all_paths(model, graph, target, masks, inputs, device)
     except receptive.NoReceptiveFieldError as error:
         return Fields(notes=(str(error),))
     if union is None:
@@ -403,25 +337,25 @@ def fields_at(
         assert single is not None  # the field over all paths was found at some position that is not clipped
     except receptive.NoReceptiveFieldError as error:
         return Fields(union, trunk, notes=(f"along single paths: {error}",))
-    sizes, own = large.input_shapes[0][-2:], shapes[0][-2:]
+    sizes, own = large.input_shapes[0][-2:], Inputs.of(inputs).shapes[0][-2:]
     narrowest, widest = (_told(f, sizes, own, large is not graph) for f in (single.narrowest, single.widest))
     return Fields(union, trunk, narrowest, widest)
 
 
 def _over_all_paths(
-    model: nn.Module, graph: Graph, target: int, masks: Sequence[int], shapes: Shapes, device: str
+    model: nn.Module, graph: Graph, target: int, masks: Sequence[int], inputs: Call, device: str
 ) -> tuple[Graph, ReceptiveField | None, ReceptiveField | None]:
     """A graph of the model on an input with room, and what a unit sees there, with the masks and without."""
     room = ROOM
     while True:
-        large = unclipped(model, graph, target, shapes, device, room)
+        large = unclipped(model, graph, target, inputs, device, room)
         seen, trunk = (receptive.receptive_field(g, target) for g in (large, large.without(masks)))
         sizes = large.input_shapes[0][-2:]
         if (_is_told(seen, sizes) and _is_told(trunk, sizes)) or large is graph or room > MOST_ROOM:
             break
         room *= 4
     has_room = large is not graph
-    own = shapes[0][-2:]
+    own = Inputs.of(inputs).shapes[0][-2:]
     return large, _told(seen, sizes, own, has_room), _told(trunk, sizes, own, has_room)
 
 
@@ -447,7 +381,7 @@ MOST_ROOM = 48
 
 
 def unclipped(
-    model: nn.Module, graph: Graph, target: int, shapes: Shapes, device: str = "meta", room: int = ROOM
+    model: nn.Module, graph: Graph, target: int, inputs: Call, device: str = "meta", room: int = ROOM
 ) -> Graph:
     """The model captured again, on inputs large enough that the target's central units see no border.
 
@@ -455,12 +389,14 @@ def unclipped(
     refuses. If that is ahead of the target, or if something else runs on a larger input, the graph as it was comes
     back. A model that was run on values is first tried without: a large input costs nothing then.
     """
+    inputs = Inputs.of(inputs)
+    shapes = inputs.shapes
     need = room * receptive.estimated_side(graph, target)
     times = max(-(-need // min(shapes[0][2:])), 1)
-    grown = [(*s[:2], *(times * n for n in s[2:])) if len(s) > 3 else s for s in shapes]
+    grown = inputs.with_shapes([(*s[:2], *(times * n for n in s[2:])) if len(s) > 3 else s for s in shapes])
     for place in dict.fromkeys(("meta", device)):
         try:
-            large = capture(model, *grown, device=place)
+            large = capture(model, *grown.args, device=place, **grown.kwargs)
         except CaptureError as error:
             if error.graph is None:
                 continue
