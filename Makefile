@@ -8,11 +8,15 @@ DATASET ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-# The constraints pin every package; the stamp is written last, so a broken install starts again.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# The constraints pin every package, the build backend too: it is installed first, and the project without isolation,
+# which would fetch another one. The stamp is written last, so a broken install starts again.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation --editable '.[suite,test]'
 	@touch $@
 
 install: $(STAMP)
@@ -26,7 +30,7 @@ test: $(STAMP)
 # A person's way through the report and JupyterLab, in headless Chromium (Debian: apt-get install chromium). A browser on
 # a busy machine may be late once: what failed is tried a second time.
 test-browser: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	$(PIP) --no-build-isolation --editable '.[suite,browser]'
 	$(BIN)/python -m pytest -m browser -s tests/browser || $(BIN)/python -m pytest -m browser -s tests/browser --last-failed
 
 # The wheel, built and installed beside the checkout's own packages.
@@ -39,7 +43,7 @@ test-faults: $(STAMP)
 
 # Studies through a Slurm that is started here, as root (Debian: apt-get install slurm-wlm munge), else skipped.
 test-slurm: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm,kubernetes]'
+	$(PIP) --no-build-isolation --editable '.[suite,slurm,kubernetes]'
 	$(BIN)/python -m pytest tests/slurm --slurm -rs
 
 # What the scheduling of forty empty notebooks costs, beside their kernels' own time.
@@ -55,7 +59,7 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.audits results/bench.json
+	$(BIN)/python -m benchmarks results/bench.json
 
 check: $(STAMP)
 	$(BIN)/ruff check .

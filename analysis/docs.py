@@ -68,8 +68,8 @@ def command_line() -> str:
     top = parser()
     text = [MADE, "# The command line\n\n", f"{top.description}\n\n"]
     text.append(
-        "Data goes to stdout, talk to stderr. The exit status is 0 where the work was done, 1 where it failed, 2 where "
-        "the words were wrong. A refuted claim is a result, not an error. An error is one line with what would do; "
+        "Data goes to stdout, messages to stderr. Exit status: 0 done, 1 failed, 2 usage error. A refuted claim is a "
+        "result, not an error. An error is one line that names the cause and the remedy; "
         "`resattn --traceback COMMAND ...` shows where it arose.\n\n"
     )
     for words, sub in _commands(top):

@@ -1,4 +1,4 @@
-"""How long the whole audit takes, and how much memory, beside other tools: `python -m benchmarks.audits FILE.json`.
+"""How long the whole audit takes, and how much memory, beside other tools: `python -m benchmarks FILE.json`.
 
 And our training loop beside its limit and beside the usual way, see `benchmarks.training`.
 
@@ -135,9 +135,7 @@ def _peak_kib() -> int:
 
 def _in_process(tool: Tool, name: str, settings: dict[str, Any] | None = None) -> dict[str, Any]:
     job = json.dumps([tool.name, name, settings or {}])
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.audits", "--one", job], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "benchmarks.audits", job], capture_output=True, text=True, check=False)
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
@@ -206,10 +204,5 @@ def main(path: Path) -> None:
     write_atomic(path, json.dumps(result, indent=2) + "\n")
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(_one(*json.loads(sys.argv[2]))))
-    elif len(sys.argv) == 2:
-        main(Path(sys.argv[1]))
-    else:
-        sys.exit(__doc__)
+if __name__ == "__main__":  # one tool on one network, in a process of its own
+    print(json.dumps(_one(*json.loads(sys.argv[1]))))

@@ -1,3 +1,37 @@
-"""Residual Attention Networks and their baselines, built from one spec by one builder (wang2017)."""
+"""Architecture analysis of torch models: depth, paths, cost and receptive field, from what one forward executes.
+
+    from resattn import audit
+    print(audit(model, torch.empty(1, 3, 224, 224)))
+
+Each name of `DOOR` is imported when it is first used: `import resattn` does not import torch.
+"""
+
+import importlib
 
 __version__ = "0.1.0"
+
+# Name to the module that defines it. The digest of a notebook's dependencies reads this table from the source.
+DOOR = {
+    "Audit": "resattn.measures.audit",
+    "NetworkSpec": "resattn.networks.spec",
+    "Rule": "resattn.rules.rule",
+    "audit": "resattn.measures.audit",
+    "build": "resattn.networks.network",
+    "capture": "resattn.measures.captured",
+    "crosscheck": "resattn.instruments.crosscheck",
+    "match": "resattn.compare.matching",
+    "named": "resattn.networks.catalog",
+}
+__all__ = [*DOOR]
+
+
+def __getattr__(name: str) -> object:
+    if name not in DOOR:
+        raise AttributeError(f"module 'resattn' has no attribute {name!r} (one of: {', '.join(DOOR)})")
+    found = getattr(importlib.import_module(DOOR[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *DOOR})

@@ -1,27 +1,31 @@
-"""The command line: nouns and verbs of the suite. Data on stdout, talk on stderr; 0 done, 1 failed, 2 wrong usage.
+"""The command line. Data on stdout, messages on stderr; exit status 0 done, 1 failed, 2 usage error.
 
-Heavy imports stay inside the commands: `resattn list` must not wait for torch.
+Heavy imports stay inside the commands: `resattn list` does not import torch.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import resattn
+from resattn.extras import MissingError, require
 from resattn.graph.graph import Indices
 from resattn.networks import catalog
 from resattn.networks.spec import SpecError, override
 
 
 class UsageError(ValueError):
-    """The command's words are off."""
+    """An argument of the command is wrong."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args) or 0
     except (SpecError, UsageError) as error:
         return _say(error, args, 2)
+    except ModuleNotFoundError as error:  # of an extra's package, or of the study's: those of a target are reported
+        return _say(MissingError(f"{error}: pip install --editable '.[suite]' in the clone"), args, 1)
     except KeyboardInterrupt:
-        print("resattn: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        resumes = "; rerun the same command to resume" if args.resumes else ""
+        print(f"resattn: interrupted{resumes}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,7 +58,7 @@ def _say(error: Exception, args: argparse.Namespace, code: int) -> int:
 
 
 def _split_engine_options(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """What stands behind `--` is for the engine under `study`."""
+    """The arguments of the command, and those after `--`, which `study` passes to snakemake."""
     if "study" in arguments[:1] and "--" in arguments:
         at = arguments.index("--")
         return arguments[:at], arguments[at + 1 :]
@@ -59,71 +66,80 @@ def _split_engine_options(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every sub-command and its words."""
+    """Every sub-command and its arguments."""
     built = argparse.ArgumentParser(
-        prog="resattn", description="How deep, how costly and how far-seeing a network really is."
+        prog="resattn", description="Depth, paths, cost and receptive field of a network, counted from its execution."
     )
     built.add_argument("--version", action="version", version=f"resattn {resattn.__version__}")
-    built.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+    built.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     commands = built.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Any, text: str, *, resumes: bool = False) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, resumes=resumes)
         return sub
 
-    sub = command("list", _list, "The named networks.")
+    sub = command("list", _list, "List the named networks.")
     _json_option(sub)
 
-    sub = command("show", _show, "The spec of a network as JSON.")
+    sub = command("show", _show, "Print the spec of a network as JSON.")
     sub.add_argument("name")
     _set_option(sub)
 
-    sub = command("audit", _audit, "Depth, paths, cost and receptive field of any networks.")
-    _targets(sub, inputs=True)
-    sub.add_argument("--at", nargs="+", action="extend", default=[], metavar="MODULE", help="what its units see, too")
-    sub.add_argument("--device", choices=("meta", "cpu"), default="meta", help="cpu: run for real, for one input")
+    sub = command("audit", _audit, "Measure depth, paths, cost and receptive field of networks.")
+    _targets(sub)
+    sub.add_argument(
+        "--at", nargs="+", action="extend", default=[], metavar="MODULE",
+        help="also report the receptive field at these modules",
+    )  # fmt: skip
+    sub.add_argument(
+        "--device", choices=("meta", "cpu"), default="meta",
+        help="meta: nothing is computed; cpu: the forward runs on values, and the numbers hold for this input",
+    )  # fmt: skip
 
-    sub = command("crosscheck", _crosscheck, "Our numbers beside fvcore, torchinfo and torch FlopCounterMode.")
+    sub = command("crosscheck", _crosscheck, "Compare our counts with fvcore, torchinfo and torch FlopCounterMode.")
     _targets(sub)
 
-    sub = command("claims", _claims, "Every published number with its verdict.")
+    sub = command("claims", _claims, "Compare published numbers with counted ones and give each a verdict.")
+    sub.add_argument("file", nargs="?", type=Path, metavar="FILE.csv", help="a table of claims (default: the study's)")
+    sub.add_argument("--references", type=Path, metavar="FILE.bib", help="the sources that FILE.csv may cite")
     _json_option(sub)
 
-    sub = command("census", _census, "Named depth beside counted depth for classic networks.")
+    sub = command("census", _census, "Compare named depth with counted depth for classic networks.")
     _json_option(sub)
 
-    sub = command("match", _match, "The ResNet that equals a network.")
+    sub = command("match", _match, "Find the ResNet that equals a network in one quantity.")
     sub.add_argument("name")
     sub.add_argument(
-        "--by", required=True, choices=("trunk_depth", "longest_path", "weighted_layers", "params", "macs")
-    )
+        "--by", required=True, choices=("trunk_depth", "longest_path", "weighted_layers", "params", "macs"),
+        help="the quantity",
+    )  # fmt: skip
     _set_option(sub)
     _json_option(sub)
 
-    sub = command("data", lambda args: args.run_data(args), "Get or check a dataset.")
+    sub = command("data", lambda args: args.run_data(args), "Download or check a dataset.")
     verbs = sub.add_subparsers(required=True, metavar="fetch|verify")
     fetch = verbs.add_parser("fetch", help="download a dataset")
     fetch.add_argument("name")
     fetch.set_defaults(run_data=_fetch)
-    verify = verbs.add_parser("verify", help="check the files of a dataset")
+    verify = verbs.add_parser("verify", help="check the checksums and sizes of a dataset")
     verify.add_argument("path", type=Path)
     verify.set_defaults(run_data=_verify)
 
-    sub = command("train", _train, "One training run; goes on from DIR where it was interrupted.")
+    sub = command("train", _train, "Train one network; an interrupted run resumes from DIR.", resumes=True)
     sub.add_argument("name")
-    sub.add_argument("--dataset", default="auto")
+    sub.add_argument("--dataset", default="auto", help="auto, cifar10, cifar100 or cluttered-digits")
     sub.add_argument("--epochs", type=int, required=True)
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path, required=True, metavar="DIR")
-    sub.add_argument("--images", type=int, default=0, help="of the training set; 0 is all")
+    sub.add_argument("--images", type=int, default=0, help="number of training images; 0: all")
     sub.add_argument("--batch-size", type=int, default=64)
-    sub.add_argument("--label-noise", type=float, default=0.0)
+    sub.add_argument("--label-noise", type=float, default=0.0, help="fraction of training labels that are wrong")
     sub.add_argument("--devices", type=int, default=1)
     sub.add_argument("--strategy", default="auto")
-    _set_option(sub, "of the network, or of the run: width=8 lr=0.05 threads=1")
+    _set_option(sub, "fields of the network or of the run: width=8 lr=0.05 threads=1")
 
-    sub = command("notebook", _notebook, "One strict execution of a notebook.")
+    sub = command("notebook", _notebook, "Execute a notebook; unknown or ill-typed parameters are refused.")
     sub.add_argument("file", type=Path)
     sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value")
     sub.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -131,24 +147,25 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command(
         "study", _study,
-        "A whole batch of notebooks, resumable: quick, small, paper; an experiment of the paper at one of these scales "
-        "(gates, merge, hourglass, noise, response); or a profile's file.",
+        "Run all notebooks of a study; an interrupted study resumes. PROFILE: quick, small, paper, reference; "
+        "an experiment of the paper (gates, merge, hourglass, noise, response); or a profile's file.",
+        resumes=True,
     )  # fmt: skip
     sub.add_argument("profile")
-    sub.add_argument("--scale", help="of an experiment: quick (the default), small or paper")
-    sub.add_argument("--cores", type=int, help="jobs at a time (default: one for each core)")
+    sub.add_argument("--scale", help="scale of an experiment: quick (the default), small or paper")
+    sub.add_argument("--cores", type=int, help="number of jobs that run at a time (default: one for each core)")
     sub.add_argument("--on", metavar="CLUSTER", help="slurm, kubernetes, or a folder with a snakemake profile")
-    sub.add_argument("--dry-run", action="store_true", help="print the plan and its cost")
-    sub.add_argument("--dataset", help="instead of the profile's")
+    sub.add_argument("--dry-run", action="store_true", help="print the plan and its cost; run nothing")
+    sub.add_argument("--dataset", help="replaces the profile's dataset")
     sub.add_argument("--out", type=Path, metavar="DIR", help="default: results/PROFILE, or PROFILE-SCALE")
 
-    sub = command("report", _report, "The HTML report of a study's tables.")
+    sub = command("report", _report, "Write the HTML report of a study's tables.")
     sub.add_argument("study", type=Path, metavar="DIR")
 
-    sub = command("completion", _completion, "A script that completes the words of this command in a shell.")
+    sub = command("completion", _completion, "Print a completion script for a shell.")
     sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
-    sub = command("diff", _diff, "What changed between two audits.")
+    sub = command("diff", _diff, "Show what changed between two audits.")
     sub.add_argument("before", type=Path, metavar="A.json")
     sub.add_argument("after", type=Path, metavar="B.json")
     _json_option(sub)
@@ -156,24 +173,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _json_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _set_option(parser: argparse.ArgumentParser, text: str = "of the network: merge=naive width=8") -> None:
+def _set_option(parser: argparse.ArgumentParser, text: str = "fields of a named network: merge=naive width=8") -> None:
     parser.add_argument(
         "--set", dest="settings", nargs="+", action="extend", default=[], metavar="field=value", help=text
     )
 
 
-def _targets(parser: argparse.ArgumentParser, *, inputs: bool = False) -> None:
+def _targets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "targets", nargs="+", metavar="TARGET", help="a network's name, package.module:callable or file.py:callable"
-    )
-    if inputs:
-        said = "needed for a callable; once for each argument of its forward; int:N for N whole numbers, as token ids"
-        parser.add_argument("--input", metavar="C,H,W", action="append", default=[], help=said)
-    else:
-        parser.add_argument("--input", metavar="C,H,W", help="needed for a callable")
+        "targets", nargs="+", metavar="TARGET",
+        help="a name of `resattn list`; package.module:callable or file.py:callable, found from the current folder; "
+        "timm:NAME or torchvision:NAME",
+    )  # fmt: skip
+    parser.add_argument(
+        "--input", metavar="C,H,W", action="append", default=[],
+        help="input shape without the batch; required for a callable; once for each argument of its forward; "
+        "int:N for N whole numbers, such as token ids",
+    )  # fmt: skip
     _set_option(parser)
     _json_option(parser)
 
@@ -186,9 +205,7 @@ def _settings(words: Iterable[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
+def _shape(text: str) -> tuple[int, ...]:
     kind, _, sizes = text.rpartition(":")
     try:
         shape = tuple(int(n) for n in sizes.split(","))
@@ -214,7 +231,7 @@ def _number(value: Any) -> str:
 
 
 def _print_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
-    """Columns as wide as they need; numbers to the right."""
+    """Columns as wide as their content; numbers are aligned to the right."""
     texts = [list(map(str, header)), *([_number(cell) for cell in row] for row in rows)]
     widths = [max(len(row[k]) for row in texts) for k in range(len(header))]
     right = [bool(rows) and all(isinstance(row[k], int | float | None) for row in rows) for k in range(len(header))]
@@ -258,9 +275,9 @@ def _audit(args: argparse.Namespace) -> None:
     from resattn.measures.audit import audit
     from resattn.measures.quantities import QUANTITIES
 
-    shapes = [shape for text in args.input if (shape := _shape(text))]
-    how: dict[str, Any] = {"settings": _settings(args.settings), "device": args.device, "at": args.at}
-    audits = [audit(t, input_shape=next(iter(shapes), None), more_inputs=shapes[1:], **how) for t in args.targets]
+    shapes, settings = [_shape(text) for text in args.input], _settings(args.settings)
+    with redirect_stdout(sys.stderr):  # what the code of a target prints is not data of ours
+        audits = [audit(t, *shapes, settings=settings, device=args.device, at=args.at) for t in args.targets]
     if args.json:
         return _print_json([a.to_json() for a in audits])
     shown = [q for q in QUANTITIES.values() if any(q.id in a.quantities for a in audits)]
@@ -276,13 +293,13 @@ def _audit(args: argparse.Namespace) -> None:
                 for a in audits
                 for f in a.fields
             ],
-            ("network", "units of", "all paths", "without masks", "narrowest path", "widest path"),
+            ("target", "module", "all paths", "without masks", "narrowest path", "widest path"),
         )
     for a in audits:
-        said = [f"{a.target}: {a.status}, masks found by {a.roles_found_by}", *a.notes]
-        said += [f"no rule for {op}" for op in a.unknown_ops]
-        said += [f"{f['module']}: {note}" for f in a.fields for note in f["notes"]]
-        print("; ".join(said), file=sys.stderr)
+        notes = [f"{a.target}: {a.status}, masks found by {a.roles_found_by}", *a.notes]
+        notes += [f"no rule for {op}" for op in a.unknown_ops]
+        notes += [f"{f['module']}: {note}" for f in a.fields for note in f["notes"]]
+        print("; ".join(notes), file=sys.stderr)
 
 
 def _side(value: Any) -> Any:
@@ -295,8 +312,9 @@ def _side(value: Any) -> Any:
 def _crosscheck(args: argparse.Namespace) -> int:
     from resattn.instruments.crosscheck import crosscheck
 
-    shape, settings = _shape(args.input), _settings(args.settings)
-    checks = [c for t in args.targets for c in crosscheck(t, input_shape=shape, settings=settings)]
+    shapes, settings = [_shape(text) for text in args.input], _settings(args.settings)
+    with redirect_stdout(sys.stderr):
+        checks = [c for t in args.targets for c in crosscheck(t, *shapes, settings=settings)]
     if args.json:
         _print_json([c.to_json() for c in checks])
     else:
@@ -312,9 +330,22 @@ def _crosscheck(args: argparse.Namespace) -> int:
 
 
 def _claims(args: argparse.Namespace) -> None:
-    from analysis.claims.ledger import report_claims
+    from resattn.claims.claims import load
+    from resattn.claims.measured import measure
+    from resattn.claims.verdicts import judge, to_json, verdict_text
 
-    report_claims(as_json=args.json)
+    if args.file is None:
+        claims = _of_the_study("claims without a FILE.csv", "claims.ledger").ledger()
+    else:
+        for file in filter(None, (args.file, args.references)):
+            if not file.is_file():
+                raise UsageError(f"no file {file}")
+        claims = load(args.file, args.references)
+    print(f"{len(claims)} claims; the networks that they name are captured", file=sys.stderr)
+    verdicts = judge(claims, measure)
+    if args.json:
+        return _print_json(to_json(verdicts))
+    print(verdict_text(verdicts))
 
 
 def _census(args: argparse.Namespace) -> None:
@@ -338,7 +369,8 @@ def _brief(value: Any) -> Any:
 def _match(args: argparse.Namespace) -> None:
     from resattn.compare.matching import match
 
-    found = match(override(catalog.named(args.name), _settings(args.settings)), args.by)
+    spec = override(catalog.named(args.name), _settings(args.settings))
+    found = match(spec, args.by)
     if args.json:
         return _print_json(found.to_json())
     how = "exact" if found.is_exact else f"nearest, {found.off_pct:+.2f} %"
@@ -346,6 +378,7 @@ def _match(args: argparse.Namespace) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> None:
+    require("data fetch", "train")
     from resattn.training.data import fetch
 
     print(fetch(args.name))
@@ -363,8 +396,9 @@ def _train(args: argparse.Namespace) -> None:
 
     names = ("dataset", "epochs", "seed", "images", "batch_size", "label_noise", "devices", "strategy")
     asked = {name: getattr(args, name) for name in names} | _settings(args.settings)
-    # All at once: some of them make sense only together, such as a dataset and its number of classes.
+    # All at once: some are valid only together, such as a dataset and its number of classes.
     config = override_run(TrainConfig(spec=catalog.named(args.name), epochs=1), asked)
+    require("train", "train")
     from resattn.training.loop import train
 
     run = train(config, args.out)
@@ -376,28 +410,43 @@ def _notebook(args: argparse.Namespace) -> None:
     bad = [word for word in args.parameters if "=" not in word]
     if bad:
         raise UsageError(f"-p takes name=value, found {bad[0]!r}")
-    from analysis.study.runner import run_notebook
-
+    run_notebook = _of_the_study("notebook", "study.runner").run_notebook
     print(run_notebook(args.file, parameters, args.out, timeout_s=args.timeout or None))
 
 
 def _study(args: argparse.Namespace) -> int:
-    from analysis.commands import study
-
-    return study(
+    return _of_the_study("study", "commands").study(  # type: ignore[no-any-return]
         args.profile, cores=args.cores, dry_run=args.dry_run, dataset=args.dataset, scale=args.scale, out=args.out,
         on=args.on, snakemake_args=tuple(args.engine_options),
     )  # fmt: skip
 
 
 def _report(args: argparse.Namespace) -> None:
-    from analysis.report.build import build_report
+    print(_of_the_study("report", "report.build").build_report(args.study))
 
-    print(build_report(args.study))
+
+CLONE = Path(resattn.__file__).resolve().parents[1]
+
+
+def _of_the_study(command: str, module: str) -> ModuleType:
+    """A module of the study's package, which lies in the clone beside this one: the only way from here to there.
+
+    Raises: MissingError without the clone, or where another package of the same name is already imported.
+    """
+    own = CLONE / "analysis"
+    if not (own / "study").is_dir() or not (CLONE / "workflow").is_dir():
+        raise MissingError(f"{command} needs a clone of the repository: clone it and run `make report` there")
+    sys.path.insert(0, str(CLONE))  # ahead of an `analysis` in the current folder
+    importlib.invalidate_caches()
+    package = importlib.import_module("analysis")
+    if Path(package.__file__ or "").resolve() != own / "__init__.py":
+        raise MissingError(f"{command} needs the clone's package `analysis`; {package.__file__} is already imported")
+    return importlib.import_module(f"analysis.{module}")
 
 
 def _completion(args: argparse.Namespace) -> None:
-    # Written once and sourced by the shell: a completion that ran this program would wait for it at every key.
+    # Written once and sourced by the shell: a completion that starts this program at every key is slow.
+    require("completion", "cli")
     import shtab
 
     top = parser()

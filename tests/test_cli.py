@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from resattn import cli
 from resattn.cli import main
+from resattn.extras import EXTRAS
 from resattn.networks.catalog import UnknownNetworkError
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +130,18 @@ class Branch(nn.Module):
     def forward(self, x):
         return self.conv(x) if x.sum() > 0 else self.conv(x).relu()
 
+class Exits(nn.Module):
+    def forward(self, x):
+        import sys
+        sys.exit(5)
+
+class Talks(nn.Conv2d):
+    def __init__(self):
+        print("hello")
+        super().__init__(3, 4, 3)
+
+def interrupts(): raise KeyboardInterrupt
+
 class Flip(nn.Module):
     def __init__(self):
         super().__init__()
@@ -138,31 +153,99 @@ class Flip(nn.Module):
 
 
 @pytest.fixture
-def audit_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
-    (tmp_path / "mymodels.py").write_text(MODELS)
+def audit_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Done]]:
+    files = {
+        "mymodels": MODELS,
+        "raising": "import deeper\n",
+        "deeper": "\n1 / 0\n",
+        "lacking": "import absent_package\n",
+        "unclosed": "def build(\n",
+        "leaving": "import sys; sys.exit(4)\n",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
-    return lambda target, *words, shape="3,16,16": resattn("audit", target, "--input", shape, *words)
+    yield lambda target, *words, command="audit", shape="3,16,16": resattn(command, target, "--input", shape, *words)
+    for name in files:
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("code", "target", "message"),
     [
-        ("mymodels.py:number", "returned a int, not a torch.nn.Module"),
-        ("mymodels.py:raises", "raised RuntimeError: no weights here"),
-        ("mymodels.py:needs", "needs arguments (width)"),
-        ("mymodels.py:nothing", "has no callable 'nothing' (it has: plain, number"),
-        ("nofile.py:plain", "no file nofile.py"),
-        ("no.such.module:plain", "cannot be imported: ModuleNotFoundError"),
-        ("mymodels.py:Branch", "capture on the device 'cpu'"),
+        (2, "mymodels.py:number", "returned a int, not a torch.nn.Module"),
+        (2, "mymodels.py:needs", "needs arguments (width)"),
+        (2, "mymodels.py:nothing", "has no callable 'nothing' (it has: plain, number"),
+        (2, "mymodels.py", "which callable of mymodels.py? mymodels.py:NAME is expected"),
+        (2, "nofile.py:plain", "no file nofile.py"),
+        (2, "no.such.module:plain", "cannot be imported: ModuleNotFoundError"),
+        (2, "mymodels.nothing:plain", "No module named 'mymodels.nothing'"),
+        (2, "torch.nn:nothing", "torch.nn has no callable 'nothing'"),
+        (2, ".mymodels:plain", "'.mymodels' is not the full name of a module"),
+        (1, "mymodels.py:raises", "raised RuntimeError: no weights here (mymodels.py, line 7)"),
+        (1, "mymodels.py:Branch", "capture on the device 'cpu'"),
+        (1, "mymodels.py:Exits", "mymodels.py:Exits called sys.exit(5) (mymodels.py, line 20)"),
+        (
+            1,
+            "raising.py:build",
+            "raising.py cannot be imported: ZeroDivisionError: division by zero (deeper.py, line 2)",
+        ),
+        (1, "lacking.py:build", "ModuleNotFoundError: No module named 'absent_package' (lacking.py, line 1)"),
+        (
+            1,
+            "unclosed.py:build",
+            "unclosed.py cannot be imported: SyntaxError: '(' was never closed (unclosed.py, line 1)",
+        ),
+        (1, "leaving.py:build", "leaving.py cannot be imported: SystemExit: 4 (leaving.py, line 1)"),
     ],
 )
-def test_a_callable_that_gives_no_model_ends_with_1_and_one_line(
-    audit_mine: Callable[..., Done], target: str, message: str
+@pytest.mark.parametrize("command", ["audit", "crosscheck"])
+def test_a_target_that_gives_no_model_ends_with_one_line(
+    audit_mine: Callable[..., Done], command: str, code: int, target: str, message: str
 ) -> None:
-    done = audit_mine(target)
-    assert done.returncode == 1
+    if command == "crosscheck" and target == "mymodels.py:Branch":
+        pytest.skip("crosscheck captures without values alone")
+    done = audit_mine(target, command=command)
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (code, 1, "")
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["audit", "crosscheck"])
+def test_an_input_and_settings_are_checked_alike_by_all_commands(audit_mine: Callable[..., Done], command: str) -> None:
+    done = audit_mine("mymodels.py:plain", "--set", "merge=naive", command=command)
+    assert done.returncode == 2
+    assert "only a named network has fields to set; mymodels.py:plain is not one" in done.stderr
+    done = resattn(command, "mymodels.py:plain")
+    assert done.returncode == 2
+    assert "mymodels.py:plain needs an input" in done.stderr
+
+
+def test_what_a_target_prints_is_no_data(audit_mine: Callable[..., Done]) -> None:
+    done = audit_mine("mymodels.py:Talks", "--json")
+    assert json.loads(done.stdout)[0]["target"] == "mymodels.py:Talks"
+    assert "hello" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("audit", "mymodels.py:interrupts", "--input", "3,16,16"), "resattn: interrupted\n"),
+        (
+            ("train", "cifar-resnet11", "--epochs", "1", "--out", "x"),
+            "resattn: interrupted; rerun the same command to resume\n",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("audit_mine")
+def test_an_interruption_promises_no_more_than_is_so(
+    words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resattn.training.loop.train", interrupted)
+    done = resattn(*words)
+    assert (done.returncode, done.stderr) == (130, message)
 
 
 def test_a_model_that_needs_values_runs_on_them_and_says_for_which_input(audit_mine: Callable[..., Done]) -> None:
@@ -219,9 +302,69 @@ def test_a_traceback_comes_on_demand() -> None:
         resattn("--traceback", "audit", "atention56")
 
 
-def test_the_command_ends_with_its_code_as_a_process_does() -> None:
-    command = [sys.executable, "-m", "resattn.cli", "show", "atention56"]
+@pytest.mark.parametrize("module", ["resattn", "resattn.cli"])
+def test_the_command_ends_with_its_code_as_a_process_does(module: str) -> None:
+    command = [sys.executable, "-m", module, "show", "atention56"]
     assert subprocess.run(command, capture_output=True, cwd=ROOT, check=False).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "extra", "missing", "message"),
+    [
+        (("crosscheck", "cifar-resnet20-basic"), "crosscheck", ["fvcore.nn", "torchinfo"],
+         "crosscheck needs fvcore and torchinfo: pip install 'resattn[crosscheck]'"),
+        (("crosscheck", "cifar-resnet20-basic"), "crosscheck", ["torchinfo"],
+         "crosscheck needs torchinfo: pip install 'resattn[crosscheck]'"),
+        (("train", "cifar-resnet11", "--epochs", "1", "--out", "x"), "train", ["sklearn"],
+         "train needs scikit-learn: pip install 'resattn[train]'"),
+        (("data", "fetch", "cifar10"), "train", ["pooch"], "data fetch needs pooch: pip install 'resattn[train]'"),
+        (("completion", "bash"), "cli", ["shtab"], "completion needs shtab: pip install 'resattn[cli]'"),
+        (("audit", "timm:vit", "--input", "3,8,8"), "zoo", ["timm"],
+         "timm:vit needs timm: pip install 'resattn[zoo]'"),
+    ],
+)  # fmt: skip
+def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(
+    words: tuple[str, ...], extra: str, missing: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(missing) <= set(EXTRAS[extra])
+    for module in missing:
+        monkeypatch.setitem(sys.modules, module, None)
+    done = resattn(*words)
+    assert (done.returncode, done.stderr) == (1, f"resattn: {message}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("study", "quick"), ("notebook", "x.ipynb", "--out", "y"), ("report", "x"), ("claims",)],
+    ids=lambda w: w[0],
+)
+def test_the_commands_of_the_study_need_the_clone(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "analysis").mkdir()  # a package of that name beside the installed one is not the study's
+    monkeypatch.setattr(cli, "CLONE", tmp_path)
+    done = resattn(*words)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "needs a clone of the repository: clone it and run `make report` there" in done.stderr
+
+
+def test_a_clone_without_the_packages_of_the_study_is_one_line() -> None:
+    code = "import sys; sys.modules['pandas'] = None; from resattn.cli import main; sys.exit(main(['report', 'results/reference']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.endswith("pip install --editable '.[suite]' in the clone\n")
+
+
+def test_the_study_is_that_of_the_clone_also_beside_a_package_of_its_name(tmp_path: Path) -> None:
+    for name in ("analysis", "analysis/study"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the package of the user')")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "resattn.cli", "study", "quick", "--dry-run", "--dataset", "cluttered-digits"]
+    done = subprocess.run(
+        [*command, "--out", "out"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_audit_takes_an_input_for_each_argument_and_modules_to_look_at(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 
+from resattn import extras
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -21,18 +23,47 @@ def pins(lines: list[str]) -> dict[str, str]:
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DIRECT = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
-EXTRA = [Requirement(text) for text in PROJECT["optional-dependencies"]["browser"]]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    """The direct requirements of the project with some extras; one that names extras of the project stands for them."""
+    found = [Requirement(text) for text in [*PROJECT["dependencies"], *(text for e in extras for text in EXTRAS[e])]]
+    named = sorted({extra for r in found if r.name == PROJECT["name"] for extra in r.extras} - {*extras})
+    return requirements(*extras, *named) if named else [r for r in found if r.name != PROJECT["name"]]
+
+
+DIRECT = requirements("suite", "test")
+PINNED = requirements(*(extra for extra in EXTRAS if extra != "zoo"))
 CONSTRAINTS = pins((ROOT / "constraints.txt").read_text().splitlines())
 
 
+def test_the_core_needs_torch_and_numpy_alone() -> None:
+    assert {r.name: str(r.specifier) for r in requirements()} == {"torch": "<2.15,>=2.6", "numpy": "<3,>=2.1"}
+
+
+def test_an_extra_brings_what_its_error_names() -> None:
+    for extra, packages in extras.EXTRAS.items():
+        assert set(packages.values()) <= {r.name for r in requirements(extra)}, extra
+
+
+def test_the_build_backend_is_pinned_and_installed_first() -> None:
+    system = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]
+    needed = [canonical(Requirement(text).name) for text in system["requires"]]
+    assert {*needed, "editables", "packaging", "pathspec", "pluggy", "trove-classifiers"} <= set(CONSTRAINTS)
+    recipe = re.search(r"^\$\(STAMP\):.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    installs = re.findall(r"\$\(PIP\) (.*)", recipe[1])
+    assert installs == ["hatchling editables", "--no-build-isolation --editable '.[suite,test]'"]
+
+
 def test_every_direct_dependency_is_bounded_above() -> None:
-    unbounded = [d.name for d in DIRECT + EXTRA if not any(s.operator in ("<", "<=", "==") for s in d.specifier)]
+    unbounded = [d.name for d in requirements(*EXTRAS) if not any(s.operator in ("<", "<=", "==") for s in d.specifier)]
     assert not unbounded
 
 
 def test_the_constraints_pin_every_direct_dependency_within_its_bounds() -> None:
-    outside = [d.name for d in DIRECT + EXTRA if CONSTRAINTS.get(canonical(d.name), "") not in d.specifier]
+    outside = [d.name for d in PINNED if CONSTRAINTS.get(canonical(d.name), "") not in d.specifier]
     assert not outside
 
 

@@ -82,7 +82,8 @@ def imported_files(
     files count with its modules.
     """
     found: set[Path] = set()
-    todo = [name for source in code for name in _imported_names(source, "")]
+    door = _door(root / "resattn" / "__init__.py")
+    todo = [name for source in code for name in _imported_names(source, "", door)]
     while todo:
         name = todo.pop()
         if name.partition(".")[0] not in packages:
@@ -90,15 +91,26 @@ def imported_files(
         for file in _files_of(name, root):
             if file not in found and file.suffix == ".py":
                 package = ".".join(file.parent.relative_to(root).parts)
-                todo += _imports_of(file, package, file.stat().st_size, file.stat().st_mtime_ns)
+                todo += _imports_of(file, package, file.stat().st_size, file.stat().st_mtime_ns, tuple(door.items()))
             found.add(file)
     return sorted(found)
 
 
 @functools.lru_cache(maxsize=1024)
-def _imports_of(file: Path, package: str, size: int, mtime_ns: int) -> tuple[str, ...]:
+def _imports_of(
+    file: Path, package: str, size: int, mtime_ns: int, door: tuple[tuple[str, str], ...]
+) -> tuple[str, ...]:
     """What a module imports, read once for each state that it is in."""
-    return tuple(_imported_names(file.read_text(encoding="utf-8"), package))
+    return tuple(_imported_names(file.read_text(encoding="utf-8"), package, dict(door)))
+
+
+def _door(file: Path) -> dict[str, str]:
+    """The table DOOR of `resattn`: the names that it imports when they are used, to the modules that define them."""
+    tree = ast.parse(file.read_text(encoding="utf-8")) if file.is_file() else ast.Module([], [])
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DOOR":
+            return {f"resattn.{name}": module for name, module in ast.literal_eval(node.value).items()}
+    return {}
 
 
 def _files_of(name: str, root: Path) -> Iterator[Path]:
@@ -112,7 +124,8 @@ def _files_of(name: str, root: Path) -> Iterator[Path]:
         yield from (file for file in files if file.is_file())
 
 
-def _imported_names(source: str, package: str) -> Iterator[str]:
+def _imported_names(source: str, package: str, door: Mapping[str, str]) -> Iterator[str]:
+    """The modules that a source imports; of names behind the door of `resattn`, the modules that define them."""
     if source.lstrip().startswith("%%"):
         return  # a cell in another language
     plain = re.sub(r"^[ \t]*[%!].*$", "", source, flags=re.MULTILINE)  # IPython's own lines
@@ -120,14 +133,24 @@ def _imported_names(source: str, package: str) -> Iterator[str]:
         tree = ast.parse(plain)
     except SyntaxError:
         return  # the run itself will say so
+    packages = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name == "resattn"
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
+            yield from filter(None, [door.get(f"resattn.{node.attr}")])
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            yield from door.values() if names == ["resattn.*"] else (door.get(name, name) for name in names)
 
 
 def _networks(values: Any) -> Iterator[tuple[str, str]]:

@@ -210,16 +210,17 @@ def check_subject(subject: Subject) -> None:
 
 def load(
     path: Path,
-    references: Path,
+    references: Path | None = None,
     *,
     check_subject: Callable[[Subject], None] = check_subject,
 ) -> tuple[Claim, ...]:
     """The claims of a ledger, in its order.
 
+    `references`: the BibTeX file whose keys the claims may cite; without it any source may be cited.
     `check_subject` raises a ValueError for a subject that is unknown.
     Raises: ClaimError naming file, line and column.
     """
-    return tuple(_Loader(path, bib_keys(references), check_subject).claims())
+    return tuple(_Loader(path, None if references is None else bib_keys(references), check_subject).claims())
 
 
 def bib_keys(path: Path) -> frozenset[str]:
@@ -230,7 +231,7 @@ def bib_keys(path: Path) -> frozenset[str]:
 @dataclass(frozen=True)
 class _Loader:
     path: Path
-    sources: frozenset[str]
+    sources: frozenset[str] | None
     check_subject: Callable[[Subject], None]
 
     def claims(self) -> Iterator[Claim]:
@@ -293,7 +294,8 @@ class _Loader:
             return lambda text: _one_of(text, choices)
 
         parsed("id", _row_id)
-        parsed("source", known(self.sources))
+        if self.sources is not None:
+            parsed("source", known(self.sources))
         subjects = parsed("subject", lambda text: tuple(known_subject(part) for part in text.split("|") if part))
         quantity = "=" if row["quantity"].startswith("=") else row["quantity"]
         parsed("quantity", lambda _: _one_of(quantity, sorted({d.quantity for d in DEFINITIONS})))

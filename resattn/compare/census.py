@@ -30,7 +30,7 @@ def _row(name: str) -> dict[str, Any]:
     if name in ZOO:
         classic = ZOO[name]
         depth, by = classic.named_depth, classic.named_by
-        found = audit(f"{classic.make.__module__}:{name}", input_shape=classic.input_shape)
+        found = audit(f"{classic.make.__module__}:{name}", classic.input_shape)
     else:
         depth, by, found = catalog.named(name).claimed_depth, "name", audit(name)
     measured = {quantity: found.quantities.get(quantity) for quantity in MEASURED}

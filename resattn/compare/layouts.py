@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import Any
 
 from resattn.networks.spec import NetworkSpec
 
@@ -82,14 +79,12 @@ def layout_of(spec: NetworkSpec) -> Layout:
     )  # fmt: skip
 
 
-def search(networks: Mapping[str, tuple[NetworkSpec, str]]) -> pd.DataFrame:
+def search(networks: Mapping[str, tuple[NetworkSpec, str]]) -> list[dict[str, Any]]:
     """One row for each layout: the count of every network, whether its printed text matches, and the worst miss.
 
-    `networks`: name to spec and the number printed for it in millions, as text. Columns: the fields of `Layout`,
+    `networks`: name to spec and the number printed for it in millions, as text. Keys: the fields of `Layout`,
     `follows_release`, for every network NAME and `NAME_matches`, `n_matches` and `worst_miss_m` in millions.
     """
-    import pandas as pd
-
     rows = []
     for layout in layouts():
         row: dict[str, Any] = {f.name: getattr(layout, f.name) for f in fields(Layout)}
@@ -104,22 +99,22 @@ def search(networks: Mapping[str, tuple[NetworkSpec, str]]) -> pd.DataFrame:
         row["n_matches"] = sum(row[f"{name}_matches"] for name in networks)
         row["worst_miss_m"] = max(misses)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _decimals(printed: str) -> int:
     return len(printed.partition(".")[2])
 
 
-def verdict(found: pd.DataFrame, printed: Mapping[str, str]) -> str:
-    """What the search says, in two sentences."""
-    most, n = int(found["n_matches"].max()), len(printed)
-    best = found[found["n_matches"] == most]
+def verdict(found: Sequence[Mapping[str, Any]], printed: Mapping[str, str]) -> str:
+    """The result of a search, in two sentences."""
+    most, n = max(row["n_matches"] for row in found), len(printed)
+    best = [row for row in found if row["n_matches"] == most]
     rest = "which is all of them" if most == n else "and none meets all"
-    by_release = best[best["follows_release"]]
-    nearest = found["worst_miss_m"].min()
+    by_release = [row["poolings"] for row in best if row["follows_release"]]
+    nearest = min(row["worst_miss_m"] for row in found)
     return (
         f"Of {len(found):,} layouts, {len(best)} meet {most} of the {n} printed numbers, {rest}; "
         f"the least of their largest misses is {nearest:.2f} M. "
-        f"By the rules of the release {len(by_release)} meet {most}: poolings {' and '.join(by_release['poolings'])}."
+        f"By the rules of the release {len(by_release)} meet {most}: poolings {' and '.join(by_release)}."
     )

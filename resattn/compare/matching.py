@@ -46,13 +46,14 @@ class Match:
         }  # fmt: skip
 
 
-def match(spec: NetworkSpec, by: str) -> Match:
-    """The ResNet equal to a network, made of the same units in the same layout.
+def match(network: str | NetworkSpec, by: str) -> Match:
+    """The ResNet equal to a named network or a spec, made of the same units in the same layout.
 
     By a notion of depth: as many units as give the same number, or the nearest (9n+2 layers on CIFAR). By parameters
     or multiply-adds: the ResNet of the same trunk depth, its width scaled until it is within 1 %.
-    Raises: MatchError.
+    Raises: MatchError, UnknownNetworkError.
     """
+    spec = catalog.named(network) if isinstance(network, str) else network
     if by not in BY_UNITS + BY_WIDTH:
         raise MatchError(f"cannot match by {by!r} (one of: {', '.join(BY_UNITS + BY_WIDTH)})")
     wanted = count(captured(spec), by)

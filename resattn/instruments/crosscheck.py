@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from resattn.extras import require
 from resattn.graph.graph import Graph, Op, Operand
+from resattn.graph.inputs import Inputs
 from resattn.measures import cost
-from resattn.measures.audit import TargetError, model_of
 from resattn.measures.captured import capture
-from resattn.networks import catalog
-from resattn.networks.network import build
-from resattn.networks.spec import NetworkSpec, override
+from resattn.networks.spec import NetworkSpec
+from resattn.targets import TargetError, resolved
 
 
 @dataclass(frozen=True)
@@ -49,32 +50,33 @@ class Check:
 
 
 def crosscheck(
-    target: str | NetworkSpec | nn.Module,
-    *,
-    input_shape: Sequence[int] | None = None,
-    settings: Mapping[str, Any] | None = None,
+    target: str | NetworkSpec | nn.Module, *args: Any, settings: Mapping[str, Any] | None = None, **kwargs: Any
 ) -> list[Check]:
-    """Every instrument's numbers for one network; the model runs for real where a tool cannot do without.
+    """Every instrument's numbers for one network; the model runs on values where a tool needs them.
 
-    Raises: TargetError, SpecError, CaptureError.
+    `args`, `kwargs`: as for `audit`.
+    Raises: TargetError, SpecError, CaptureError, MissingError.
     """
-    model, name, shape = _model(target, input_shape, settings)
-    graph = capture(model, shape)
-    checks = [_fvcore(name, model, graph, shape), _torchinfo(name, model, graph, shape)]
-    return [*checks, _torchinfo_params(name, model, graph), _flop_counter(name, model, graph, shape)]
+    require("crosscheck", "crosscheck")
+    with resolved(target, args, kwargs, settings=settings) as found:
+        model, name = found.make("cpu").eval(), found.name
+        graph = capture(model, *found.inputs.args, **found.inputs.kwargs)
+        call = _values(model, found.inputs)
+        checks = [_fvcore(name, model, graph, call), _torchinfo(name, model, graph, call)]
+        return [*checks, _torchinfo_params(name, model, graph), _flop_counter(name, model, graph, call)]
 
 
-def _model(
-    target: str | NetworkSpec | nn.Module, input_shape: Sequence[int] | None, settings: Mapping[str, Any] | None
-) -> tuple[nn.Module, str, tuple[int, ...]]:
-    if isinstance(target, str) and catalog.is_name(target):
-        target = override(catalog.named(target), dict(settings or {}))
-    if isinstance(target, NetworkSpec):
-        return build(target).eval(), target.name, (1, *(input_shape or target.input_shape))
-    if input_shape is None:
-        raise TargetError(f"{target} needs an input shape: channels, height, width")
-    model = target if isinstance(target, nn.Module) else model_of(target, "cpu")
-    return model.eval(), target if isinstance(target, str) else type(target).__name__, (1, *input_shape)
+def _values(model: nn.Module, inputs: Inputs) -> tuple[Any, ...]:
+    """The arguments on the CPU in the order of the forward's signature: fvcore takes no keywords."""
+    floating = (p.dtype for p in model.parameters() if p.is_floating_point())
+    args, kwargs, _ = inputs.on("cpu", next(floating, torch.get_default_dtype()))
+    if not kwargs:
+        return args
+    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    bound.apply_defaults()
+    if bound.kwargs:
+        raise TargetError(f"crosscheck cannot pass arguments by keyword alone: {', '.join(bound.kwargs)}")
+    return bound.args
 
 
 def _ours(graph: Graph) -> int:
@@ -85,10 +87,10 @@ def _kinds(graph: Graph, *kinds: str) -> list[Op]:
     return [op for op in graph.ops if op.kind in kinds]
 
 
-def _fvcore(name: str, model: nn.Module, graph: Graph, shape: tuple[int, ...]) -> Check:
+def _fvcore(name: str, model: nn.Module, graph: Graph, call: tuple[Any, ...]) -> Check:
     from fvcore.nn import FlopCountAnalysis
 
-    analysis = FlopCountAnalysis(model, torch.zeros(shape))
+    analysis = FlopCountAnalysis(model, call)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -114,14 +116,15 @@ def _fvcore(name: str, model: nn.Module, graph: Graph, shape: tuple[int, ...]) -
     )  # fmt: skip
 
 
-def _torchinfo(name: str, model: nn.Module, graph: Graph, shape: tuple[int, ...]) -> Check:
+def _torchinfo(name: str, model: nn.Module, graph: Graph, call: tuple[Any, ...]) -> Check:
     import torchinfo
 
-    result = torchinfo.summary(model, input_data=torch.zeros(shape), verbose=0)
+    result = torchinfo.summary(model, input_data=list(call), verbose=0)
+    batch = graph.input_shapes[0][0]
     causes = Counter(
         {
-            "parameters of norms, counted once": sum(_numel(graph, op.params) for op in _kinds(graph, "norm")),
-            "biases": sum(_bias_macs(graph, op) for op in _kinds(graph, "convolution", "matmul")),
+            "parameters of norms, counted once": batch * sum(_numel(graph, op.params) for op in _kinds(graph, "norm")),
+            "biases": batch * sum(_bias_macs(graph, op) for op in _kinds(graph, "convolution", "matmul")),
         }
     )
     return Check(
@@ -144,11 +147,11 @@ def _torchinfo_params(name: str, model: nn.Module, graph: Graph) -> Check:
     )  # fmt: skip
 
 
-def _flop_counter(name: str, model: nn.Module, graph: Graph, shape: tuple[int, ...]) -> Check:
+def _flop_counter(name: str, model: nn.Module, graph: Graph, call: tuple[Any, ...]) -> Check:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(shape))
+        model(*call)
     return Check(
         target=name, tool="torch FlopCounterMode", version=torch.__version__, quantity="flops",
         definition="2 per multiply-add of convolutions, matrix products and attention; all else nothing",

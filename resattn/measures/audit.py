@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
-from pathlib import Path
-from types import ModuleType
 from typing import Any
-from unittest import mock
 
-import torch
 from torch import nn
 
 from resattn.graph.errors import NeedsValuesError
-from resattn.graph.graph import Indices
+from resattn.graph.inputs import Inputs
 from resattn.measures import depth, roles
 from resattn.measures.captured import Captured, PartError, captured, extended
 from resattn.measures.quantities import QUANTITIES, Absent
-from resattn.networks import catalog, classic
-from resattn.networks.network import build
-from resattn.networks.spec import NetworkSpec, override
+from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule
 from resattn.rules.table import RULES
+from resattn.targets import TargetError, resolved
 
 
-class TargetError(ValueError):
-    """What was to be measured is no model; the message says what was found and what would do."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """The numbers of one network. A quantity that an unknown operator touches is None, and `status` is partial."""
 
@@ -57,11 +45,31 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path_lengths": {str(k): v for k, v in self.path_lengths.items()}}
 
+    def __repr__(self) -> str:
+        return f"Audit({self.target}: {self.status}, input {'x'.join(map(str, self.input_shape))})"
+
+    def __str__(self) -> str:
+        """Each quantity in a line, then what is to be known about the numbers; at most 80 columns wide."""
+        width = max(map(len, self.quantities), default=0)
+        shapes = " and ".join("x".join(map(str, shape)) for shape in (self.input_shape, *self.more_inputs))
+        about = [
+            f"masks found by {self.roles_found_by}",
+            *self.notes,
+            *(f"no rule for {op}" for op in self.unknown_ops),
+        ]
+        return "\n".join(
+            [
+                f"{self.target}: {self.status}, input {shapes}",
+                *(f"  {q:{width}}  {_number(n)} {QUANTITIES[q].unit}".rstrip() for q, n in self.quantities.items()),
+                *(textwrap.fill(text, 80, initial_indent="  ", subsequent_indent="    ") for text in about),
+            ]
+        )
+
     def _repr_html_(self) -> str:
         """For a notebook: each quantity with its definition, and what there is to say about the count."""
         rows = "".join(
             f'<tr><th scope="row" style="text-align:left">{escape(QUANTITIES[q].label)}</th>'
-            f"<td>{'unknown' if n is None else f'{n:,.2f}' if isinstance(n, float) else f'{n:,}'}</td>"
+            f"<td>{_number(n)}</td>"
             f'<td style="text-align:left">{escape(QUANTITIES[q].definition)}</td></tr>'
             for q, n in self.quantities.items()
         )
@@ -73,124 +81,43 @@ class Audit:
         )
 
 
+def _number(value: int | float | None) -> str:
+    return "unknown" if value is None else f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+
+
 def audit(
     target: str | NetworkSpec | nn.Module,
-    *,
-    input_shape: Sequence[int] | None = None,
-    more_inputs: Sequence[Sequence[int]] = (),
+    *args: Any,
     settings: Mapping[str, Any] | None = None,
     device: str = "meta",
     at: Sequence[str] = (),
     rules: Mapping[str, Rule] | None = None,
+    **kwargs: Any,
 ) -> Audit:
-    """Every quantity of `resattn.measures.quantities` for a named network, a spec, a model, or `module:callable`.
+    """Every quantity of `resattn.measures.quantities` for a model, a spec, a named network or `module:callable`.
 
-    `input_shape`: channels, height, width; a spec brings its own. `more_inputs`: the shapes of a forward's further
-    arguments; one of whole numbers, as token ids are, is an `Indices`. The batch is 1 for all. On "meta" nothing is
-    computed. `at`: modules whose units' receptive fields are reported too. `rules`: rows of the operator table for
-    this call alone, by names such as `mylib::scan`.
+    `args`, `kwargs`: example tensors as the forward takes them, with their batch; or shapes without it, such as
+    `(3, 224, 224)`, where the batch is 1. A shape of whole numbers, as token ids are, is an `Indices`. A spec brings
+    its own input shape.
+    `settings` (fields of a named network), `device`, `at` and `rules` are ours; every other keyword goes to the
+    forward. On "meta" nothing is computed. `at`: module paths; the receptive fields of their units are reported too.
+    `rules`: rows of the operator table for this call alone, by names such as `mylib::scan`.
     Raises: TargetError, SpecError, CaptureError, RuleError.
     """
-    if isinstance(target, str) and catalog.is_name(target):
-        target = override(catalog.named(target), dict(settings or {}))
-    elif settings:
-        raise TargetError(f"only a named network has fields to set, and {_called(target)} is none")
-    if isinstance(target, NetworkSpec):
-        input_shape = input_shape or target.input_shape
-    elif input_shape is None:
-        raise TargetError(f"{_called(target)} needs an input shape: channels, height, width")
-    shapes = tuple(_batched(shape) for shape in (input_shape, *more_inputs))
-    how: dict[str, Any] = {"device": device, "rules": extended(rules) if rules else RULES}
-    if isinstance(target, NetworkSpec):
-        if shapes == ((1, *target.input_shape),) and device == "meta" and not rules:
-            return audit_of(captured(target), at)
-        network = build(target, device=device)
-        return audit_of(Captured.of(network, *shapes, name=target.name, spec=target, **how), at)
-    if isinstance(target, nn.Module):
-        return audit_of(Captured.of(target, *shapes, name=_called(target), **how), at)
-    model = model_of(target, device)
-    try:
-        return audit_of(Captured.of(model, *shapes, name=target, **how), at)
-    except NeedsValuesError:
-        if device != "meta" or not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
-            raise
-    # Constants of its own, which a model built on "meta" does not have, may be all that it asks for.
-    return audit_of(Captured.of(model_of(target, "cpu"), *shapes, name=target, **how), at)
-
-
-def _batched(shape: Sequence[int]) -> tuple[int, ...]:
-    return Indices((1, *shape)) if isinstance(shape, Indices) else (1, *shape)
-
-
-def _called(target: Any) -> str:
-    return target if isinstance(target, str) else getattr(target, "name", type(target).__name__)
-
-
-def model_of(target: str, device: str = "meta") -> nn.Module:
-    """The model that `package.module:callable`, `path/to/file.py:callable` or `timm:NAME` stands for.
-
-    It is built on the meta device, where weights take no memory; where its constructor needs values, on the CPU.
-    Raises: TargetError.
-    """
-    where, _, name = target.rpartition(":")
-    make = classic.foreign(where, name) if where in classic.LIBRARIES else _imported(where, name)
-    if isinstance(make, nn.Module):
-        return make
-    needed = [
-        p.name
-        for p in inspect.signature(make).parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if needed:
-        raise TargetError(f"{target} needs arguments ({', '.join(needed)}); a callable without arguments is expected")
-    try:
-        with torch.device(device):
-            model = make()
-    except (Exception, SystemExit) as first:
-        if device != "meta":
-            raise TargetError(f"{target} raised {type(first).__name__}: {first}") from first
+    how: dict[str, Any] = {"rules": extended(rules) if rules else RULES}
+    with resolved(target, args, kwargs, settings=settings) as found:
+        spec, inputs = found.spec, found.inputs
+        if spec and device == "meta" and not rules and inputs == Inputs.of([spec.input_shape], batch=(1,)):
+            return audit_of(captured(spec), at)
+        how |= {"name": found.name, "spec": spec, **inputs.kwargs}
+        model = found.make(device)
         try:
-            model = make()
-        except (Exception, SystemExit) as error:
-            raise TargetError(f"{target} raised {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise TargetError(f"{target} returned a {type(model).__name__}, not a torch.nn.Module")
-    return model
-
-
-def _imported(where: str, name: str) -> Callable[[], Any]:
-    try:
-        if where.endswith(".py"):
-            path = Path(where)
-            if not path.is_file():
-                raise TargetError(f"no file {where}")
-            module = _run(path)
-        else:
-            module = importlib.import_module(where)
-    except TargetError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise TargetError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
-    found = getattr(module, name, None)
-    if not callable(found):
-        known = [
-            n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__
-        ]
-        raise TargetError(f"{where} has no callable {name!r} (it has: {', '.join(known) or 'none'})")
-    return found
-
-
-def _run(path: Path) -> ModuleType:
-    """The module of a file, which may import its neighbours as it could when run as a script."""
-    # Not under its own name, which may be that of a module in use; dataclasses look theirs up while they are made.
-    spec = importlib.util.spec_from_file_location(f"resattn_target_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with mock.patch.object(sys, "path", [str(path.parent.resolve()), *sys.path]):
-        sys.modules[module.__name__] = module
-        spec.loader.exec_module(module)
-    return module
+            return audit_of(Captured.of(model, *inputs.args, device=device, **how), at)
+        except NeedsValuesError:
+            if device != "meta" or not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+                raise
+        # Constants of its own, which a model built on "meta" does not have, may be all that it asks for.
+        return audit_of(Captured.of(found.make("cpu"), *inputs.args, **how), at)
 
 
 def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:

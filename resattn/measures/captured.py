@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import zip_longest
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from resattn.graph import capture as recording
 from resattn.graph.graph import INPUT, Graph, Op
+from resattn.graph.inputs import Inputs
 from resattn.measures import cost, depth, paths, receptive, roles
 from resattn.measures.depth import Path
 from resattn.measures.fields import ROOM, Fields, fields_at, unclipped
@@ -21,8 +23,6 @@ from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule, RuleError, Rules, find
 from resattn.rules.table import RULES, layer_flags, unknown_ops
-
-Shapes = Sequence[Sequence[int]]  # of a model's inputs, each with its batch
 
 
 class PartError(ValueError):
@@ -33,13 +33,13 @@ class PartError(ValueError):
 class Captured:
     """A model and what one forward pass of it executed. What follows from the graph is computed once, when asked for.
 
-    `shapes`: of the inputs, each with its batch. `rules`: the operator table that the graph was captured with.
+    `inputs`: the arguments of the forward. `rules`: the operator table that the graph was captured with.
     """
 
     name: str
     model: nn.Module
     graph: Graph
-    shapes: tuple[tuple[int, ...], ...]
+    inputs: Inputs
     device: str = "meta"
     rules: Rules = field(default_factory=lambda: RULES)
     spec: NetworkSpec | None = None
@@ -48,19 +48,26 @@ class Captured:
     def of(
         cls,
         model: nn.Module,
-        *shapes: Sequence[int],
+        *args: Any,
         name: str = "",
         device: str = "meta",
         rules: Rules = RULES,
         spec: NetworkSpec | None = None,
+        **kwargs: Any,
     ) -> Captured:
-        """The model captured on inputs of these shapes. Raises: CaptureError."""
-        graph = capture(model, *shapes, device=device, rules=rules)
-        return cls(name or type(model).__name__, model, graph, tuple(map(_kept, shapes)), device, rules, spec)
+        """The model captured on these arguments: see `capture`. Raises: CaptureError."""
+        inputs = Inputs.of(args, kwargs)
+        graph = capture(model, *inputs.args, device=device, rules=rules, **inputs.kwargs)
+        return cls(name or type(model).__name__, model, graph, inputs, device, rules, spec)
 
-    def capture(self, *shapes: Sequence[int], device: str = "") -> Graph:
+    def again(self, inputs: Inputs, device: str) -> Graph:
         """The same model on other inputs. Raises: CaptureError."""
-        return capture(self.model, *shapes, device=device or self.device, rules=self.rules)
+        return capture(self.model, *inputs.args, device=device, rules=self.rules, **inputs.kwargs)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the inputs, each with its batch."""
+        return self.inputs.shapes
 
     # -- layers and roles
 
@@ -196,7 +203,7 @@ class Captured:
 
     def _enlarged(self, op: int, room: int) -> Graph:
         if (op, room) not in self._larger:
-            self._larger[op, room] = unclipped(self.capture, self.graph, op, self.shapes, self.device, room)
+            self._larger[op, room] = unclipped(self.again, self.graph, op, self.inputs, self.device, room)
         return self._larger[op, room]
 
     # -- is it one network?
@@ -204,7 +211,7 @@ class Captured:
     @cached_property
     def instability(self) -> str:
         """The module at which a second capture differs from the first; empty where the two are equal."""
-        for a, b in zip_longest(self.graph.ops, self.capture(*self.shapes).ops):
+        for a, b in zip_longest(self.graph.ops, self.again(self.inputs, self.device).ops):
             if a is None or b is None or (a.name, a.module, a.shapes) != (b.name, b.module, b.shapes):
                 return (a or b).module or "the model"
         return ""
@@ -220,20 +227,13 @@ def _owner(path: str) -> str:
     return ".".join(parts[: parts.index("mask")]) if "mask" in parts else ""
 
 
-def _kept(shape: Sequence[int]) -> tuple[int, ...]:
-    return shape if isinstance(shape, tuple) else tuple(shape)
+def capture(model: nn.Module, *args: Any, device: str = "meta", rules: Rules = RULES, **kwargs: Any) -> Graph:
+    """The graph of one forward pass in evaluation mode, each operator with its row of a table.
 
-
-def capture(
-    model: nn.Module,
-    *shapes: Sequence[int],
-    device: str = "meta",
-    inputs: Sequence[Tensor] = (),
-    rules: Rules = RULES,
-) -> Graph:
-    """The graph of one forward pass, each operator with its row of a table: see `resattn.graph.capture`."""
-    rule_of = functools.partial(find, rules)
-    return recording.capture(model, *shapes, rule_of=rule_of, device=device, inputs=inputs)
+    `args`, `kwargs`: example tensors as the forward takes them, or shapes with their batch dimension.
+    See `resattn.graph.capture`. Raises: CaptureError, NeedsValuesError.
+    """
+    return recording.capture(model, *args, rule_of=functools.partial(find, rules), device=device, **kwargs)
 
 
 # Most studies ask about some tens of networks, each from many places.

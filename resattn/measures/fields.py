@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from resattn.graph.errors import CaptureError
 from resattn.graph.graph import Graph
+from resattn.graph.inputs import Inputs
 from resattn.measures import receptive
 from resattn.measures.receptive import ReceptiveField
 from resattn.measures.single_paths import path_fields
-
-Shapes = Sequence[tuple[int, ...]]  # of a model's inputs, each with its batch
-
-
-class Capture(Protocol):
-    """Captures one model on inputs of any shapes."""
-
-    def __call__(self, *shapes: Sequence[int], device: str) -> Graph: ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,7 @@ MOST_ROOM = 48
 
 
 def unclipped(
-    capture: Capture, graph: Graph, target: int, shapes: Shapes, device: str = "meta", room: int = ROOM
+    again: Callable[[Inputs, str], Graph], graph: Graph, target: int, inputs: Inputs, device: str, room: int = ROOM
 ) -> Graph:
     """The model captured again, on inputs large enough that the target's central units see no border.
 
@@ -107,12 +99,13 @@ def unclipped(
     refuses. If that is ahead of the target, or if something else runs on a larger input, the graph as it was comes
     back. A model that was run on values is first tried without: a large input costs nothing then.
     """
+    shapes = inputs.shapes
     need = room * receptive.estimated_side(graph, target)
     times = max(-(-need // min(shapes[0][2:])), 1)
-    grown = [(*s[:2], *(times * n for n in s[2:])) if len(s) > 3 else s for s in shapes]
+    grown = inputs.with_shapes([(*s[:2], *(times * n for n in s[2:])) if len(s) > 3 else s for s in shapes])
     for place in dict.fromkeys(("meta", device)):
         try:
-            large = capture(*grown, device=place)
+            large = again(grown, place)
         except CaptureError as error:
             if error.graph is None:
                 continue

@@ -1,4 +1,4 @@
-"""The classic networks, each written from its published definition, and the models of timm and torchvision.
+"""The classic networks, each written from its published definition.
 
 `resattn audit resattn.networks.classic:vgg16 --input 3,224,224`. A function makes its network on torch's current
 device; no count depends on the weights, which are torch's own initialisation from a fixed seed.
@@ -7,13 +7,9 @@ device; no count depends on the weights, which are torch's own initialisation fr
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +21,6 @@ from resattn.networks.units import sequence
 
 CLASSES = 1000  # ImageNet
 Make = Callable[[], nn.Module]
-
-
-class LibraryError(ValueError):
-    """A library or a model of it is not there; the message says what could not be had and what would do."""
 
 
 def _seeded(make: Make) -> Make:
@@ -527,50 +519,4 @@ ZOO: dict[str, Classic] = {
         _classic(inception_v3, 42, "szegedy2016, section 6", (3, 299, 299)),
         _classic(unet, 23, "ronneberger2015, section 2", (1, 572, 572)),
     )
-}
-
-
-# -- other people's zoos
-
-
-def foreign(library: str, name: str) -> Make:
-    """What makes a model of timm or torchvision, if that is installed; untrained, so nothing is downloaded.
-
-    Raises: LibraryError.
-    """
-    if library not in LIBRARIES:
-        raise LibraryError(f"no library {library!r} (one of: {', '.join(LIBRARIES)})")
-    try:
-        module = importlib.import_module(library)
-    except Exception as error:
-        raise LibraryError(
-            f"{library} cannot be imported: {type(error).__name__}: {error} "
-            f"({library}:{name} needs a {library} that fits torch {torch.__version__})"
-        ) from error
-    known, make = LIBRARIES[library](module, name)
-    # timm names the weights behind a dot; the architecture is what stands before it.
-    if name.partition(".")[0] not in known:
-        near = get_close_matches(name, known, n=3)
-        nearest = f"nearest: {', '.join(near)}" if near else "none is near"
-        raise LibraryError(f"{library} has no model {name!r} ({nearest})")
-    return make
-
-
-def _timm(timm: ModuleType, name: str) -> tuple[list[str], Make]:
-    return timm.list_models(), lambda: timm.create_model(name, pretrained=False)
-
-
-def _torchvision(torchvision: ModuleType, name: str) -> tuple[list[str], Make]:
-    def make() -> nn.Module:
-        builder = torchvision.models.get_model_builder(name)
-        # A detector's backbone is fetched from the network unless it is told not to.
-        given = inspect.signature(builder).parameters
-        return builder(**{option: None for option in ("weights", "weights_backbone") if option in given})
-
-    return torchvision.models.list_models(), make
-
-
-LIBRARIES: dict[str, Callable[[ModuleType, str], tuple[list[str], Make]]] = {
-    "timm": _timm,
-    "torchvision": _torchvision,
 }

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from analysis.claims.ledger import ledger, report_claims
+from analysis.claims.ledger import LEDGER, REFERENCES, ledger
 from resattn.claims.claims import COLUMNS, ClaimError
 from resattn.claims.verdicts import Finding, judge, to_json, verdict_table, verdict_text
+from resattn.cli import main
 
 # Counted by others from the released prototxts (factsheet, section 2.3), but for resnet152: the two strides.
 COUNTED = {
@@ -262,12 +263,27 @@ def test_the_text_is_by_source_and_verdict(ledger):
     ]
 
 
-def test_the_command_prints_data_on_stdout_and_talk_on_stderr(capsys, monkeypatch):
+def test_the_command_prints_data_on_stdout_and_messages_on_stderr(capsys, monkeypatch):
     monkeypatch.setattr("resattn.claims.measured.measure", measure)
-    report_claims(as_json=True)
-    said = capsys.readouterr()
-    records = {record["id"]: record for record in json.loads(said.out)}
+    assert main(["claims", "--json"]) == 0
+    printed = capsys.readouterr()
+    records = {record["id"]: record for record in json.loads(printed.out)}
     assert records["t7.attention56.flops"]["verdict"] == "confirmed"
-    assert said.err.startswith(f"judging {len(records)} claims")
-    report_claims(as_json=False)
+    assert printed.err.startswith(f"{len(records)} claims")
+    assert main(["claims"]) == 0
     assert "    t7.attention56.flops: cost of attention56 is 6.3 G\n" in capsys.readouterr().out
+
+
+def test_the_command_judges_any_table(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("resattn.claims.measured.measure", measure)
+    lines = LEDGER.read_text(encoding="utf-8").splitlines()
+    table = tmp_path / "mine.csv"
+    row = next(line for line in lines if line.startswith("t7.attention56.flops,"))
+    table.write_text("\n".join([lines[0], row.replace(",wang2017,", ",mine2026,")]) + "\n", encoding="utf-8")
+    assert main(["claims", str(table), "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["source"], record["verdict"]) == ("mine2026", "confirmed")
+    assert main(["claims", str(table), "--references", str(REFERENCES)]) == 1
+    assert "line 2, column source" in capsys.readouterr().err
+    assert main(["claims", str(tmp_path / "none.csv")]) == 2
+    assert capsys.readouterr().err == f"resattn: no file {tmp_path / 'none.csv'}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pandas import DataFrame
 
 from resattn.compare import layouts
 from resattn.networks import catalog
@@ -26,7 +27,7 @@ def test_the_arithmetic_counts_what_is_built(name: str, settings: dict[str, str]
 
 @pytest.fixture(scope="module")
 def found():
-    return layouts.search({name: (catalog.named(name), printed) for name, printed in PRINTED.items()})
+    return DataFrame(layouts.search({name: (catalog.named(name), printed) for name, printed in PRINTED.items()}))
 
 
 def test_thousands_of_layouts_and_none_gives_all_three_numbers(found) -> None:
@@ -48,6 +49,6 @@ def test_doubled_widths_are_excluded(found) -> None:
 
 
 def test_the_search_says_what_it_found(found) -> None:
-    said = layouts.verdict(found, PRINTED)
+    said = layouts.verdict(found.to_dict("records"), PRINTED)
     assert "meet 2 of the 3 printed numbers, and none meets all" in said
     assert "poolings 2,2,0 and 2,2,1" in said

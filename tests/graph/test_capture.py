@@ -86,7 +86,7 @@ def test_a_model_gets_inputs_of_its_own_type(dtype: torch.dtype) -> None:
 def test_given_inputs_are_taken_as_they_are() -> None:
     embedding = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 2))
     tokens = torch.zeros(1, 7, dtype=torch.int64)
-    graph = capture(embedding, (1, 7), device="cpu", inputs=[tokens])
+    graph = capture(embedding, tokens, device="cpu")
     assert graph.ops[-1].shape == (1, 7, 2)
     assert not vars(tokens)
 

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from resattn.instruments.crosscheck import crosscheck
-from resattn.measures.audit import TargetError
+from resattn.targets import TargetError
 
 
 @pytest.mark.parametrize("name", ["attention56", "cifar-attention92", "resnet50", "cifar-resnet20-basic"])
@@ -44,12 +44,12 @@ def test_a_difference_without_a_cause_stays_unexplained() -> None:
         def forward(self, x):
             return nn.functional.conv2d(x, self.conv.weight)
 
-    checks = {c.tool: c for c in crosscheck(Functional(), input_shape=(3, 8, 8)) if c.quantity == "macs"}
+    checks = {c.tool: c for c in crosscheck(Functional(), (3, 8, 8)) if c.quantity == "macs"}
     # peers.md A.3: torchinfo sees no functional call.
     assert checks["torchinfo"].reported == 0
     assert checks["torchinfo"].unexplained == -checks["torchinfo"].ours != 0
 
 
 def test_a_callable_needs_an_input_shape() -> None:
-    with pytest.raises(TargetError, match="needs an input shape"):
+    with pytest.raises(TargetError, match="needs an input"):
         crosscheck("torch.nn:Identity")

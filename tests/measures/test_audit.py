@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -23,12 +22,13 @@ from resattn.graph.errors import CaptureError, NeedsValuesError
 from resattn.graph.graph import Indices
 from resattn.measures import audit as audits
 from resattn.measures import captured as module
-from resattn.measures.audit import TargetError, audit, model_of
+from resattn.measures.audit import audit
 from resattn.measures.captured import Captured
 from resattn.measures.quantities import QUANTITIES
 from resattn.networks import catalog
 from resattn.networks.network import build
 from resattn.networks.spec import SpecError, override
+from resattn.targets import TargetError
 
 SHAPE = (4, 8, 8)
 SCHEMA = Path(audits.__file__).with_name("audit.schema.json")
@@ -78,7 +78,7 @@ def test_a_setting_changes_the_network_and_its_name() -> None:
 
 
 def test_a_larger_input_changes_the_cost_and_not_the_structure() -> None:
-    at = {size: audit("attention56", input_shape=(3, size, size)).quantities for size in (224, 320)}
+    at = {size: audit("attention56", (3, size, size)).quantities for size in (224, 320)}
     assert at[224]["macs"] < at[320]["macs"]
     for quantity in ("params", "n_paths", "longest_path", "receptive_field_px"):
         assert at[224][quantity] == at[320][quantity]
@@ -97,11 +97,11 @@ def test_unknown_names_and_fields_are_refused() -> None:
 @pytest.mark.parametrize("target", ["cifar-attention56", "MiniRAN", "TokensOnly", "Unknown"])
 def test_the_json_is_what_the_schema_says(target: str) -> None:
     if target == "MiniRAN":
-        found = audit(made("MiniRAN")[0], input_shape=(3, 32, 32))
+        found = audit(made("MiniRAN")[0], (3, 32, 32))
     elif target == "TokensOnly":
-        found = audit(nn.Linear(8, 2), input_shape=(5, 8))
+        found = audit(nn.Linear(8, 2), (5, 8))
     elif target == "Unknown":
-        found = audit(nn.Sequential(conv(4, 4), Apply(strange)), input_shape=SHAPE)
+        found = audit(nn.Sequential(conv(4, 4), Apply(strange)), SHAPE)
     else:
         found = audit(target)
     text = json.dumps([found.to_json()])
@@ -167,7 +167,7 @@ def nulls(found: audits.Audit) -> set[str]:
 
 def test_an_unknown_operator_without_parameters_touches_costs_and_receptive_field() -> None:
     model = nn.Sequential(conv(4, 4), nn.Sequential(Apply(strange)), conv(4, 4))
-    found = audit(model, input_shape=SHAPE)
+    found = audit(model, SHAPE)
     assert found.status == "partial"
     assert found.unknown_ops == ("resattn_tests.strange in 1.0",)
     assert nulls(found) == COSTS | FIELDS
@@ -186,7 +186,7 @@ class StrangeLayer(nn.Module):
 
 
 def test_an_unknown_operator_with_parameters_touches_every_count_of_layers() -> None:
-    found = audit(nn.Sequential(conv(4, 4), StrangeLayer()), input_shape=SHAPE)
+    found = audit(nn.Sequential(conv(4, 4), StrangeLayer()), SHAPE)
     assert nulls(found) == COSTS | FIELDS | LAYERS
     assert found.quantities["params"] == 160
     assert found.quantities["n_paths"] == 1
@@ -205,7 +205,7 @@ class StrangeMask(nn.Module):
 
 
 def test_only_the_role_that_is_touched_is_left_open() -> None:
-    inside, outside = (audit(StrangeMask(in_mask), input_shape=SHAPE) for in_mask in (True, False))
+    inside, outside = (audit(StrangeMask(in_mask), SHAPE) for in_mask in (True, False))
     assert nulls(inside) == COSTS | {"macs_mask"} | FIELDS
     assert nulls(outside) == COSTS | FIELDS
     assert outside.quantities["macs_mask"] == 64 * 4 * 36
@@ -215,7 +215,7 @@ def test_only_the_role_that_is_touched_is_left_open() -> None:
 
 def test_an_unknown_operator_behind_the_last_map_leaves_the_receptive_field() -> None:
     model = nn.Sequential(conv(4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Apply(strange), nn.Linear(4, 2))
-    found = audit(model, input_shape=SHAPE)
+    found = audit(model, SHAPE)
     assert nulls(found) == COSTS
     assert found.quantities["receptive_field_px"] == 3
 
@@ -224,7 +224,7 @@ def test_an_unknown_operator_behind_the_last_map_leaves_the_receptive_field() ->
 
 
 def test_dead_modules_are_named_with_their_parameters() -> None:
-    found = audit(made("DeadProjection")[0], input_shape=SHAPE)
+    found = audit(made("DeadProjection")[0], SHAPE)
     assert found.dead_modules == ("projection",)
     assert found.quantities["dead_layers"] == 1
     assert found.quantities["dead_params"] == 16
@@ -240,7 +240,7 @@ def test_norms_and_tables_that_are_not_run_are_no_dead_layers() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.conv(x)
 
-    found = audit(Spare(), input_shape=SHAPE)
+    found = audit(Spare(), SHAPE)
     assert found.dead_modules == ("dead",)
     assert found.quantities["dead_params"] == 16 + 8 + 128 + 20
 
@@ -265,15 +265,15 @@ def test_a_model_that_changes_between_calls_is_said_to() -> None:
                 x = self.conv(x)
             return x
 
-    found = audit(Growing(), input_shape=SHAPE)
+    found = audit(Growing(), SHAPE)
     assert any("two captures differ" in note for note in found.notes)
 
 
 def test_a_model_that_needs_values_is_measured_on_the_cpu_for_that_input() -> None:
     model = made("DataDependent")[0]
     with pytest.raises(NeedsValuesError, match="capture on the device 'cpu'"):
-        audit(model, input_shape=SHAPE)
-    found = audit(model, input_shape=SHAPE, device="cpu")
+        audit(model, SHAPE)
+    found = audit(model, SHAPE, device="cpu")
     assert found.status == "complete"
     assert found.quantities["weighted_layers"] == 2
     assert "for this input: the model ran on values" in found.notes
@@ -281,130 +281,17 @@ def test_a_model_that_needs_values_is_measured_on_the_cpu_for_that_input() -> No
 
 def test_an_input_that_the_model_refuses_gets_its_error_and_the_place() -> None:
     with pytest.raises(CaptureError, match=r"\(in 0, input 1x3x8x8\)"):
-        audit(nn.Sequential(conv(4, 4)), input_shape=(3, 8, 8))
+        audit(nn.Sequential(conv(4, 4)), (3, 8, 8))
 
 
 def test_a_foreign_model_needs_an_input_shape() -> None:
-    with pytest.raises(TargetError, match="Sequential needs an input shape: channels, height, width"):
+    with pytest.raises(TargetError, match="Sequential needs an input: example tensors, or a shape"):
         audit(nn.Sequential(conv(4, 4)))
 
 
 def test_fields_are_for_named_networks() -> None:
-    with pytest.raises(TargetError, match="only a named network has fields to set, and Sequential is none"):
-        audit(nn.Sequential(conv(4, 4)), input_shape=SHAPE, settings={"p": "2"})
-
-
-# -- models of others: `package.module:callable`, `path/to/file.py:callable`
-
-MODELS = '''
-from __future__ import annotations
-from dataclasses import dataclass
-import sys
-import torch
-from torch import nn
-from neighbour import width
-
-@dataclass
-class Config:
-    width: int = 4
-
-def build():
-    return nn.Sequential(nn.Conv2d(Config().width, width(), 3, bias=False), nn.ReLU())
-
-def with_default(c=4): return build()
-def needs(c, *, d): return build()
-def wrong(): return 3
-def fails(): raise KeyError("no weights\\nhere")
-def leaves(): sys.exit(3)
-def values():
-    # A constructor that asks for values, which meta tensors lack.
-    return nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(int(torch.linspace(0, 2, 3)[-1].item()))))
-
-class Asks(nn.Module):
-    """Its forward asks for a constant of its own."""
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(4, 4, 3)
-        self.register_buffer("times", torch.tensor(2))
-    def forward(self, x):
-        for _ in range(int(self.times)):
-            x = self.conv(x)
-        return x
-
-made = nn.Conv2d(4, 4, 1)
-number = 3
-'''
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "models.py").write_text(MODELS)
-    (tmp_path / "neighbour.py").write_text("def width(): return 6\n")
-    (tmp_path / "broken.py").write_text("def build(:\n")
-    (tmp_path / "statistics.py").write_text("from torch import nn\ndef build(): return nn.Conv2d(4, 4, 1)\n")
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
-
-
-def test_a_callable_of_a_file_is_audited(folder: Path) -> None:
-    path = list(sys.path)
-    found = audit(f"{folder / 'models.py'}:build", input_shape=SHAPE)
-    assert found.quantities["params"] == 6 * 4 * 9
-    assert found.target == f"{folder / 'models.py'}:build"
-    assert sys.path == path
-    assert audit(f"{folder / 'models.py'}:with_default", input_shape=SHAPE).quantities["params"] == 216
-
-
-def test_a_callable_of_a_package_is_audited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(folder)
-    assert audit("models:build", input_shape=SHAPE).quantities["params"] == 216
-
-
-def test_a_model_itself_and_a_class_are_callables_too(folder: Path) -> None:
-    assert audit(f"{folder / 'models.py'}:made", input_shape=SHAPE).quantities["params"] == 20
-    assert audit(f"{folder / 'models.py'}:Asks", input_shape=SHAPE).quantities["weighted_layers"] == 2
-
-
-def test_a_file_may_have_the_name_of_a_module_in_use(folder: Path) -> None:
-    import statistics
-
-    assert audit(f"{folder / 'statistics.py'}:build", input_shape=SHAPE).quantities["params"] == 20
-    assert sys.modules["statistics"] is statistics
-
-
-def test_a_constructor_that_needs_values_gets_them(folder: Path) -> None:
-    assert audit(f"{folder / 'models.py'}:values", input_shape=SHAPE).quantities["weighted_layers"] == 2
-
-
-def test_a_model_is_built_without_its_weights(folder: Path) -> None:
-    model = model_of(f"{folder / 'models.py'}:build")
-    assert all(p.is_meta for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        ("models.py:nothing", r"models.py has no callable 'nothing' (it has: Config, build, with_default"),
-        ("models.py:number", "models.py has no callable 'number'"),
-        ("models.py:needs", "models.py:needs needs arguments (c, d); a callable without arguments is expected"),
-        ("models.py:wrong", "models.py:wrong returned a int, not a torch.nn.Module"),
-        ("models.py:fails", "models.py:fails raised KeyError: 'no weights"),
-        ("models.py:leaves", "models.py:leaves raised SystemExit: 3"),
-        ("broken.py:build", "broken.py cannot be imported: SyntaxError"),
-        ("missing.py:build", "no file "),
-    ],
-)
-def test_a_target_that_gives_no_model_says_why(folder: Path, target: str, said: str) -> None:
-    with pytest.raises(TargetError) as error:
-        audit(f"{folder}/{target}", input_shape=SHAPE)
-    assert said in str(error.value)
-
-
-def test_a_package_that_does_not_exist_says_so() -> None:
-    with pytest.raises(TargetError, match="no_such_package cannot be imported: ModuleNotFoundError"):
-        audit("no_such_package:build", input_shape=SHAPE)
+    with pytest.raises(TargetError, match="only a named network has fields to set; Sequential is not one"):
+        audit(nn.Sequential(conv(4, 4)), SHAPE, settings={"p": "2"})
 
 
 # -- what it costs
@@ -462,7 +349,7 @@ class Captioned(nn.Module):
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_a_model_of_several_inputs(device: str) -> None:
-    found = audit(Captioned(), input_shape=SHAPE, more_inputs=[Indices((5,))], device=device)
+    found = audit(Captioned(), SHAPE, Indices((5,)), device=device)
     assert found.status == "complete"
     assert found.more_inputs == ((1, 5),)
     # The image through the convolution and the ids through the matrix: one layer each.
@@ -475,7 +362,7 @@ def test_a_model_of_several_inputs(device: str) -> None:
 
 def test_two_images_grow_together() -> None:
     both = Both()
-    found = audit(both, input_shape=SHAPE, more_inputs=[SHAPE])
+    found = audit(both, SHAPE, SHAPE)
     assert found.quantities["receptive_field_px"] == 5
     assert found.quantities["weighted_layers"] == 3
 
@@ -512,7 +399,7 @@ def test_behind_global_pooling_a_unit_sees_the_whole_input() -> None:
 
 
 def test_without_an_image_no_unit_has_a_field() -> None:
-    (field,) = audit(nn.Sequential(nn.Linear(4, 4)), input_shape=(4,), at=["0"]).fields
+    (field,) = audit(nn.Sequential(nn.Linear(4, 4)), (4,), at=["0"]).fields
     assert [field[name] for name in audits.FIELDS] == [None] * 4
     assert field["notes"] == ["the input is no image"]
 
@@ -529,7 +416,7 @@ def test_a_model_on_values_takes_its_large_input_without() -> None:
             seen.append((x.device.type, x.shape[-1]))
             return self.conv(x)
 
-    found = audit(Witnessed(), input_shape=SHAPE, device="cpu")
+    found = audit(Witnessed(), SHAPE, device="cpu")
     assert found.quantities["receptive_field_px"] == 3
     assert {device for device, side in seen if side > 8} == {"meta"}
     assert {device for device, side in seen if side == 8} == {"cpu"}

@@ -26,7 +26,7 @@ from resattn.rules.table import layer_flags, unknown_ops
 @functools.cache
 def audited(name: str) -> Audit:
     model, shapes = made(name)
-    return audit(model, input_shape=shapes[0][1:])
+    return audit(model, shapes[0][1:])
 
 
 @pytest.mark.parametrize("row", rows("mechanisms.csv"), ids=lambda r: f"{r['net']} {r['quantity']}")

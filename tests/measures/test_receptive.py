@@ -290,7 +290,7 @@ class Windows(nn.Module):
 def test_attention_inside_windows() -> None:
     model = nn.Sequential(conv(2, 2), Windows(), conv(2, 2))
     assert_equal_to_gradient(model, (1, 2, 12, 8))
-    assert audit(model, input_shape=(2, 32, 32)).quantities["receptive_field_px"] == 10
+    assert audit(model, (2, 32, 32)).quantities["receptive_field_px"] == 10
 
 
 class Attention(nn.Module):
@@ -360,7 +360,7 @@ TABLE: dict[str, nn.Module] = {
 def test_the_published_side(row: dict[str, str]) -> None:
     model = TABLE[row["net"]]
     size = 224 if row["net"].startswith("vgg") else 64
-    found = audit(model, input_shape=(3 if size == 224 else 2, size, size))
+    found = audit(model, (3 if size == 224 else 2, size, size))
     is_whole = row["side"] == "whole"
     assert found.quantities["receptive_field_px"] == (size if is_whole else int(row["side"]))
     assert ("receptive field: the whole input" in found.notes) is is_whole
@@ -396,7 +396,7 @@ def test_what_every_stage_of_the_release_sees(name: str, masks: bool) -> None:
 
 
 def sides_of(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any]:
-    return {k: v for k, v in audit(model, input_shape=shape).quantities.items() if k.startswith("receptive")}
+    return {k: v for k, v in audit(model, shape).quantities.items() if k.startswith("receptive")}
 
 
 def test_height_and_width_are_told_where_they_differ() -> None:
@@ -420,7 +420,7 @@ def test_what_is_read_whole_along_one_axis_is_whole_along_it() -> None:
 
 def test_almost_all_of_the_input_grows_with_it_and_is_the_whole_input() -> None:
     model = nn.Sequential(conv(2, 2), Apply(lambda x: x + x[:, :, 1:-1, 1:-1].mean((2, 3), keepdim=True)))
-    found = audit(model, input_shape=(2, 16, 16))
+    found = audit(model, (2, 16, 16))
     assert found.quantities["receptive_field_px"] == 16
     assert "receptive field: the whole input" in found.notes
 
@@ -445,7 +445,7 @@ def test_a_model_that_takes_one_size_only_is_measured_as_far_as_it_goes() -> Non
 def test_where_every_unit_meets_a_border_and_no_larger_input_is_taken_there_is_no_number() -> None:
     positions = nn.Parameter(torch.zeros(1, 2, 4, 4))
     model = nn.Sequential(Apply(lambda x: x + positions), *(conv(2, 2, 5) for _ in range(3)))
-    found = audit(model, input_shape=(2, 4, 4))
+    found = audit(model, (2, 4, 4))
     assert found.quantities["receptive_field_px"] is None
     assert any("every position is clipped" in note for note in found.notes)
 
@@ -457,7 +457,7 @@ def test_a_resize_to_a_fixed_size_is_measured_on_the_input_itself() -> None:
 
 
 def test_an_input_without_positions_has_no_receptive_field() -> None:
-    found = audit(nn.Linear(4, 2), input_shape=(4,))
+    found = audit(nn.Linear(4, 2), (4,))
     assert found.status == "complete"
     assert found.quantities["receptive_field_px"] is None
     assert found.notes == ("receptive field: the input is no image",)
@@ -562,7 +562,7 @@ def test_the_narrowest_and_the_widest_path_are_those_of_an_enumeration(
 
 
 def test_the_narrowest_path_is_the_shortcut_and_the_widest_the_branch() -> None:
-    found = audit(Branches(nn.Identity(), nn.Conv2d(3, 3, 5, padding=2)), input_shape=(3, 32, 32)).quantities
+    found = audit(Branches(nn.Identity(), nn.Conv2d(3, 3, 5, padding=2)), (3, 32, 32)).quantities
     fields = [found[f"receptive_field{which}_px"] for which in ("", "_narrowest", "_widest")]
     assert fields == [5, 1, 5]
 
@@ -574,7 +574,7 @@ def test_of_two_branches_that_look_aside_no_single_path_sees_as_much_as_both() -
         right = F.avg_pool2d(F.pad(x, (0, 3, 0, 3)), 4, 1)
         return x + left + right
 
-    found = audit(Apply(aside), input_shape=(3, 32, 32)).quantities
+    found = audit(Apply(aside), (3, 32, 32)).quantities
     fields = [found[f"receptive_field{which}_px"] for which in ("", "_narrowest", "_widest")]
     assert fields == [7, 1, 4]
 
@@ -591,6 +591,6 @@ def test_a_residual_network_has_a_path_that_sees_its_stem_alone(name: str, narro
 
 
 def test_a_gate_over_everything_is_the_widest_path() -> None:
-    found = audit(nn.Sequential(conv(4, 4), Squeeze(4)), input_shape=(4, 32, 32)).quantities
+    found = audit(nn.Sequential(conv(4, 4), Squeeze(4)), (4, 32, 32)).quantities
     assert found["receptive_field_widest_px"] == found["receptive_field_px"] == 32
     assert found["receptive_field_narrowest_px"] == 3

@@ -5,11 +5,8 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import sys
 from decimal import Decimal
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -18,22 +15,21 @@ from torch import nn
 
 from resattn import cli
 from resattn.graph.graph import Graph
-from resattn.measures.audit import Audit, audit, model_of
+from resattn.measures.audit import Audit, audit
 from resattn.measures.captured import Captured, capture
 from resattn.measures.receptive import receptive_field
 from resattn.measures.roles import MASK
 from resattn.networks import catalog
 from resattn.networks.classic import (
     ZOO,
-    LibraryError,
     efficientnet_b0,
-    foreign,
     inception_v3,
     mobilenet_v2,
     unet,
     unet_of,
 )
 from resattn.networks.spec import override
+from resattn.targets import model_of
 
 GOLDEN = list(csv.DictReader((Path(__file__).parents[1] / "golden" / "zoo.csv").open()))
 GATED = {"se_resnet50": 16, "efficientnet_b0": 16}  # squeeze-and-excitation gates: one in each unit
@@ -45,7 +41,7 @@ def audited(name: str) -> Audit:
     name, *settings = name.split()
     if settings:
         return audit(override(catalog.named(name), dict(s.split("=") for s in settings)))
-    return audit(f"resattn.networks.classic:{name}", input_shape=ZOO[name].input_shape)
+    return audit(f"resattn.networks.classic:{name}", ZOO[name].input_shape)
 
 
 def said(row: dict[str, str]) -> str:
@@ -188,7 +184,7 @@ def test_unet_shrinks_as_its_figure_says(rows: int, left: int) -> None:
 
 
 def test_the_receptive_field_of_a_video_is_that_of_its_images() -> None:
-    field = audit(nn.Sequential(nn.Conv3d(1, 1, (9, 3, 5))), input_shape=(1, 16, 32, 32)).quantities
+    field = audit(nn.Sequential(nn.Conv3d(1, 1, (9, 3, 5))), (1, 16, 32, 32)).quantities
     assert (field["receptive_field_h_px"], field["receptive_field_w_px"]) == (3, 5)
 
 
@@ -219,79 +215,3 @@ def test_the_command_line_audits_a_classic_network(capsys: pytest.CaptureFixture
     assert cli.main(["audit", "resattn.networks.classic:vgg16", "--input", "3,224,224", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["quantities"]["trunk_depth"] == 16
-
-
-# -- other people's zoos
-
-
-class Tiny(nn.Linear):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(1, 1)
-        self.options = options
-
-
-def library(name: str, **attributes: Any) -> ModuleType:
-    module = ModuleType(name)
-    vars(module).update(attributes)
-    return module
-
-
-@pytest.fixture
-def timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = library("timm", list_models=lambda: ["resnet50", "vit"], create_model=lambda n, **o: Tiny(name=n, **o))
-    monkeypatch.setitem(sys.modules, "timm", made)
-
-
-@pytest.fixture
-def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
-    def detector(*, weights: Any = "trained", weights_backbone: Any = "trained") -> nn.Module:
-        return Tiny(weights=weights, backbone=weights_backbone)
-
-    def classifier(*, weights: Any = "trained") -> nn.Module:
-        return Tiny(weights=weights)
-
-    builders = {"detector": detector, "classifier": classifier}
-    models = SimpleNamespace(list_models=lambda: list(builders), get_model_builder=builders.__getitem__)
-    monkeypatch.setitem(sys.modules, "torchvision", library("torchvision", models=models))
-
-
-@pytest.mark.usefixtures("timm")
-@pytest.mark.parametrize("name", ["resnet50", "resnet50.a1_in1k"])
-def test_a_model_of_timm_comes_untrained(name: str) -> None:
-    assert foreign("timm", name)().options == {"name": name, "pretrained": False}
-
-
-@pytest.mark.usefixtures("torchvision")
-def test_a_model_of_torchvision_comes_untrained_and_so_does_its_backbone() -> None:
-    assert foreign("torchvision", "classifier")().options == {"weights": None}
-    assert foreign("torchvision", "detector")().options == {"weights": None, "backbone": None}
-
-
-@pytest.mark.usefixtures("timm")
-def test_an_unknown_model_is_answered_with_its_neighbours() -> None:
-    with pytest.raises(LibraryError, match=r"^timm has no model 'resnet5' \(nearest: resnet50\)$"):
-        foreign("timm", "resnet5")
-    with pytest.raises(LibraryError, match=r"^timm has no model 'unheard' \(none is near\)$"):
-        foreign("timm", "unheard")
-
-
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(
-        LibraryError, match=r"^timm cannot be imported: ModuleNotFoundError: .* \(timm:vit needs a timm"
-    ):
-        foreign("timm", "vit")
-
-
-def test_a_library_that_breaks_at_import_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # torchvision built for another torch raises RuntimeError, not ImportError.
-    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
-    with pytest.raises(LibraryError, match="torchvision cannot be imported: RuntimeError: operator torchvision::nms"):
-        foreign("torchvision", "resnet50")
-
-
-def test_another_library_is_refused() -> None:
-    with pytest.raises(LibraryError, match=r"^no library 'keras' \(one of: timm, torchvision\)$"):
-        foreign("keras", "vgg16")

@@ -73,6 +73,30 @@ def test_files_reached_by_imports(packages, code, found):
     assert [str(file.relative_to(packages)) for file in imported_files([code], packages)] == found
 
 
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("import resattn", []),
+        ("from resattn import NetworkSpec", ["resattn/spec.py"]),
+        ("from resattn import build", ["resattn/network.py", "resattn/spec.py"]),
+        ("import resattn as r\nr.build", ["resattn/network.py", "resattn/spec.py"]),
+        ("import resattn\nother.build", []),
+        ("from resattn import *", ["resattn/network.py", "resattn/spec.py"]),
+    ],
+)
+def test_a_name_of_the_front_door_stands_for_the_module_that_defines_it(packages, code, found):
+    table = {"NetworkSpec": "resattn.spec", "build": "resattn.network"}
+    (packages / "resattn/__init__.py").write_text(f"DOOR = {table}\n")
+    files = [str(file.relative_to(packages)) for file in imported_files([code], packages)]
+    assert files == sorted(["resattn/__init__.py", *found])
+
+
+def test_auditing_depends_on_the_rules_and_not_on_training():
+    files = {str(file.relative_to(ROOT)) for file in imported_files(["from resattn import audit"])}
+    assert {"resattn/measures/audit.py", "resattn/rules/table.py", "resattn/targets.py"} <= files
+    assert not [file for file in files if file.startswith(("resattn/training/", "resattn/claims/", "analysis/"))]
+
+
 def test_training_does_not_follow_from_plots():
     reached = {
         str(file.relative_to(ROOT))

@@ -1,0 +1,8 @@
+"""`python -m resattn` is the command `resattn`."""
+
+import sys
+
+from resattn.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What a wheel without its extras lacks: one line with the `pip install` that brings it. Standard library only."""
+
+from __future__ import annotations
+
+import importlib
+
+# Extra to the modules that it brings, each with the name of its distribution.
+EXTRAS = {
+    "cli": {"shtab": "shtab"},
+    "crosscheck": {"fvcore.nn": "fvcore", "torchinfo": "torchinfo"},
+    "train": {
+        "lightning_fabric": "lightning-fabric", "platformdirs": "platformdirs", "pooch": "pooch",
+        "sklearn": "scikit-learn", "tqdm": "tqdm",
+    },
+    "zoo": {"timm": "timm"},
+}  # fmt: skip
+
+
+class MissingError(ImportError):
+    """A package of an extra is not installed; the message gives the command that installs it."""
+
+
+def require(what: str, extra: str) -> None:
+    """Imports the packages of an extra, so that no module of a user's that is called alike can come in between.
+
+    Raises: MissingError.
+    """
+    missing = [package for module, package in EXTRAS[extra].items() if not _imports(module)]
+    if missing:
+        packages = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
+        raise MissingError(f"{what} needs {packages}: pip install 'resattn[{extra}]'")
+
+
+def _imports(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # A module that is missing inside of the package is an error of its own.
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        return False
+    return True

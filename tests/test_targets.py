@@ -1,0 +1,205 @@
+"""The resolver: every kind of target, the path while it is measured, and what is said of one that gives no model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from torch import nn
+
+from resattn.extras import MissingError
+from resattn.measures.audit import audit
+from resattn.targets import LibraryError, TargetError, foreign, model_of
+
+SHAPE = (4, 8, 8)
+
+
+# -- models of others: `package.module:callable`, `path/to/file.py:callable`
+
+MODELS = '''
+from __future__ import annotations
+from dataclasses import dataclass
+import sys
+import torch
+from torch import nn
+from neighbour import width
+
+@dataclass
+class Config:
+    width: int = 4
+
+def build():
+    return nn.Sequential(nn.Conv2d(Config().width, width(), 3, bias=False), nn.ReLU())
+
+def with_default(c=4): return build()
+def needs(c, *, d): return build()
+def wrong(): return 3
+def fails(): raise KeyError("no weights\\nhere")
+def leaves(): sys.exit(3)
+def values():
+    # A constructor that asks for values, which meta tensors lack.
+    return nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(int(torch.linspace(0, 2, 3)[-1].item()))))
+
+class Asks(nn.Module):
+    """Its forward asks for a constant of its own."""
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3)
+        self.register_buffer("times", torch.tensor(2))
+    def forward(self, x):
+        for _ in range(int(self.times)):
+            x = self.conv(x)
+        return x
+
+made = nn.Conv2d(4, 4, 1)
+number = 3
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "models.py").write_text(MODELS)
+    (tmp_path / "neighbour.py").write_text("def width(): return 6\n")
+    (tmp_path / "broken.py").write_text("def build(:\n")
+    (tmp_path / "statistics.py").write_text("from torch import nn\ndef build(): return nn.Conv2d(4, 4, 1)\n")
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def test_a_callable_of_a_file_is_audited(folder: Path) -> None:
+    path = list(sys.path)
+    found = audit(f"{folder / 'models.py'}:build", SHAPE)
+    assert found.quantities["params"] == 6 * 4 * 9
+    assert found.target == f"{folder / 'models.py'}:build"
+    assert sys.path == path
+    assert audit(f"{folder / 'models.py'}:with_default", SHAPE).quantities["params"] == 216
+
+
+def test_a_callable_of_a_package_is_audited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(folder)
+    assert audit("models:build", SHAPE).quantities["params"] == 216
+
+
+def test_a_model_itself_and_a_class_are_callables_too(folder: Path) -> None:
+    assert audit(f"{folder / 'models.py'}:made", SHAPE).quantities["params"] == 20
+    assert audit(f"{folder / 'models.py'}:Asks", SHAPE).quantities["weighted_layers"] == 2
+
+
+def test_a_file_may_have_the_name_of_a_module_in_use(folder: Path) -> None:
+    import statistics
+
+    assert audit(f"{folder / 'statistics.py'}:build", SHAPE).quantities["params"] == 20
+    assert sys.modules["statistics"] is statistics
+
+
+def test_a_constructor_that_needs_values_gets_them(folder: Path) -> None:
+    assert audit(f"{folder / 'models.py'}:values", SHAPE).quantities["weighted_layers"] == 2
+
+
+def test_a_model_is_built_without_its_weights(folder: Path) -> None:
+    model = model_of(f"{folder / 'models.py'}:build")
+    assert all(p.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("models.py:nothing", r"models.py has no callable 'nothing' (it has: Config, build, with_default"),
+        ("models.py:number", "models.py has no callable 'number'"),
+        ("models.py:needs", "models.py:needs needs arguments (c, d); a callable without arguments is expected"),
+        ("models.py:wrong", "models.py:wrong returned a int, not a torch.nn.Module"),
+        ("models.py:fails", "models.py:fails raised KeyError: 'no weights"),
+        ("models.py:leaves", "models.py:leaves raised SystemExit: 3"),
+        ("broken.py:build", "broken.py cannot be imported: SyntaxError"),
+        ("missing.py:build", "no file "),
+    ],
+)
+def test_a_target_that_gives_no_model_says_why(folder: Path, target: str, said: str) -> None:
+    with pytest.raises(TargetError) as error:
+        audit(f"{folder}/{target}", SHAPE)
+    assert said in str(error.value)
+
+
+def test_a_package_that_does_not_exist_says_so() -> None:
+    with pytest.raises(TargetError, match="no_such_package cannot be imported: ModuleNotFoundError"):
+        audit("no_such_package:build", SHAPE)
+
+
+# -- libraries of models
+
+
+class Tiny(nn.Linear):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(1, 1)
+        self.options = options
+
+
+def library(name: str, **attributes: Any) -> ModuleType:
+    module = ModuleType(name)
+    vars(module).update(attributes)
+    return module
+
+
+@pytest.fixture
+def timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = library("timm", list_models=lambda: ["resnet50", "vit"], create_model=lambda n, **o: Tiny(name=n, **o))
+    monkeypatch.setitem(sys.modules, "timm", made)
+
+
+@pytest.fixture
+def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    def detector(*, weights: Any = "trained", weights_backbone: Any = "trained") -> nn.Module:
+        return Tiny(weights=weights, backbone=weights_backbone)
+
+    def classifier(*, weights: Any = "trained") -> nn.Module:
+        return Tiny(weights=weights)
+
+    builders = {"detector": detector, "classifier": classifier}
+    models = SimpleNamespace(list_models=lambda: list(builders), get_model_builder=builders.__getitem__)
+    monkeypatch.setitem(sys.modules, "torchvision", library("torchvision", models=models))
+
+
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize("name", ["resnet50", "resnet50.a1_in1k"])
+def test_a_model_of_timm_comes_untrained(name: str) -> None:
+    assert foreign("timm", name)().options == {"name": name, "pretrained": False}
+
+
+@pytest.mark.usefixtures("torchvision")
+def test_a_model_of_torchvision_comes_untrained_and_so_does_its_backbone() -> None:
+    assert foreign("torchvision", "classifier")().options == {"weights": None}
+    assert foreign("torchvision", "detector")().options == {"weights": None, "backbone": None}
+
+
+@pytest.mark.usefixtures("timm")
+def test_an_unknown_model_is_answered_with_its_neighbours() -> None:
+    with pytest.raises(TargetError, match=r"^timm has no model 'resnet5' \(nearest: resnet50\)$"):
+        foreign("timm", "resnet5")
+    with pytest.raises(TargetError, match=r"^timm has no model 'unheard' \(none is near\)$"):
+        foreign("timm", "unheard")
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingError, match=r"^timm:vit needs timm: pip install 'resattn\[zoo\]'$"):
+        foreign("timm", "vit")
+
+
+def test_a_library_that_breaks_at_import_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # torchvision built for another torch raises RuntimeError, not ImportError.
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    with pytest.raises(LibraryError, match="torchvision cannot be imported: RuntimeError: operator torchvision::nms"):
+        foreign("torchvision", "resnet50")
+
+
+def test_another_library_is_refused() -> None:
+    with pytest.raises(TargetError, match=r"^no library 'keras' \(one of: timm, torchvision\)$"):
+        foreign("keras", "vgg16")
