@@ -225,11 +225,13 @@ class Feed:
             crops = self.padded[chosen[:, None, None], rows[own][:, :, None], columns[own][:, None, :]]
             yield self._normalised(crops), self.labels[chosen]
 
-    def test_batches(self, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    def test_batches(
+        self, *, rank: int = 0, world: int = 1, batch: int = TEST_BATCH
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """The test images as they are, normalised, and their labels: this process's share."""
         images, labels = self.test[rank::world], self.test_labels[rank::world]
-        for start in range(0, len(labels), TEST_BATCH):
-            own = slice(start, start + TEST_BATCH)
+        for start in range(0, len(labels), batch):
+            own = slice(start, start + batch)
             yield self._normalised(images[own]), labels[own]
 
     def _normalised(self, pixels: Tensor) -> Tensor:
@@ -240,17 +242,20 @@ def prepare(dataset: Dataset, config: TrainConfig, device: torch.device | str = 
     """The images that a run takes from a dataset, on its device.
 
     Order as in the paper: pad with zeros, crop, subtract the mean. The paper states no scale; we divide by one
-    standard deviation for all pixels and colours, so that the stem sees unit variance.
+    standard deviation for all pixels and colours, so that the stem sees unit variance. Images that are held out take
+    the place of the test images; neither order nor mean of the others depends on them.
 
     Source: wang2017, section 4.1.
     Raises: ConfigError where the dataset has fewer images than the config asks for.
     """
-    n, n_test = config.images or config.size.train, config.test_images or config.size.test
-    for name, asked, there in (("images", n, dataset.labels), ("test_images", n_test, dataset.test_labels)):
-        if asked > len(there):
-            raise ConfigError(
-                f"{name} must be in [1, {len(there)}], as this {dataset.name} has {len(there)}, found {asked}"
-            )
+    n, n_test = config.n_images, config.n_test_images
+    test_images, test_labels = dataset.test_images, dataset.test_labels
+    if config.holdout:
+        test_images, test_labels = dataset.images[-config.holdout :], dataset.labels[-config.holdout :]
+    n_free = len(dataset.labels) - config.holdout
+    for name, asked, there in (("images", n, n_free), ("test_images", n_test, len(test_labels))):
+        if asked > there:
+            raise ConfigError(f"{name} must be in [1, {there}], as this {dataset.name} has {there}, found {asked}")
     pixels = dataset.images[:n].permute(0, 2, 3, 1)
     clean = dataset.labels[:n]
     labels = noisy(clean, dataset.classes, config.label_noise, config.seed)
@@ -261,8 +266,8 @@ def prepare(dataset: Dataset, config: TrainConfig, device: torch.device | str = 
     return Feed(
         padded=torch.nn.functional.pad(pixels, (0, 0, PAD, PAD, PAD, PAD)).to(device),
         labels=labels.to(device),
-        test=dataset.test_images[:n_test].permute(0, 2, 3, 1).contiguous().to(device),
-        test_labels=dataset.test_labels[:n_test].to(device),
+        test=test_images[:n_test].permute(0, 2, 3, 1).contiguous().to(device),
+        test_labels=test_labels[:n_test].to(device),
         mean=mean.float().to(device),
         scale=variance**-0.5 if variance > 0 else 1.0,
         seed=config.seed,
