@@ -131,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command(
         "study", _study,
         "A whole batch of notebooks, resumable: quick, small, paper; an experiment of the paper at one of these scales "
-        "(gates, merge, hourglass, noise, response); or a profile's file.",
+        "(gates, merge, hourglass, noise, response); protocol: the experiment of docs/protocol.md; or a file.",
     )  # fmt: skip
     sub.add_argument("profile")
     sub.add_argument("--scale", help="of an experiment: quick (the default), small or paper")
@@ -369,12 +369,25 @@ def _notebook(args: argparse.Namespace) -> None:
 
 
 def _study(args: argparse.Namespace) -> int:
+    if args.profile == "protocol":
+        return _protocol(args)
     from analysis.study import run_study
 
     return run_study(
         args.profile, cores=args.cores, dry_run=args.dry_run, dataset=args.dataset, scale=args.scale, out=args.out,
         on=args.on, snakemake_args=tuple(args.engine_options),
     )  # fmt: skip
+
+
+def _protocol(args: argparse.Namespace) -> int:
+    from resattn.training.protocol import run_protocol
+
+    for name in ("scale", "on", "dataset"):
+        if getattr(args, name):
+            raise UsageError(f"--{name} is not for the protocol, which fixes what is run and on which data")
+    if args.engine_options:
+        raise UsageError("the protocol is run without snakemake: it takes no options behind --")
+    return run_protocol(out=args.out, cores=1 if args.cores is None else args.cores, dry_run=args.dry_run)
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -161,8 +161,10 @@ def read_runs(folder: Path | str) -> list[tuple[Path, Run]]:
 
 
 def write_tables(out: Path, rows: Sequence[Mapping[str, Any]], timing: Sequence[Mapping[str, Any]]) -> None:
-    """metrics.csv and timing.csv, each whole or not at all."""
+    """metrics.csv and timing.csv, each whole or not at all; a table without rows is not written."""
     for name, table_rows in ((METRICS, rows), (TIMING, timing)):
+        if not table_rows:
+            continue
         text = io.StringIO()
         table = csv.DictWriter(text, list(table_rows[0]), lineterminator="\n")
         table.writeheader()
