@@ -123,7 +123,7 @@ class Constant(nn.Module):
         nn.init.zeros_(self.value)
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        return self.value
+        return self.value.to(like.dtype)  # else the sum behind the merge would have another precision than the trunk
 
 
 LOCAL_UNITS = 3

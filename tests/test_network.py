@@ -150,6 +150,8 @@ def test_a_constant_mask_is_one_value_for_each_channel() -> None:
         network.get_parameter("stage1.module1.mask.body.value").fill_(100)
     merge = network.get_submodule("stage1.module1.merge")
     assert torch.allclose(merge(x, mask(x, x)), 2 * x)  # 1 + M stays
+    half = x.bfloat16()
+    assert merge(half, mask(half, half)).dtype == torch.bfloat16  # the precision of the trunk
 
 
 def test_a_constant_mask_has_no_layer_and_learns() -> None:
