@@ -207,6 +207,17 @@ class Feed:
     def batches(self, epoch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (B / world, 3, 32, 32) and labels of each step of an epoch: this process's share."""
         n, device = len(self.labels), self.padded.device
+        order, rows, columns = self.drawn(epoch)
+        order, rows, columns = (t.to(device) for t in (order, rows, columns))
+        for start in range(0, n - self.batch_size + 1, self.batch_size):
+            own = slice(start + rank, start + self.batch_size, world)
+            chosen = order[own]
+            yield self.cut(chosen, rows[own], columns[own]), self.labels[chosen]
+
+    def drawn(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of an epoch, on the CPU: the order of the images, (N,), and for each place in it the rows and columns of the
+        padded image that make the crop, (N, 32), columns backwards where it is mirrored."""
+        n = len(self.labels)
         draws = generator(self.seed, "epoch", epoch)
         order = torch.randperm(n, generator=draws)
         corner = torch.randint(0, 2 * PAD + 1, (n, 2), generator=draws)
@@ -218,12 +229,11 @@ class Feed:
         steps = torch.arange(SIDE)
         rows = corner[:, :1] + steps
         columns = corner[:, 1:] + torch.where(mirrored[:, None], steps.flip(0), steps)
-        order, rows, columns = (t.to(device) for t in (order, rows, columns))
-        for start in range(0, n - self.batch_size + 1, self.batch_size):
-            own = slice(start + rank, start + self.batch_size, world)
-            chosen = order[own]
-            crops = self.padded[chosen[:, None, None], rows[own][:, :, None], columns[own][:, None, :]]
-            yield self._normalised(crops), self.labels[chosen]
+        return order, rows, columns
+
+    def cut(self, chosen: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """The normalised crops (B, 3, 32, 32) of the chosen images, as `drawn` gives them."""
+        return self._normalised(self.padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]])
 
     def test_batches(
         self, *, rank: int = 0, world: int = 1, batch: int = TEST_BATCH
