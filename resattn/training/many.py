@@ -34,9 +34,10 @@ BYTES_PER_RUN, BYTES_SHARED = 2**30, 4 * 2**30
 STREAMS, ONE_STREAM, EAGER = "graphs on their own streams", "graphs on one stream", "no graphs"
 AGREEMENT_STEPS = 4
 # Relative difference of the first loss, of any of the first losses; least cosine between the changes of all weights.
-# In float32 only the order of sums differs. bf16 keeps 8 bits: on the CPU alone, four steps under bf16 and in float32
-# have losses that differ by up to 2 % and, in networks as deep as these, changes with a cosine of 0.2 to 0.4.
-TOLERANCE = {"fp32": (1e-4, 2e-3, 0.999), "bf16": (1e-2, 5e-2, 0.0)}
+# At their first steps these networks amplify a rounding error some 10^5 times in four steps: two processors give losses
+# that differ by 1 % in float32. So the steps themselves are compared in float64, and in the other precisions the first
+# loss, which no step has moved yet; the others are to be of the same size.
+TOLERANCE = {"fp64": (1e-12, 1e-6, 0.999999), "fp32": (1e-5, 5e-2, -1.0), "bf16": (1e-2, 5e-2, -1.0)}
 MEASURE_S = 2.5
 SHARE_USED = 0.9  # of the time that is left when the number of epochs is decided
 BLOCK = 50  # steps that are queued at a time
@@ -118,14 +119,15 @@ def _convolutions(*, search: bool, tf32: bool) -> Iterator[None]:
 # ---- agreement with the CPU
 
 
-def agreement(config: TrainConfig, feeds: Mapping[torch.device, Feed], graphed: bool) -> dict[str, Any]:
+def agreement(config: TrainConfig, feeds: Mapping[torch.device, Feed], precision: str, graphed: bool) -> dict[str, Any]:
     """The first steps of a run on two devices, of which the first is the CPU, where they are the loop's, bit for bit.
 
     Losses of each, the largest relative difference of a loss, and the cosine between the changes of all weights.
     """
     seen = []
+    config = replace(config, precision="bf16" if precision == "bf16" else "fp32")
     for device, feed in feeds.items():
-        run = Trainee(config, feed, device)
+        run = Trainee(config, feed, device, torch.float64 if precision == "fp64" else torch.float32)
         if run.is_cuda and graphed:
             run.capture(torch.cuda.Stream())
         restart_all([run], [config], feed)
@@ -137,12 +139,13 @@ def agreement(config: TrainConfig, feeds: Mapping[torch.device, Feed], graphed: 
     (images, losses, change), (our_images, our_losses, our_change) = seen[0], seen[-1]
     differences = [abs(a - b) / abs(b) for a, b in zip(our_losses, losses, strict=True)]
     cosine = torch.nn.functional.cosine_similarity(our_change, change, dim=0).item()
-    first, worst, least = TOLERANCE[config.precision]
+    first, worst, least = TOLERANCE[precision]
     return {
-        "precision": config.precision,
+        "precision": precision,
         "same_images": bool(torch.allclose(our_images, images, rtol=0, atol=1e-5)),
         "cpu_losses": losses,
         "losses": our_losses,
+        "first_relative_difference": differences[0],
         "largest_relative_difference": max(differences),
         "cosine_of_changes": cosine,
         "agrees": differences[0] <= first and max(differences) <= worst and cosine >= least,
@@ -237,6 +240,7 @@ def run_many(
     how: str | None = None,
     force: bool = False,
     code: str | None = None,
+    check_only: bool = False,
     results: Path = RESULTS,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> int:
@@ -263,10 +267,10 @@ def run_many(
     feed = moved(on_cpu, device)
     with _convolutions(search=True, tf32=True) if device.type == "cuda" else nullcontext():
         checks = _check_agreement(session, first_block, {torch.device("cpu"): on_cpu, device: feed}, how)
+        if check_only:
+            return 0
         if not (force or all(check["agrees"] and check["same_images"] for check in checks)):
-            raise ManyError(
-                "the first steps do not agree with the CPU's; nothing was trained (--force trains all the same)"
-            )
+            raise ManyError("the first steps do not agree with the CPU's; nothing was trained (--force trains anyway)")
         block = plan.block(protocol, plan.seeds, **settings)
         runs, how, n_side = _measure(session, block, feed, device, how, len(plan.networks))
         chosen, seeds = _decide(session, plan, runs[:n_side], epochs, how)
@@ -290,23 +294,23 @@ def _check_agreement(
         return _convolutions(search=False, tf32=False) if is_cuda else nullcontext()
 
     for short, config in block:
-        for precision in ("fp32", "bf16"):
+        for precision in TOLERANCE:
             graphed = is_cuda and how != EAGER
-            asked = replace(config, precision=precision)
             try:
-                with exact() if precision == "fp32" else nullcontext():
-                    check = agreement(asked, feeds, graphed)
+                with exact() if precision != "bf16" else nullcontext():
+                    check = agreement(config, feeds, precision, graphed)
             except RuntimeError as error:
                 if not graphed:
                     raise
                 session.note(f"{short}: the step is not captured as a graph: {_first_line(error)}")
                 graphed = False
-                with exact() if precision == "fp32" else nullcontext():
-                    check = agreement(asked, feeds, graphed)
+                with exact() if precision != "bf16" else nullcontext():
+                    check = agreement(config, feeds, precision, graphed)
             checks.append({"network": short, "graph": graphed, **check})
             session.note(
-                f"{short} {precision}: losses differ by at most {check['largest_relative_difference']:.2e}, cosine of "
-                f"the changes of the weights {check['cosine_of_changes']:.6f}, "
+                f"{short} {precision}: the first loss differs by {check['first_relative_difference']:.1e}, the first "
+                f"{AGREEMENT_STEPS} by {check['largest_relative_difference']:.1e} at most, cosine of the changes of "
+                f"the weights {check['cosine_of_changes']:.6f}, "
                 f"{'the same images' if check['same_images'] else 'OTHER IMAGES'}: "
                 f"{'agrees' if check['agrees'] else 'DOES NOT AGREE'}",
                 agreement=checks,
@@ -509,6 +513,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, help="instead of as many as fit the time")
     parser.add_argument("--how", choices=("streams", "one-stream", "eager"), help="default: what measures best")
     parser.add_argument("--force", action="store_true", help="train although the first steps do not agree")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the first steps with the CPU's, and train nothing"
+    )
     parser.add_argument("--code", metavar="COMMIT", help="of this code, for the records")
     parser.add_argument("--protocol", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -520,12 +527,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = run_many(
             out=args.out, minutes=args.minutes, device=torch.device(args.device), protocol=protocol,
             dataset=lambda: data.load(protocol.data["dataset"]["name"]), lr=args.lr, n_seeds=args.seeds,
-            epochs=args.epochs, how=ways[args.how], force=args.force, code=args.code,
+            epochs=args.epochs, how=ways[args.how], force=args.force, code=args.code, check_only=args.check,
         )  # fmt: skip
     except (TrainError, ProtocolError, data.DataError) as error:
         print(f"many: {error}", file=sys.stderr)
         return 2 if isinstance(error, ProtocolError) else 1
-    return 0 if kept else 1
+    return 0 if kept or args.check else 1
 
 
 if __name__ == "__main__":

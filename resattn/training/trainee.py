@@ -26,7 +26,8 @@ TEST_BATCH_CUDA = 1000
 
 
 class Trainee:
-    """One run on its device. `feed` may be shared: its seed is replaced by the config's.
+    """One run on its device. `feed` may be shared: its seed is replaced by the config's. `dtype`: of the weights;
+    float64 is for a comparison of two devices, without autocast and with the same float32 learning rates.
 
     `network` holds the weights. Under bf16 a copy of each convolution's and the linear layer's weight in bf16 is what
     a step reads, which is what autocast would make anew in each step. `stream` and `graph` are None until `capture`.
@@ -35,11 +36,13 @@ class Trainee:
     stream: torch.cuda.Stream | None = None
     graph: torch.cuda.CUDAGraph | None = None
 
-    def __init__(self, config: TrainConfig, feed: Feed, device: torch.device) -> None:
+    def __init__(
+        self, config: TrainConfig, feed: Feed, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
         if config.label_noise:
             raise ValueError("label noise differs by seed; runs that share their images have none")
-        self.device, self.is_cuda = device, device.type == "cuda"
-        self.network = first_weights(config).to(device)
+        self.device, self.is_cuda, self.dtype = device, device.type == "cuda", dtype
+        self.network = first_weights(config).to(device, dtype)
         self._bind()
         n, size = len(feed.labels), config.steps_per_epoch
         self.position = torch.zeros((), dtype=torch.int64, device=device)  # of the next step in its epoch
@@ -47,7 +50,7 @@ class Trainee:
         self.order = torch.zeros(n, dtype=torch.int64, device=device)
         self.rows, self.columns = (torch.zeros(n, t, dtype=torch.int64, device=device) for t in (32, 32))
         self.rates = torch.zeros(size, device=device)
-        self.losses = torch.zeros(size, device=device)
+        self.losses = torch.zeros(size, device=device, dtype=dtype)
         self.wrong = torch.zeros((), dtype=torch.int64, device=device)
         self.restart(config, feed)
 
@@ -85,7 +88,7 @@ class Trainee:
                     # The number of steps is known: a counter in every layer would be a kernel each.
                     theirs[name]._buffers[key] = None if key == "num_batches_tracked" else buffer
             self.leaves = list(self.model.parameters())
-            self.halves = [i for i, leaf in enumerate(self.leaves) if leaf.dtype != torch.float32]
+            self.halves = [i for i, leaf in enumerate(self.leaves) if leaf.dtype != self.dtype]
             # A convolution's gradient can come in another layout than its weight, which the optimiser needs.
             maps = [i for i, leaf in enumerate(self.leaves) if leaf.dim() == 4 and i not in self.halves]
             self.copied = [places for places in (self.halves, maps) if places]
@@ -119,13 +122,14 @@ class Trainee:
         """Images and labels of the step at `position`."""
         places = self.position * self.config.batch_size + self.places
         chosen = self.order[places]
-        return self.feed.cut(chosen, self.rows[places], self.columns[places]), self.feed.labels[chosen]
+        images = self.feed.cut(chosen, self.rows[places], self.columns[places])
+        return images.to(self.dtype), self.feed.labels[chosen]
 
     def _step(self) -> None:
         images, labels = self.batch()
         with self.autocast():
             scores = self.model(images)
-        scores = scores.float()
+        scores = scores.to(self.dtype)
         loss = cross_entropy(scores, labels)
         found = torch.autograd.grad(loss, self.leaves)
         with torch.no_grad():
@@ -145,6 +149,8 @@ class Trainee:
                 torch.ops.aten._fused_sgd_.tensor_lr(self.masters, gradients, self.momenta, lr=lr, **settings)
             else:
                 rate = self.config.lr_at(self.epoch * self.config.steps_per_epoch + self.done)
+                if self.dtype == torch.float64:
+                    rate = float(self.rates[self.done])
                 torch.ops.aten._fused_sgd_.default(self.masters, gradients, self.momenta, lr=rate, **settings)
             self._refresh_halves()
             self.losses.index_copy_(0, self.position.view(1), loss.detach().view(1))

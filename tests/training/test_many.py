@@ -159,11 +159,42 @@ def test_the_rate_is_that_of_the_sweep_where_it_is_complete(tiny, digits, tmp_pa
 
 
 def test_steps_that_do_not_agree_stop_it(tiny, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(many, "TOLERANCE", {"fp32": (-1.0, 1.0, 0.9), "bf16": (1.0, 1.0, 0.9)})
+    monkeypatch.setattr(many, "TOLERANCE", many.TOLERANCE | {"fp64": (-1.0, 1.0, 0.9)})
     with pytest.raises(ManyError, match="the first steps do not agree with the CPU's; nothing was trained"):
         made(tiny, digits, tmp_path)
     assert not read_all(tmp_path)
     assert made(tiny, digits, tmp_path, force=True, n_seeds=1)[0] == 2
+
+
+def test_the_check_trains_nothing(tiny, digits, tmp_path):
+    n, _ = made(tiny, digits, tmp_path, check_only=True)
+    assert n == 0
+    checks = json.loads((tmp_path / "summary.json").read_text())["agreement"]
+    assert [(c["network"], c["precision"]) for c in checks] == [
+        (short, precision) for short in NETWORKS for precision in ("fp64", "fp32", "bf16")
+    ]
+    assert not read_all(tmp_path)
+
+
+def test_rounding_is_amplified_in_float32_and_not_in_float64(config, digits):
+    """Why the steps are compared in float64: an order of sums is enough to move the later losses."""
+    asked = config(spec=named("cifar-attention56[width=2]"), precision="fp32", lr=0.05, images=100)
+    feed = data.prepare(digits, asked)
+    losses = {}
+    for dtype in (torch.float32, torch.float64):
+        for noise in (0.0, 2.0**-24 if dtype == torch.float32 else 2.0**-53):
+            run = Trainee(asked, feed, CPU, dtype)
+            with torch.no_grad():
+                for weight in run.masters:
+                    weight.mul_(1 + noise * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+            for _ in range(4):
+                run.step()
+            losses[dtype, bool(noise)] = run.losses[:4].double()
+    apart = {
+        d: ((losses[d, True] - losses[d, False]).abs() / losses[d, False]).max().item()
+        for d in (torch.float32, torch.float64)
+    }
+    assert apart[torch.float64] < 1e-6 < apart[torch.float32]
 
 
 def test_a_run_that_diverges_is_not_kept(tiny, digits, tmp_path):
