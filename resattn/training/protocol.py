@@ -297,11 +297,11 @@ def _claimed(path: Path) -> Iterator[bool]:
 def _make(protocol: Protocol, planned: Planned, out: Path, dataset: Any, say: Callable[[str], None]) -> None:
     # Imported here: a machine that only reads the protocol need not have lightning-fabric.
     from resattn.training.kept import keep, keep_diverged
-    from resattn.training.loop import train, trained
+    from resattn.training.loop import CHECKPOINT, train, trained
     from resattn.training.run import CORRECT, DivergedError
 
     work, target = out / WORK / planned.id, out / RUNS / planned.id
-    start = time.monotonic()
+    start, cpu_start = time.monotonic(), time.process_time()
     about: dict[str, Any] = {
         "protocol": protocol.digest,
         "part": planned.part,
@@ -309,6 +309,7 @@ def _make(protocol: Protocol, planned: Planned, out: Path, dataset: Any, say: Ca
         "start": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
     }
+    resumed = (work / CHECKPOINT).exists()
     try:
         # Without its lines: they give test errors of runs that the protocol does not look at yet.
         run = train(planned.config, work, dataset=dataset, on_other="set aside", say=lambda line: None)
@@ -316,7 +317,8 @@ def _make(protocol: Protocol, planned: Planned, out: Path, dataset: Any, say: Ca
         keep_diverged(target, planned.config, str(error).partition(": stopped")[0], about)
         say(f"{planned.id}: diverged")
         return
-    about["side_by_side"] = 1
+    # Of this process, so that other work on the machine is not in it; of the last part alone, where a run was resumed.
+    about |= {"side_by_side": 1, "cpu_s": round(time.process_time() - cpu_start, 1), "resumed": resumed}
     weights = _bf16_weights(trained(work)) if _keeps_weights(protocol, planned) else None
     keep(target, run, (work / CORRECT).read_bytes(), about, weights=weights)
     say(f"{planned.id}: kept after {time.monotonic() - start:.0f} s, {run.images_per_s:.0f} images/s")

@@ -206,6 +206,8 @@ def test_it_makes_the_runs_in_the_order_of_the_protocol_and_keeps_small_files(ti
     assert not any("%" in line for line in lines if "kept after" in line)  # errors are not shown on the way
     for run in read_all(tmp_path / "runs"):
         assert run.about["protocol"] == tiny.digest
+        assert run.about["cpu_s"] > 0
+        assert run.about["resumed"] is False
         wants = run.about["part"] == "budget" and run.config.seed == 0 and run.config.epochs == 2
         names = ["correct.bin", "metrics.csv", "run.json"] + ["weights.pt"] * wants
         assert sorted(p.name for p in run.folder.iterdir()) == names
