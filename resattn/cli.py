@@ -148,7 +148,8 @@ def parser() -> argparse.ArgumentParser:
     sub = command(
         "study", _study,
         "Run all notebooks of a study; an interrupted study resumes. PROFILE: quick, small, paper, reference; "
-        "an experiment of the paper (gates, merge, hourglass, noise, response); or a profile's file.",
+        "an experiment of the paper (gates, merge, hourglass, noise, response); protocol, the experiment of "
+        "docs/protocol.md; or a profile's file.",
         resumes=True,
     )  # fmt: skip
     sub.add_argument("profile")
@@ -415,10 +416,24 @@ def _notebook(args: argparse.Namespace) -> None:
 
 
 def _study(args: argparse.Namespace) -> int:
+    if args.profile == "protocol":
+        return _protocol(args)
     return _of_the_study("study", "commands").study(  # type: ignore[no-any-return]
         args.profile, cores=args.cores, dry_run=args.dry_run, dataset=args.dataset, scale=args.scale, out=args.out,
         on=args.on, snakemake_args=tuple(args.engine_options),
     )  # fmt: skip
+
+
+def _protocol(args: argparse.Namespace) -> int:
+    _of_the_study("study", "commands")  # the protocol lies in the clone
+    from resattn.training.protocol import run_protocol
+
+    for name in ("scale", "on", "dataset"):
+        if getattr(args, name):
+            raise UsageError(f"--{name} is not for the protocol, which fixes what is run and on which data")
+    if args.engine_options:
+        raise UsageError("the protocol is run without snakemake: it takes no options behind --")
+    return run_protocol(out=args.out, cores=1 if args.cores is None else args.cores, dry_run=args.dry_run)
 
 
 def _report(args: argparse.Namespace) -> None:

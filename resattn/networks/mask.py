@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -108,6 +109,23 @@ class Flat(nn.Module):
         return self.units(x)
 
 
+class Constant(nn.Module):
+    """One learned value per channel, (1, C, 1, 1), whatever the image: the control for attention.
+
+    It starts at 0, where the sigmoid is 0.5: the mean of an untrained mask.
+    """
+
+    def __init__(self, stage: StageSpec) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(1, stage.channels, 1, 1))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.value)
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        return self.value.to(like.dtype)  # else the sum behind the merge would have another precision than the trunk
+
+
 LOCAL_UNITS = 3
 
 
@@ -131,6 +149,7 @@ def local_width(spec: NetworkSpec, stage: StageSpec) -> int:
 class Mask(nn.Module):
     """The attention mask M(x), of the shape of x and of the trunk's output `like`: (N, C, H, W).
 
+    A constant mask has the shape (1, C, 1, 1), no convolution, and the same gate.
     Source: wang2017, section 3.2; batch norm and ReLU ahead of both 1x1 convolutions as in the release.
     """
 
@@ -138,14 +157,16 @@ class Mask(nn.Module):
         super().__init__()
         channels = stage.channels
         self.body: nn.Module
-        if spec.mask == "local":
+        if spec.mask == "constant":
+            self.body = Constant(stage)
+        elif spec.mask == "local":
             self.body = Local(spec, stage)
         elif stage.poolings == 0:
             self.body = Flat(spec, stage)
         else:
             self.body = Hourglass(spec, stage, stage.poolings)
         head: OrderedDict[str, nn.Module] = OrderedDict()
-        for i in (1, 2):
+        for i in (1, 2) if spec.mask != "constant" else ():
             # After a post-activation unit the map arrives activated: the release of AttentionNeXt activates it once.
             if spec.head == "activated" and (i > 1 or spec.order == "pre"):
                 head[f"act{i}"] = norm_relu(channels)

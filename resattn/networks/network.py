@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resattn.networks.attention import AttentionModule
+from resattn.networks.mask import Constant
 from resattn.networks.spec import NetworkSpec, StageSpec
 from resattn.networks.units import conv, norm_relu, pooling, unit
 
@@ -61,7 +62,7 @@ def _initialise(network: nn.Module, seed: int) -> None:
                 module.weight.copy_(weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d | Constant):
             module.reset_parameters()
 
 

@@ -81,7 +81,10 @@ class NetworkSpec:
     strides: tuple[int, ...] = _value((), doc="of the first unit of each stage; left out: 1, then 2 each")
     merge: str = _choice("residual", "naive", doc="(1 + M) * T, or M * T (wang2017, equations 3 and 1)")
     gate: str = _choice("mixed", "channel", "spatial", doc="f1, f2, f3 (wang2017, equations 4 to 6)")
-    mask: str = _choice("hourglass", "local", doc="down- and up-sampling, or units at one size (table 4)")
+    mask: str = _choice(
+        "hourglass", "local", "constant",
+        doc="down- and up-sampling; units at one size (table 4); or no attention: one learned value per channel",
+    )  # fmt: skip
     # readings
     pool_padding: str = _choice(
         "ceil", "padded", doc="poolings: no padding and ceil mode (Caffe, the release), or padding 1 (the ports)"
@@ -178,6 +181,11 @@ class NetworkSpec:
             if changed:
                 raise SpecError(f"{changed[0]} of {self.name} has no meaning: the network has no attention module")
             return
+        if self.mask == "constant" and self.gate != "mixed":
+            raise SpecError(
+                f"gate {self.gate!r} of {self.name}: a constant mask has one value per channel, "
+                "which only gate 'mixed', a sigmoid of each value, leaves independent"
+            )
         for stage in self.stages:
             if stage.modules and stage.size == 1 and self.gate == "spatial":
                 raise SpecError(

@@ -73,6 +73,19 @@ class TrainConfig:
     normalise: str = _choice("pixel-mean", "channel", doc="subtract the mean image, or the mean colour")
     augment: str = _choice("standard", "none", doc="standard: pad 4, crop 32; mirror, where a mirrored object is one")
     precision: str = _choice("auto", "fp32", "bf16", doc="auto: bf16 where the processor has units for it")
+    # Added later: left out of the digest at their defaults, so that older runs keep theirs.
+    presentations: int = _number(
+        0, least=0, doc="training images shown in all, which cuts the last epoch short; 0 = whole epochs", added=True
+    )
+    schedule: str = _choice(
+        "drops", "linear", doc="the learning rate drops at the milestones, or falls linearly to 0", added=True
+    )
+    warmup: float = _number(
+        0.0, least=0, below=1, doc="share of the steps over which the learning rate rises linearly", added=True
+    )
+    holdout: int = _number(
+        0, least=0, doc="the last so many training images are not trained on and replace the test images", added=True
+    )
     # How the run is executed, not what it is: left out of the digest.
     accelerator: str = _choice("auto", "cpu", "cuda", doc="what to run on", execution=True)
     devices: int = _number(1, least=1, doc="processes on each node, one device each", execution=True)
@@ -94,16 +107,26 @@ class TrainConfig:
 
     def _check_sizes(self) -> None:
         size = self.size
-        for name, most in (("images", size.train), ("test_images", size.test)):
+        if self.holdout >= size.train:
+            raise ConfigError(f"holdout must be in [0, {size.train}), as {self.dataset} has {size.train}")
+        kept = f", {self.holdout} of them held out" if self.holdout else ""
+        for name, most in (("images", size.train - self.holdout), ("test_images", self.holdout or size.test)):
             if getattr(self, name) > most:
-                raise ConfigError(
-                    f"{name} must be in [0, {most}], as {self.dataset} has {most}, found {getattr(self, name)}"
-                )
-        n_images = self.images or size.train
-        if self.batch_size > n_images:
+                has = size.train if name == "images" else size.test
+                whole = f"as {self.dataset} has {has}{kept}"
+                raise ConfigError(f"{name} must be in [0, {most}], {whole}, found {getattr(self, name)}")
+        if self.batch_size > self.n_images:
             raise ConfigError(
-                f"batch_size must be in [1, {n_images}], the number of training images, found {self.batch_size}"
+                f"batch_size must be in [1, {self.n_images}], the number of training images, found {self.batch_size}"
             )
+        if self.presentations:
+            most = self.epochs * self.steps_per_epoch * self.batch_size
+            least = most - (self.steps_per_epoch - 1) * self.batch_size
+            if not least <= self.presentations <= most:
+                raise ConfigError(
+                    f"presentations must be in [{least}, {most}] for epochs={self.epochs}, of which each shows "
+                    f"{self.steps_per_epoch * self.batch_size} images, found {self.presentations}"
+                )
         if self.batch_size % self.n_processes:
             raise ConfigError(
                 f"batch_size must be a multiple of the {self.n_processes} processes "
@@ -130,22 +153,55 @@ class TrainConfig:
         return self.devices * self.nodes
 
     @property
+    def n_images(self) -> int:
+        """Images that are trained on."""
+        return self.images or self.size.train - self.holdout
+
+    @property
+    def n_test_images(self) -> int:
+        return self.test_images or self.holdout or self.size.test
+
+    @property
     def steps_per_epoch(self) -> int:
-        return (self.images or self.size.train) // self.batch_size
+        return self.n_images // self.batch_size
 
     @property
     def steps(self) -> int:
+        if self.presentations:
+            return self.presentations // self.batch_size
         return self.epochs * self.steps_per_epoch
 
+    def steps_in(self, epoch: int) -> int:
+        """Steps of an epoch, counted from 0: of the last one fewer, where the presentations end it."""
+        return min(self.steps_per_epoch, self.steps - epoch * self.steps_per_epoch)
+
     def lr_at(self, step: int) -> float:
-        """Learning rate of the step, counted from 0 over the whole run."""
+        """Learning rate of the step, counted from 0 over the whole run.
+
+        Warm-up reaches the full rate at its last step. The linear schedule has the full rate at the first step after
+        it, and would have 0 at the step after the last.
+        """
+        n_warm = round(self.warmup * self.steps)
+        if step < n_warm:
+            return self.lr * (step + 1) / n_warm
+        if self.schedule == "linear":
+            return self.lr * (self.steps - step) / (self.steps - n_warm)
         return self.lr * self.decay ** sum(step >= round(m * self.steps) for m in self.milestones)
 
     @property
     def digest(self) -> str:
         """16 hex digits that name the experiment; on what and by how many processes it runs does not change them."""
-        record = {k: v for k, v in self.to_json().items() if k not in EXECUTION} | {"spec": self.spec.digest}
+        record = self.settings | {"spec": self.spec.digest}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What two records of one experiment share beside the network, as plain JSON values."""
+        return {
+            name: value
+            for name, value in self.to_json().items()
+            if name != "spec" and name not in EXECUTION and (name not in ADDED or value != FIELDS[name].default)
+        }
 
     def to_json(self) -> dict[str, Any]:
         record = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -161,6 +217,7 @@ class TrainConfig:
 
 FIELDS = {f.name: f for f in fields(TrainConfig)}
 EXECUTION = frozenset(name for name, f in FIELDS.items() if f.metadata.get("execution"))
+ADDED = frozenset(name for name, f in FIELDS.items() if f.metadata.get("added"))
 
 
 def override(config: TrainConfig, settings: Mapping[str, Any] | str) -> TrainConfig:

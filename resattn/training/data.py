@@ -208,6 +208,17 @@ class Feed:
     def batches(self, epoch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (B / world, 3, 32, 32) and labels of each step of an epoch: this process's share."""
         n, device = len(self.labels), self.padded.device
+        order, rows, columns = self.drawn(epoch)
+        order, rows, columns = (t.to(device) for t in (order, rows, columns))
+        for start in range(0, n - self.batch_size + 1, self.batch_size):
+            own = slice(start + rank, start + self.batch_size, world)
+            chosen = order[own]
+            yield self.cut(chosen, rows[own], columns[own]), self.labels[chosen]
+
+    def drawn(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of an epoch, on the CPU: the order of the images, (N,), and for each place in it the rows and columns of the
+        padded image that make the crop, (N, 32), columns backwards where it is mirrored."""
+        n = len(self.labels)
         draws = generator(self.seed, "epoch", epoch)
         order = torch.randperm(n, generator=draws)
         corner = torch.randint(0, 2 * PAD + 1, (n, 2), generator=draws)
@@ -219,18 +230,19 @@ class Feed:
         steps = torch.arange(SIDE)
         rows = corner[:, :1] + steps
         columns = corner[:, 1:] + torch.where(mirrored[:, None], steps.flip(0), steps)
-        order, rows, columns = (t.to(device) for t in (order, rows, columns))
-        for start in range(0, n - self.batch_size + 1, self.batch_size):
-            own = slice(start + rank, start + self.batch_size, world)
-            chosen = order[own]
-            crops = self.padded[chosen[:, None, None], rows[own][:, :, None], columns[own][:, None, :]]
-            yield self._normalised(crops), self.labels[chosen]
+        return order, rows, columns
 
-    def test_batches(self, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    def cut(self, chosen: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """The normalised crops (B, 3, 32, 32) of the chosen images, as `drawn` gives them."""
+        return self._normalised(self.padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]])
+
+    def test_batches(
+        self, *, rank: int = 0, world: int = 1, batch: int = TEST_BATCH
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """The test images as they are, normalised, and their labels: this process's share."""
         images, labels = self.test[rank::world], self.test_labels[rank::world]
-        for start in range(0, len(labels), TEST_BATCH):
-            own = slice(start, start + TEST_BATCH)
+        for start in range(0, len(labels), batch):
+            own = slice(start, start + batch)
             yield self._normalised(images[own]), labels[own]
 
     def _normalised(self, pixels: Tensor) -> Tensor:
@@ -241,17 +253,20 @@ def prepare(dataset: Dataset, config: TrainConfig, device: torch.device | str = 
     """The images that a run takes from a dataset, on its device.
 
     Order as in the paper: pad with zeros, crop, subtract the mean. The paper states no scale; we divide by one
-    standard deviation for all pixels and colours, so that the stem sees unit variance.
+    standard deviation for all pixels and colours, so that the stem sees unit variance. Images that are held out take
+    the place of the test images; neither order nor mean of the others depends on them.
 
     Source: wang2017, section 4.1.
     Raises: ConfigError where the dataset has fewer images than the config asks for.
     """
-    n, n_test = config.images or config.size.train, config.test_images or config.size.test
-    for name, asked, there in (("images", n, dataset.labels), ("test_images", n_test, dataset.test_labels)):
-        if asked > len(there):
-            raise ConfigError(
-                f"{name} must be in [1, {len(there)}], as this {dataset.name} has {len(there)}, found {asked}"
-            )
+    n, n_test = config.n_images, config.n_test_images
+    test_images, test_labels = dataset.test_images, dataset.test_labels
+    if config.holdout:
+        test_images, test_labels = dataset.images[-config.holdout :], dataset.labels[-config.holdout :]
+    n_free = len(dataset.labels) - config.holdout
+    for name, asked, there in (("images", n, n_free), ("test_images", n_test, len(test_labels))):
+        if asked > there:
+            raise ConfigError(f"{name} must be in [1, {there}], as this {dataset.name} has {there}, found {asked}")
     pixels = dataset.images[:n].permute(0, 2, 3, 1)
     clean = dataset.labels[:n]
     labels = noisy(clean, dataset.classes, config.label_noise, config.seed)
@@ -262,8 +277,8 @@ def prepare(dataset: Dataset, config: TrainConfig, device: torch.device | str = 
     return Feed(
         padded=torch.nn.functional.pad(pixels, (0, 0, PAD, PAD, PAD, PAD)).to(device),
         labels=labels.to(device),
-        test=dataset.test_images[:n_test].permute(0, 2, 3, 1).contiguous().to(device),
-        test_labels=dataset.test_labels[:n_test].to(device),
+        test=test_images[:n_test].permute(0, 2, 3, 1).contiguous().to(device),
+        test_labels=test_labels[:n_test].to(device),
         mean=mean.float().to(device),
         scale=variance**-0.5 if variance > 0 else 1.0,
         seed=config.seed,

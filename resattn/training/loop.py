@@ -6,23 +6,21 @@ moment and started again.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
 import logging
 import math
 import os
-import platform
-import resource
 import sys
 import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,18 +39,32 @@ from tqdm import tqdm
 from resattn.networks.network import Network, build
 from resattn.networks.spec import NetworkSpec
 from resattn.training import data
-from resattn.training.config import TrainConfig
+from resattn.training.config import ADDED, FIELDS, TrainConfig
 from resattn.training.data import Dataset, Feed
-from resattn.training.record import (
-    METRICS,
-    RUN,
-    TIMING,
-    TRAINING_VERSION,
-    OtherRecordError,
-    RecordError,
-    identity,
-    read_record,
+from resattn.training.record import CORRECT, RUN, OtherRecordError, RecordError, identity, read_record
+from resattn.training.run import (
+    CheckpointError,
+    DivergedError,
+    Run,
+    TrainError,
+    cpu_capabilities,
+    device_name,
+    first_weights,
+    packed,
+    peak_memory_bytes,
+    read_run,
+    read_runs,
+    score,
+    sgd,
+    weights_digest,
+    write_tables,
+    write_whole,
 )
+
+__all__ = [
+    "CheckpointError", "DivergedError", "OtherRunError", "Run", "TrainConfig", "TrainError",
+    "read_run", "read_runs", "train", "trained",
+]  # fmt: skip
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_VERSION = 1
@@ -61,73 +73,8 @@ _PARTS = {"identity", "config", "model", "optimizer", "generators", "rows", "tim
 LOOK_EVERY = 32
 
 
-class TrainError(Exception):
-    """A run that cannot go on; the message says where it stopped and what is left of it."""
-
-
-class DivergedError(TrainError):
-    """A loss that is no number any more."""
-
-
-class CheckpointError(TrainError):
-    """A checkpoint that cannot be read or written."""
-
-
 class OtherRunError(CheckpointError):
     """A checkpoint of another run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a run came to. `rows` has the columns of metrics.csv, one entry per epoch; `timing` those of timing.csv.
-
-    `config` is the one that was run: nothing in it says "auto" any more.
-    """
-
-    config: TrainConfig
-    dataset_label: str
-    dataset_note: str
-    dataset_digest: str
-    n_flipped_labels: int
-    rows: tuple[dict[str, Any], ...]
-    timing: tuple[dict[str, Any], ...]
-    weights_digest: str
-    execution: dict[str, Any]
-    out_dir: str
-
-    @property
-    def test_error_pct(self) -> float:
-        """Of the last epoch, never of the best one."""
-        return float(self.rows[-1]["test_error_pct"])
-
-    @property
-    def images_per_s(self) -> float:
-        """Training images over the time of the training steps, of all epochs."""
-        n_images = self.config.steps_per_epoch * self.config.batch_size
-        return len(self.timing) * n_images / sum(row["train_s"] for row in self.timing)
-
-    @property
-    def elapsed_s(self) -> float:
-        return float(sum(row["elapsed_s"] for row in self.timing))
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Run:
-        known = {f.name: record[f.name] for f in fields(cls)}
-        config = TrainConfig.from_json(record["config"])
-        return cls(**known | {"config": config, "rows": tuple(record["rows"]), "timing": tuple(record["timing"])})
-
-    def to_json(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {
-            "config": self.config.to_json(),
-            "rows": list(self.rows),
-            "timing": list(self.timing),
-            "config_digest": self.config.digest,
-            "training_version": TRAINING_VERSION,
-            "spec_digest": self.config.spec.digest,
-            "test_error_pct": self.test_error_pct,
-            "images_per_s": self.images_per_s,
-            "elapsed_s": self.elapsed_s,
-        }
 
 
 def _on_stderr(line: str) -> None:
@@ -144,10 +91,11 @@ def train(
 ) -> Run:
     """Train a network, or go on from the checkpoint in `out_dir`; one that is finished is only read.
 
-    A finished run without its checkpoint, whose weights are not kept, is finished all the same.
+    A finished run whose weights are not kept is finished all the same.
 
-    Writes checkpoint.pt, metrics.csv, timing.csv and run.json, each whole or not at all. `dataset` saves loading the
-    one that the config names. With several processes the others are started here, unless torchrun or Slurm did.
+    Writes checkpoint.pt, metrics.csv, timing.csv, correct.bin (one bit for each test image) and run.json, each whole
+    or not at all. `dataset` saves loading the one that the config names. With several processes the others are started
+    here, unless torchrun or Slurm did.
 
     A damaged checkpoint is set aside, which is said, and the run starts again. `on_other`: what is done with a whole
     one of another run; a folder that only ever holds one run, as in a study, can set it aside too.
@@ -176,17 +124,6 @@ def train(
         raise TrainError(str(error).strip().splitlines()[-1]) from error
 
 
-def read_run(out_dir: Path | str) -> Run:
-    """The finished run in a folder. Raises: OSError where there is none."""
-    return Run.from_json(json.loads((Path(out_dir) / RUN).read_text(encoding="utf-8")))
-
-
-def read_runs(folder: Path | str) -> list[tuple[Path, Run]]:
-    """The finished runs of the jobs below a folder, each with its own folder, in the order of their names."""
-    places = sorted(path.parent for path in Path(folder).glob(f"*/run/{RUN}"))
-    return [(place, read_run(place)) for place in places]
-
-
 def trained(out_dir: Path | str) -> Network:
     """The network of a run with the weights of its last checkpoint, on the CPU, set to evaluate.
 
@@ -201,7 +138,7 @@ def trained(out_dir: Path | str) -> Network:
     saved = _read(path)
     network = build(NetworkSpec.from_json(saved["config"]["spec"]))
     network.load_state_dict(saved["model"])
-    if record.exists() and read_run(out_dir).weights_digest != _weights_digest(network):
+    if record.exists() and read_run(out_dir).weights_digest != weights_digest(network):
         raise CheckpointError(f"{path}: these are not the weights of the run that {RUN} records")
     return network.eval()
 
@@ -226,7 +163,7 @@ def settled(config: TrainConfig, dataset: Dataset) -> TrainConfig:
 def _gains_from_bf16(accelerator: str) -> bool:
     if accelerator == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    units = torch.cpu.get_capabilities()
+    units = cpu_capabilities()
     return bool(units.get("amx_bf16") or units.get("avx512_bf16"))
 
 
@@ -355,8 +292,8 @@ def _train(
                 start = time.perf_counter()
                 seen = train_epoch(fabric, config, feed, model, stepper, epoch, bar, out)
                 train_s = time.perf_counter() - start
-                tested = _evaluate(fabric, feed, model)
-                step = (epoch + 1) * config.steps_per_epoch
+                tested, history.correct = _evaluate(fabric, feed, model)
+                step = epoch * config.steps_per_epoch + config.steps_in(epoch)
                 if not math.isfinite(tested["test_loss"]):
                     raise _diverged("test loss", tested["test_loss"], epoch, step, out)
                 bar.set_postfix(test_error_pct=f"{tested['test_error_pct']:.2f}")
@@ -365,15 +302,17 @@ def _train(
                     {
                         "epoch": epoch + 1,
                         "train_s": train_s,
-                        "images_per_s": config.steps_per_epoch * config.batch_size / train_s,
+                        "images_per_s": config.steps_in(epoch) * config.batch_size / train_s,
                         "elapsed_s": time.perf_counter() - start,
-                        "peak_memory_bytes": _peak_memory_bytes(fabric.device),
+                        "peak_memory_bytes": peak_memory_bytes(fabric.device),
                     }
                 )
                 if fabric.is_global_zero:
                     _save(out, config, dataset, network, optimizer, history)
                     if bar.disable:  # no terminal: a line for each epoch in place of the bar
                         say(_epoch_words(config, history))
+        if history.correct is None:  # a finished run of a version that did not keep it
+            _, history.correct = _evaluate(fabric, feed, model)
         run = Run(
             config=config,
             dataset_label=dataset.label,
@@ -382,9 +321,9 @@ def _train(
             n_flipped_labels=feed.n_flipped,
             rows=tuple(history.rows),
             timing=tuple(history.timing),
-            weights_digest=_weights_digest(network),
+            weights_digest=weights_digest(network),
             execution={
-                "device": _device_name(fabric.device),
+                "device": device_name(fabric.device),
                 "n_processes": fabric.world_size,
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
@@ -392,22 +331,19 @@ def _train(
             out_dir=str(out),
         )
         if fabric.is_global_zero:
-            _write_tables(out, history)
-            _write(out / RUN, json.dumps(run.to_json(), indent=1).encode())
+            write_tables(out, history.rows, history.timing)
+            write_whole(out / CORRECT, history.correct)
+            write_whole(out / RUN, json.dumps(run.to_json(), indent=1).encode())
         fabric.barrier()
         return run.to_json()
 
 
 def prepared(fabric: Fabric, config: TrainConfig) -> tuple[Network, Any, Any]:
     """The network of a run with its first weights; and it and its optimiser as Fabric runs them."""
-    network = build(config.spec, seed=config.seed)
+    network = first_weights(config)
     if fabric.world_size > 1:
         _with_global_statistics(network, config.accelerator)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
-        nesterov=config.momentum > 0, fused=True,
-    )  # fmt: skip
+    optimizer = sgd(network, config)
     return (network, *fabric.setup(network, optimizer))
 
 
@@ -423,14 +359,15 @@ def train_epoch(
     fabric: Fabric, config: TrainConfig, feed: Feed, model: nn.Module, optimizer: Any, epoch: int, bar: Any, out: Path
 ) -> dict[str, float]:
     """Loss and error on the augmented images as they were seen, labels with their noise."""
-    n_steps = config.steps_per_epoch
+    n_steps, before = config.steps_in(epoch), epoch * config.steps_per_epoch
     losses = torch.zeros(n_steps, device=fabric.device)
     wrong = torch.zeros((), dtype=torch.int64, device=fabric.device)
     looked = 0
     model.train()
-    for i, (images, labels) in enumerate(feed.batches(epoch, rank=fabric.global_rank, world=fabric.world_size)):
+    batches = islice(feed.batches(epoch, rank=fabric.global_rank, world=fabric.world_size), n_steps)
+    for i, (images, labels) in enumerate(batches):
         for group in optimizer.param_groups:
-            group["lr"] = config.lr_at(epoch * n_steps + i)
+            group["lr"] = config.lr_at(before + i)
         scores = model(images)
         loss = cross_entropy(scores, labels)
         fabric.backward(loss)
@@ -444,7 +381,7 @@ def train_epoch(
             losses[looked : i + 1] = _over_all(fabric, losses[looked : i + 1], "mean")
             for k, value in enumerate(losses[looked : i + 1].tolist(), looked):
                 if not math.isfinite(value):
-                    raise _diverged("training loss", value, epoch, epoch * n_steps + k + 1, out)
+                    raise _diverged("training loss", value, epoch, before + k + 1, out)
             looked = i + 1
     n_wrong = int(_over_all(fabric, wrong, "sum"))
     return {
@@ -453,21 +390,18 @@ def train_epoch(
     }
 
 
-@torch.no_grad()
-def _evaluate(fabric: Fabric, feed: Feed, model: nn.Module) -> dict[str, float]:
-    """Loss and error on the test images as they are."""
-    model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=fabric.device)
-    wrong = torch.zeros((), dtype=torch.int64, device=fabric.device)
-    for images, labels in feed.test_batches(rank=fabric.global_rank, world=fabric.world_size):
-        scores = model(images)
-        loss += cross_entropy(scores, labels, reduction="sum")
-        wrong += (scores.argmax(1) != labels).sum()
+def _evaluate(fabric: Fabric, feed: Feed, model: nn.Module) -> tuple[dict[str, float], bytes]:
+    """Loss and error on the test images as they are, and one bit for each of them."""
+    loss, own = score(feed, model, rank=fabric.global_rank, world=fabric.world_size)
     n = len(feed.test_labels)
-    return {
+    right = torch.zeros(n, dtype=torch.int64, device=fabric.device)
+    right[fabric.global_rank :: fabric.world_size] = own.long()
+    right = _over_all(fabric, right, "sum")
+    tested = {
         "test_loss": float(_over_all(fabric, loss, "sum")) / n,
-        "test_error_pct": 100 * int(_over_all(fabric, wrong, "sum")) / n,
+        "test_error_pct": 100 * (n - int(right.sum())) / n,
     }
+    return tested, packed(right.bool())
 
 
 def _over_all(fabric: Fabric, value: Tensor, how: str) -> Tensor:
@@ -488,6 +422,7 @@ def _diverged(what: str, value: float, epoch: int, step: int, out: Path) -> Dive
 class _History:
     rows: list[dict[str, Any]]
     timing: list[dict[str, Any]]
+    correct: bytes | None = None  # after the last of these epochs
 
 
 def _save(
@@ -510,11 +445,12 @@ def _save(
             },
             "rows": history.rows,
             "timing": history.timing,
+            "correct": history.correct,
         },
         content,
     )
-    _write(out / CHECKPOINT, content.getvalue())
-    _write_tables(out, history)
+    write_whole(out / CHECKPOINT, content.getvalue())
+    write_tables(out, history.rows, history.timing)
 
 
 def _finished(
@@ -564,14 +500,17 @@ def _resume(path: Path, config: TrainConfig, dataset: Dataset, network: Network,
     torch.set_rng_state(saved["generators"]["cpu"])
     if config.accelerator == "cuda" and saved["generators"]["cuda"] is not None:
         torch.cuda.set_rng_state(saved["generators"]["cuda"])
-    return _History(saved["rows"], saved["timing"])
+    return _History(saved["rows"], saved["timing"], saved.get("correct"))
 
 
 def _check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name, value in wanted.items():
-        if saved["identity"].get(name) != value:
+    identity = saved["identity"]
+    for name in (*wanted, *(name for name in identity if name not in wanted)):
+        default = FIELDS[name].default if name in ADDED else None
+        there, here = identity.get(name, default), wanted.get(name, default)
+        if there != here:
             raise OtherRunError(
-                f"{path} is of another run: {name} is {saved['identity'].get(name)!r} there and {value!r} here "
+                f"{path} is of another run: {name} is {there!r} there and {here!r} here "
                 "(give another folder, or remove the checkpoint to start again)"
             )
 
@@ -594,48 +533,3 @@ def _read(path: Path) -> dict[str, Any]:
     if missing := _PARTS - saved.keys():
         raise CheckpointError(f"{path}: not readable as a checkpoint (without {', '.join(sorted(missing))})")
     return saved
-
-
-def _write_tables(out: Path, history: _History) -> None:
-    for name, rows in ((METRICS, history.rows), (TIMING, history.timing)):
-        text = io.StringIO()
-        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        _write(out / name, text.getvalue().encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all: beside, to the disk, renamed."""
-    partial_path = path.with_name(path.name + ".partial")
-    try:
-        with partial_path.open("wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial_path, path)
-    except OSError as error:
-        partial_path.unlink(missing_ok=True)
-        kept = "; the earlier one is whole" if path.exists() else ""
-        raise CheckpointError(f"{path}: not written: {error.strerror} ({len(content)} bytes){kept}") from error
-
-
-def _weights_digest(network: Network) -> str:
-    """sha256 over names and values of parameters and buffers."""
-    total = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.machine())

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resattn.training.config import EXECUTION, TrainConfig
+from resattn.training.config import TrainConfig
 
-METRICS, TIMING, RUN = "metrics.csv", "timing.csv", "run.json"
+METRICS, TIMING, RUN, CORRECT = "metrics.csv", "timing.csv", "run.json", "correct.bin"
 # Version of the training semantics: what a step does to the weights for a given config. It changes when the same
 # config would give another result for a reason other than the machine, and not when code is moved or renamed.
 TRAINING_VERSION = 1
@@ -26,8 +26,7 @@ class OtherRecordError(RecordError):
 
 def identity(config: TrainConfig, dataset_digest: str | None) -> dict[str, Any]:
     """What two runs share that are the same run, whatever code and machine they ran with."""
-    settings = {name: value for name, value in config.to_json().items() if name not in EXECUTION and name != "spec"}
-    return {"spec digest": config.spec.digest, "dataset digest": dataset_digest, **settings}
+    return {"spec digest": config.spec.digest, "dataset digest": dataset_digest, **config.settings}
 
 
 def read_record(out_dir: Path | str, config: TrainConfig, dataset_digest: str | None = None) -> dict[str, Any] | None:

@@ -110,6 +110,7 @@ ELSEWHERE = {
     "make docs": "test_a_second_writing_changes_nothing does what it does",
     ". .venv/bin/activate": "changes a shell and nothing else",
     "resattn study *": "takes minutes to days: tests/study runs small studies",
+    "python3 -m resattn.training.many *": "is for a machine with a GPU: tests/training runs it on the CPU",
     "resattn claims*": "judges every row, which takes a minute: tests/claims does the same in all its forms",
     "sbatch *": "needs a cluster: tests of the cluster profile stand in for it",
     "sinfo*": "needs a cluster", "squeue*": "needs a cluster", "sacct*": "needs a cluster", "scancel*": "needs a cluster",

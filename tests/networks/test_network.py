@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from resattn.measures.audit import audit
 from resattn.measures.captured import capture
 from resattn.networks import catalog
+from resattn.networks.catalog import named
 from resattn.networks.network import Network, build
 from resattn.networks.spec import NetworkSpec, SpecError, override
 
@@ -128,6 +129,44 @@ def test_addresses_say_trunk_mask_and_merge() -> None:
         assert any(m == f"stage1.module1.{part}" or m.startswith(f"stage1.module1.{part}.") for m in modules)
 
 
+# -- a mask without attention
+
+
+def test_a_constant_mask_is_one_value_for_each_channel() -> None:
+    attention = override(named("cifar-attention56"), {"width": 8})
+    constant = override(attention, {"mask": "constant"})
+    network, twin = build(constant), build(attention)
+    values = {n: p for n, p in network.named_parameters() if ".mask." in n}
+    assert {n: tuple(p.shape) for n, p in values.items()} == {
+        f"stage{k}.module1.mask.body.value": (1, c, 1, 1) for k, c in ((1, 32), (2, 64), (3, 128))
+    }
+    # All else is what the network with attention has, by the same names.
+    rest = {n: p.shape for n, p in network.named_parameters() if n not in values}
+    assert rest == {n: p.shape for n, p in twin.named_parameters() if ".mask." not in n}
+    mask = network.get_submodule("stage1.module1.mask")
+    x = torch.randn(2, 32, 8, 8)
+    assert torch.equal(mask(x, x), torch.full((1, 32, 1, 1), 0.5))  # whatever the image
+    with torch.no_grad():
+        network.get_parameter("stage1.module1.mask.body.value").fill_(100)
+    merge = network.get_submodule("stage1.module1.merge")
+    assert torch.allclose(merge(x, mask(x, x)), 2 * x)  # 1 + M stays
+    half = x.bfloat16()
+    assert merge(half, mask(half, half)).dtype == torch.bfloat16  # the precision of the trunk
+
+
+def test_a_constant_mask_has_no_layer_and_learns() -> None:
+    found = audit("cifar-attention56[mask=constant]").quantities
+    whole = audit("cifar-attention56").quantities
+    assert (found["conv_layers_mask"], found["macs_mask"]) == (0, 0)
+    assert found["longest_path"] == found["trunk_depth"] == whole["trunk_depth"] == 56
+    assert found["macs"] == whole["macs"] - whole["macs_mask"]
+    assert found["params"] == whole["params"] - whole["params_mask"] + 64 + 128 + 256
+    network = build(override(named("cifar-attention56"), {"width": 4, "mask": "constant"}))
+    network(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    gradients = [p.grad for n, p in network.named_parameters() if n.endswith("mask.body.value")]
+    assert all(g is not None and g.abs().min() > 0 for g in gradients)
+
+
 # -- whatever a spec describes can be built
 
 
@@ -149,7 +188,7 @@ def small_specs(draw: Any) -> NetworkSpec:
             p=draw(st.integers(0, 2)), t=draw(st.integers(1, 2)), r=draw(st.integers(1, 2)),
             merge=draw(st.sampled_from(["residual", "naive"])),
             gate=draw(st.sampled_from(["mixed", "channel", "spatial"])),
-            mask=draw(st.sampled_from(["hourglass", "local"])),
+            mask=draw(st.sampled_from(["hourglass", "local", "constant"])),
             pool_padding=draw(st.sampled_from(["ceil", "padded"])),
             corners=draw(st.sampled_from(["aligned", "half-pixel"])),
             shortcut=draw(st.sampled_from(["projection", "zero-pad"])),

@@ -89,6 +89,13 @@ def test_a_field_of_masks_means_nothing_without_masks(name: str) -> None:
         override(RESNET, {name: value})
 
 
+@pytest.mark.parametrize("gate", ["channel", "spatial"])
+def test_a_constant_mask_has_the_gate_of_single_values(gate: str) -> None:
+    with pytest.raises(SpecError, match=f"gate '{gate}' of .*: a constant mask has one value per channel"):
+        override(ATTENTION, {"mask": "constant", "gate": gate})
+    assert override(ATTENTION, {"mask": "constant"}).digest != ATTENTION.digest
+
+
 def test_a_basic_unit_has_no_1x1_to_stride_on() -> None:
     with pytest.raises(SpecError, match="the basic unit does not begin with one 1x1"):
         override(BASIC, {"stride_on": "1x1"})

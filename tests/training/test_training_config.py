@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from resattn.networks.spec import SpecError
 from resattn.networks.spec import override as override_spec
 from resattn.training.config import ConfigError, TrainConfig, override
 
+ROOT = Path(__file__).parents[2]
 SPEC = named("cifar-resnet20-basic")
 
 
@@ -51,6 +53,15 @@ def run(**changes):
         ({"dataset": "cifar100"}, "has 10 classes, cifar100 has 100 (set classes=100)"),
         ({"precision": "fp16"}, "unknown precision 'fp16' (one of: auto, fp32, bf16)"),
         ({"devices": 3}, "batch_size must be a multiple of the 3 processes (devices=3 x nodes=1), found 64"),
+        ({"holdout": 50_000}, "holdout must be in [0, 50000), as auto has 50000"),
+        (
+            {"holdout": 5_000, "images": 45_001},
+            "images must be in [0, 45000], as auto has 50000, 5000 of them held out, found 45001",
+        ),
+        ({"presentations": 50_000}, "presentations must be in [64, 49984] for epochs=1, of which each shows 49984"),
+        ({"epochs": 2, "presentations": 50_000}, "presentations must be in [50048, 99968] for epochs=2"),
+        ({"warmup": 1.0}, "warmup must be in [0, 1), found 1.0"),
+        ({"schedule": "cosine"}, "unknown schedule 'cosine' (one of: drops, linear)"),
         ({"spec": named("resnet50")}, "resnet50 takes images of (3, 224, 224), auto has (3, 32, 32)"),
     ],
 )
@@ -92,6 +103,29 @@ def test_the_schedule_is_the_papers():
     assert drops == [round(0.4 * config.steps), round(0.6 * config.steps)]
     assert [rates[0], rates[drops[0]], rates[-1]] == pytest.approx([0.1, 0.01, 0.001])
     assert config.steps == pytest.approx(160_000, rel=0.002)
+
+
+def test_the_linear_schedule_warms_up_and_ends_at_0():
+    config = run(epochs=2, batch_size=32, presentations=50_000, holdout=5_000, schedule="linear", warmup=0.05, lr=0.1)
+    assert (config.n_images, config.n_test_images) == (45_000, 5_000)
+    assert (config.steps, [config.steps_in(e) for e in range(2)]) == (1562, [1406, 156])
+    rates = [config.lr_at(step) for step in range(config.steps)]
+    n_warm = round(0.05 * 1562)
+    assert rates[0] == pytest.approx(0.1 / n_warm)
+    assert rates[n_warm - 1] == rates[n_warm] == max(rates) == 0.1
+    steps = [b - a for a, b in zip(rates[n_warm:], rates[n_warm + 1 :], strict=False)]
+    assert steps == pytest.approx([-0.1 / (1562 - n_warm)] * len(steps))
+    assert config.lr_at(config.steps) == 0
+
+
+def test_fields_that_came_later_leave_older_digests_as_they_were():
+    # Digests of runs in results/reference, made before these fields existed.
+    folder = ROOT / "results" / "reference" / "50_train"
+    records = [json.loads(path.read_text()) for path in folder.glob("*/run/run.json")]
+    assert len(records) == 24
+    assert {TrainConfig.from_json(r["config"]).digest == r["config_digest"] for r in records} == {True}
+    assert run(warmup=0.05).digest != run().digest
+    assert "holdout" not in run().settings
 
 
 def test_settings_reach_the_run_and_its_spec():

@@ -31,8 +31,9 @@ from resattn.training.loop import (
     train,
     trained,
 )
+from resattn.training.run import packed, score, unpacked
 
-FILES = ["checkpoint.pt", "metrics.csv", "run.json", "timing.csv"]
+FILES = ["checkpoint.pt", "correct.bin", "metrics.csv", "run.json", "timing.csv"]
 
 
 def quiet(config, out, dataset) -> Run:
@@ -113,6 +114,27 @@ def test_the_errors_are_those_of_the_weights_that_are_kept(alone, digits):
     assert 100 * wrong / N_TEST == pytest.approx(run.test_error_pct, abs=100 * 2 / N_TEST)
 
 
+def test_one_bit_is_kept_for_each_test_image(alone, digits, tmp_path):
+    out, run = alone
+    bits = (out / "correct.bin").read_bytes()
+    right = unpacked(bits, N_TEST)
+    assert len(bits) == N_TEST // 8
+    assert 100 * (N_TEST - right.sum()) / N_TEST == run.test_error_pct
+    _, again = score(data.prepare(digits, run.config), trained(out))
+    assert (again.numpy() != right).sum() <= 2  # bf16 may turn a close decision
+    assert packed(torch.tensor([True, False, False])) == b"\x80"
+    with pytest.raises(ValueError, match="5 bytes hold no 41 bits"):
+        unpacked(bits, N_TEST + 1)
+    # Two processes share the images, and a killed run writes the bits of its last checkpoint.
+    two = replace(run.config, devices=2, strategy="ddp", epochs=1, lr=1e-3, precision="fp32")
+    quiet(two, tmp_path / "two", digits)
+    quiet(replace(two, devices=1), tmp_path / "one", digits)
+    assert (tmp_path / "two" / "correct.bin").read_bytes() == (tmp_path / "one" / "correct.bin").read_bytes()
+    (tmp_path / "one" / "correct.bin").unlink()
+    quiet(replace(two, devices=1), tmp_path / "one", digits)
+    assert (tmp_path / "two" / "correct.bin").read_bytes() == (tmp_path / "one" / "correct.bin").read_bytes()
+
+
 def test_it_talks_on_stderr_only_and_names_the_data_first(digits, tmp_path, capfd):
     run = train(_config(epochs=2), tmp_path, dataset=digits)
     out, err = capfd.readouterr()
@@ -149,6 +171,38 @@ def test_the_config_decides_on_the_precision(alone, digits, tmp_path):
     short = quiet(_config(precision="bf16", epochs=1), tmp_path / "bf16", digits)
     assert exact.rows != short.rows
     assert exact.rows[0]["train_loss"] == pytest.approx(short.rows[0]["train_loss"], rel=0.05)
+
+
+# ---- the recipe of the protocol
+
+
+def test_presentations_end_a_run_within_an_epoch(digits, tmp_path):
+    config = _config(
+        epochs=2, images=N - 20, holdout=20, test_images=0, presentations=140, schedule="linear", warmup=0.3
+    )
+    assert (config.steps_per_epoch, config.steps, config.steps_in(0), config.steps_in(1)) == (5, 7, 5, 2)
+    run = quiet(config, tmp_path, digits)
+    assert [(row["epoch"], row["step"]) for row in run.rows] == [(1, 5), (2, 7)]
+    assert [row["lr"] for row in run.rows] == [config.lr_at(4), config.lr_at(6)]
+    # The test images are the last of the training set.
+    feed = data.prepare(digits, run.config)
+    assert torch.equal(feed.test, digits.images[-20:].permute(0, 2, 3, 1))
+    assert len(unpacked((tmp_path / "correct.bin").read_bytes(), 20)) == 20
+
+
+def test_a_held_out_image_is_never_trained_on(digits):
+    kept = data.prepare(digits, _config(images=N - 20, holdout=20, test_images=0))
+    alone = data.prepare(digits, _config(images=N - 20))
+    for ours, theirs in ((kept.padded, alone.padded), (kept.mean, alone.mean), (kept.labels, alone.labels)):
+        assert torch.equal(ours, theirs)
+    assert kept.scale == alone.scale
+    with pytest.raises(ConfigError, match=f"images must be in .1, {N - 20}., as this cluttered-digits has {N - 20}"):
+        data.prepare(digits, _config(images=N, holdout=20, test_images=0))
+
+
+def test_a_checkpoint_with_another_recipe_is_refused(alone, digits):
+    with pytest.raises(CheckpointError, match="is of another run: warmup is 0.0 there and 0.1 here"):
+        quiet(_config(warmup=0.1), alone[0], digits)
 
 
 # ---- resume

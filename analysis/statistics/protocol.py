@@ -1,0 +1,111 @@
+"""What the sweep of the protocol says beside its rates: the spread of a run, what it lets the budgets detect, time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from scipy.optimize import brentq
+
+from resattn.training.protocol import SWEEP, State
+
+# Nodes of the two quadratures: the critical values agree with printed tables to their last digit.
+NODES = 120
+
+
+def dunnett_tail(t: float, k: int, df: float) -> float:
+    """Probability that the largest |t| of k comparisons with one control is at least `t`, equal group sizes.
+
+    The estimates are correlated by 1/2 and share a residual with `df` degrees of freedom.
+
+    Source: Dunnett 1955, A multiple comparison procedure for comparing several treatments with a control.
+    """
+    z, weight = np.polynomial.hermite_e.hermegauss(NODES)
+    weight = weight / weight.sum()
+    u, share = np.polynomial.legendre.leggauss(NODES)
+    u, share = (u + 1) / 2, share / 2
+    scale = np.sqrt(stats.chi2.ppf(u, df) / df)[:, None]
+    bound = np.sqrt(2) * t * scale
+    inside = (stats.norm.cdf(z + bound) - stats.norm.cdf(z - bound)) ** k
+    return float(1 - share @ (inside @ weight))
+
+
+def dunnett_critical(k: int, df: float, confidence: float = 0.95) -> float:
+    """The |t| that the largest of k comparisons with a control exceeds with probability 1 - confidence."""
+    return float(brentq(lambda t: dunnett_tail(t, k, df) - (1 - confidence), 0.1, 50))
+
+
+def detectable(
+    n_seeds: int, *, k: int = 3, n_networks: int = 4, sd: float = 1.0, power: float = 0.8, confidence: float = 0.95
+) -> float:
+    """The true difference of two networks that one of k simultaneous comparisons finds with this power.
+
+    In the units of `sd`, the residual standard deviation of a run in the model error ~ network + seed.
+    """
+    df = (n_networks - 1) * (n_seeds - 1)
+    critical = dunnett_critical(k, df, confidence)
+    # A difference found with the wrong sign has a probability far below any power that is asked for.
+    shift = brentq(lambda d: stats.nct.sf(critical, df, d) - power, 0, critical + 10)
+    return float(shift * sd * np.sqrt(2 / n_seeds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The sweep in numbers. `sd_points` is the residual of error ~ (network, rate) + seed, and `df` its degrees of
+    freedom; `detectable_points` the difference that the full budgets detect with the protocol's power."""
+
+    errors_pct: Mapping[str, Mapping[float, tuple[float, ...]]]  # network -> rate -> one error for each seed
+    rates: Mapping[str, float]
+    at_edge: tuple[str, ...]
+    sd_points: float
+    df: int
+    detectable_points: float
+    images_per_s: Mapping[str, float]
+    equal_time: bool
+
+
+def sweep_of(state: State) -> Sweep | None:
+    """None before the sweep is complete."""
+    if not state.rates:
+        return None
+    data: Mapping[str, Any] = state.protocol.data
+    found = state.errors(SWEEP)
+    seeds, grid = data["sweep"]["seeds"], data["sweep"]["lr"]
+    errors = {
+        short: {lr: tuple(found[short, lr, seed] for seed in seeds) for lr in grid} for short in state.protocol.networks
+    }
+    table = np.array([cell for rows in errors.values() for cell in rows.values()])
+    table = table[np.isfinite(table).all(1)]  # a rate at which a run diverged has no spread
+    residual = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    df = (table.shape[0] - 1) * (table.shape[1] - 1)
+    sd = float(np.sqrt((residual**2).sum() / df))
+    speed = {
+        short: median(
+            kept.run.images_per_s
+            for run in state.protocol.sweep
+            if run.network == short and (kept := state.kept[run.id]).run
+        )
+        for short in state.protocol.networks
+    }
+    first = data["comparisons"]["first"]
+    return Sweep(
+        errors_pct=errors,
+        rates=state.rates,
+        at_edge=tuple(short for short, lr in state.rates.items() if lr in (min(grid), max(grid))),
+        sd_points=sd,
+        df=df,
+        detectable_points=detectable(
+            len(data["budgets"]["seeds"]),
+            k=len(data["comparisons"]["minus"]),
+            n_networks=len(state.protocol.networks),
+            sd=sd,
+            power=data["statistics"]["power"],
+            confidence=data["statistics"]["confidence"],
+        ),
+        images_per_s=speed,
+        equal_time=abs(speed["resnet74"] / speed[first] - 1) <= 0.05,
+    )

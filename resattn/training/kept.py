@@ -1,0 +1,106 @@
+"""Finished runs that last: small files in a folder of their own, identified by what was run and not by the code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resattn.training.config import TrainConfig
+from resattn.training.record import CORRECT, METRICS, RUN, TRAINING_VERSION
+from resattn.training.run import Run, TrainError, unpacked, write_tables, write_whole
+
+DIVERGED, WEIGHTS = "diverged.json", "weights.pt"
+
+
+class KeptRunError(TrainError):
+    """A kept run whose files do not agree with each other; the message names the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A kept run. `run` is None where it diverged, and `about` says why."""
+
+    folder: Path
+    config: TrainConfig
+    run: Run | None
+    about: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+
+def run_id(name: str, config: TrainConfig, dataset_digest: str, protocol: str) -> str:
+    """`name` and 8 hex digits of what identifies a run: config, data, training version, digest of the protocol."""
+    parts = (config.digest, dataset_digest, str(TRAINING_VERSION), protocol)
+    return f"{name}-{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:8]}"
+
+
+def keep(folder: Path, run: Run, correct: bytes, about: Mapping[str, Any], *, weights: bytes | None = None) -> None:
+    """Write a finished run into a new folder, which appears whole or not at all.
+
+    run.json (the record of the run, and `about` under "kept"), metrics.csv, correct.bin, and weights.pt where given.
+    """
+    record = run.to_json() | {"out_dir": folder.name, "kept": {"training_version": TRAINING_VERSION, **about}}
+    files = {RUN: _json(record), CORRECT: correct} | ({} if weights is None else {WEIGHTS: weights})
+    _appear(folder, files, run)
+
+
+def keep_diverged(folder: Path, config: TrainConfig, message: str, about: Mapping[str, Any]) -> None:
+    """Write down that a run diverged, so that it is not made again."""
+    kept = {"training_version": TRAINING_VERSION, "diverged": message, **about}
+    _appear(folder, {DIVERGED: _json({"config": config.to_json(), "config_digest": config.digest, "kept": kept})})
+
+
+def read_kept(folder: Path) -> Kept:
+    """The kept run in a folder. Raises: KeptRunError where it is damaged."""
+    diverged = folder / DIVERGED
+    path = diverged if diverged.exists() else folder / RUN
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        about = record["kept"]
+        config = TrainConfig.from_json(record["config"])
+        if config.digest != record["config_digest"]:
+            raise ValueError(f"its config has the digest {config.digest}, the record says {record['config_digest']}")
+        if path == diverged:
+            return Kept(folder=folder, config=config, run=None, about=about)
+        run = Run.from_json(record)
+        right = unpacked((folder / CORRECT).read_bytes(), config.n_test_images)
+        if abs(100 * (1 - right.mean()) - run.test_error_pct) > 1e-6:
+            raise ValueError(f"{CORRECT} has {right.sum()} images right, the record says {run.test_error_pct} % error")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KeptRunError(f"{path}: not readable as a kept run ({error})") from error
+    return Kept(folder=folder, config=config, run=run, about=about)
+
+
+def read_all(folder: Path) -> list[Kept]:
+    """The kept runs in a folder, in the order of their names. Raises: KeptRunError."""
+    places = sorted({path.parent for name in (RUN, DIVERGED) for path in folder.glob(f"*/{name}")})
+    return [read_kept(place) for place in places if not place.name.startswith(".")]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _appear(folder: Path, files: Mapping[str, bytes], run: Run | None = None) -> None:
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name, content in files.items():
+        write_whole(beside / name, content)
+    if run is not None:
+        write_tables(beside, run.rows, ())
+    os.replace(beside, folder)
+
+
+__all__ = [
+    "DIVERGED", "METRICS", "TRAINING_VERSION", "WEIGHTS", "Kept", "KeptRunError", "keep", "keep_diverged", "read_all",
+    "read_kept", "run_id",
+]  # fmt: skip

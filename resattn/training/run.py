@@ -1,0 +1,214 @@
+"""What a training run leaves behind, and the parts of one that need no more than torch: step, score, files."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from resattn.networks.network import Network, build
+from resattn.training.config import TrainConfig
+from resattn.training.data import TEST_BATCH, Feed
+from resattn.training.record import METRICS, RUN, TIMING, TRAINING_VERSION
+
+
+class TrainError(Exception):
+    """A run that cannot go on; the message says where it stopped and what is left of it."""
+
+
+class DivergedError(TrainError):
+    """A loss that is no number any more."""
+
+
+class CheckpointError(TrainError):
+    """A checkpoint that cannot be read or written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run came to. `rows` has the columns of metrics.csv, one entry per epoch; `timing` those of timing.csv.
+
+    `config` is the one that was run: nothing in it says "auto" any more.
+    """
+
+    config: TrainConfig
+    dataset_label: str
+    dataset_note: str
+    dataset_digest: str
+    n_flipped_labels: int
+    rows: tuple[dict[str, Any], ...]
+    timing: tuple[dict[str, Any], ...]
+    weights_digest: str
+    execution: dict[str, Any]
+    out_dir: str
+
+    @property
+    def test_error_pct(self) -> float:
+        """Of the last epoch, never of the best one."""
+        return float(self.rows[-1]["test_error_pct"])
+
+    @property
+    def images_per_s(self) -> float:
+        """Training images over the time of the training steps, of all epochs."""
+        return self.config.steps * self.config.batch_size / sum(row["train_s"] for row in self.timing)
+
+    @property
+    def elapsed_s(self) -> float:
+        return float(sum(row["elapsed_s"] for row in self.timing))
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Run:
+        known = {f.name: record[f.name] for f in fields(cls)}
+        config = TrainConfig.from_json(record["config"])
+        return cls(**known | {"config": config, "rows": tuple(record["rows"]), "timing": tuple(record["timing"])})
+
+    def to_json(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {
+            "config": self.config.to_json(),
+            "rows": list(self.rows),
+            "timing": list(self.timing),
+            "config_digest": self.config.digest,
+            "training_version": TRAINING_VERSION,
+            "spec_digest": self.config.spec.digest,
+            "test_error_pct": self.test_error_pct,
+            "images_per_s": self.images_per_s,
+            "elapsed_s": self.elapsed_s,
+        }
+
+
+# ---- what every way of training shares
+
+
+def first_weights(config: TrainConfig) -> Network:
+    """The network of a run before its first step, on the CPU, its convolutions channels last."""
+    network = build(config.spec, seed=config.seed)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def sgd(network: nn.Module, config: TrainConfig) -> torch.optim.SGD:
+    """The optimiser of a run. Its learning rate is set before every step: `TrainConfig.lr_at`."""
+    return torch.optim.SGD(
+        network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0, fused=True,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def score(
+    feed: Feed, model: nn.Module, *, rank: int = 0, world: int = 1, batch: int = TEST_BATCH,
+    precision: AbstractContextManager[Any] | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Summed loss, float64, and whether each test image of this process's share is classified right, (N,) bool.
+
+    The images as they are; the model is set to evaluate. `precision`: the autocast around the forward pass.
+    """
+    model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=feed.test_labels.device)
+    right = []
+    for images, labels in feed.test_batches(rank=rank, world=world, batch=batch):
+        with precision or nullcontext():
+            scores = model(images)
+        scores = scores.float()
+        loss += cross_entropy(scores, labels, reduction="sum")
+        right.append(scores.argmax(1) == labels)
+    return loss, torch.cat(right)
+
+
+def packed(right: Tensor) -> bytes:
+    """One bit for each image, the first in the highest bit of the first byte; the last byte is filled with zeros."""
+    return np.packbits(right.cpu().numpy()).tobytes()
+
+
+def unpacked(bits: bytes, n: int) -> NDArray[np.bool_]:
+    """The (n,) bool that `packed` took. Raises: ValueError for another number of bits."""
+    if len(bits) != -(-n // 8):
+        raise ValueError(f"{len(bits)} bytes hold no {n} bits")
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(bool)
+
+
+# ---- files
+
+
+def read_run(out_dir: Path | str) -> Run:
+    """The finished run in a folder. Raises: OSError where there is none."""
+    return Run.from_json(json.loads((Path(out_dir) / RUN).read_text(encoding="utf-8")))
+
+
+def read_runs(folder: Path | str) -> list[tuple[Path, Run]]:
+    """The finished runs below a folder, each with its own folder, in the order of their names.
+
+    A job of a study has its run in `run/`; a run that is kept has a folder of its own.
+    """
+    places = sorted(path.parent for pattern in (f"*/run/{RUN}", f"*/{RUN}") for path in Path(folder).glob(pattern))
+    return [(place, read_run(place)) for place in places]
+
+
+def write_tables(out: Path, rows: Sequence[Mapping[str, Any]], timing: Sequence[Mapping[str, Any]]) -> None:
+    """metrics.csv and timing.csv, each whole or not at all; a table without rows is not written."""
+    for name, table_rows in ((METRICS, rows), (TIMING, timing)):
+        if not table_rows:
+            continue
+        text = io.StringIO()
+        table = csv.DictWriter(text, list(table_rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(table_rows)
+        write_whole(out / name, text.getvalue().encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Whole or not at all: beside, to the disk, renamed."""
+    partial_path = path.with_name(path.name + ".partial")
+    try:
+        with partial_path.open("wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(partial_path, path)
+    except OSError as error:
+        partial_path.unlink(missing_ok=True)
+        kept = "; the earlier one is whole" if path.exists() else ""
+        raise CheckpointError(f"{path}: not written: {error.strerror} ({len(content)} bytes){kept}") from error
+
+
+def weights_digest(network: Network) -> str:
+    """sha256 over names and values of parameters and buffers."""
+    total = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return str(cpu_capabilities().get("cpu_name") or platform.machine())
+
+
+def cpu_capabilities() -> dict[str, Any]:
+    """What torch knows of the processor; nothing before torch 2.11."""
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    return dict(ask()) if ask is not None else {}

@@ -1,0 +1,263 @@
+"""Runs side by side: on the CPU one step after the other, with the bits of the loop. CUDA graphs need a GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import N_TEST, N
+
+from resattn.networks.catalog import named
+from resattn.training import data, many
+from resattn.training.config import DATASETS, Size
+from resattn.training.kept import read_all
+from resattn.training.loop import train
+from resattn.training.many import ManyError, check_machine, main, plan_of, run_many
+from resattn.training.protocol import Protocol, ProtocolError, run_protocol
+from resattn.training.run import weights_digest
+from resattn.training.trainee import Trainee, _laid_out, restart_all, start_all
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+NETWORKS = {"attention56": "cifar-attention56[width=2]", "resnet74": "cifar-resnet20-basic[width=2]"}
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch):
+    monkeypatch.setitem(DATASETS, "cluttered-digits", Size(N, N_TEST, 10))
+    monkeypatch.setattr(many, "MEASURE_S", 0.01)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny(digits) -> Protocol:
+    values = json.loads((ROOT / "docs" / "protocol.json").read_text())
+    values["dataset"] = {"name": "cluttered-digits", "label": "cluttered-digits", "sha256": digits.digest}
+    values["recipe"] |= {"batch_size": 20, "images": 100}
+    values["networks"] = NETWORKS
+    values["sweep"] |= {"lr": [0.01], "seeds": [7], "holdout": 20, "epochs": 1, "presentations": 100}
+    values["budgets"] |= {"epochs": [1], "seeds": [0]}
+    values["accelerator"] = {"networks": NETWORKS, "seeds": [0, 1], "lr": 0.05}
+    return Protocol(values, hashlib.sha256(json.dumps(values).encode()).hexdigest())
+
+
+def made(protocol, digits, out, **changes):
+    lines: list[str] = []
+    settings = {"minutes": 5, "epochs": 2, "results": out / "none", "say": lines.append}
+    n = run_many(out=out, device=CPU, protocol=protocol, dataset=lambda: digits, **settings | changes)
+    return n, lines
+
+
+# ---- the step
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "network", ["cifar-attention56[width=4]", "cifar-attention56[width=4, mask=constant]", "cifar-resnet20-basic[width=4]"]
+)  # fmt: skip
+def test_the_step_has_the_bits_of_the_loop(config, digits, tmp_path, precision, network):
+    asked = config(spec=named(network), precision=precision, schedule="linear", warmup=0.2, epochs=2, presentations=200, images=N, lr=0.05)  # fmt: skip
+    run = train(asked, tmp_path, dataset=digits, say=lambda line: None)
+    feed = data.prepare(digits, asked)
+    ours = Trainee(replace(asked, seed=3), feed, CPU)
+    start_all([ours], 0)
+    ours.step()
+    restart_all([ours], [asked], feed)  # nothing is left of the other run
+    for epoch, row in enumerate(run.rows):
+        start_all([ours], epoch)
+        for _ in range(asked.steps_in(epoch)):
+            ours.step()
+        tested, bits = ours.test()
+        assert ours.training_row() | tested == {k: row[k] for k in row if k not in ("epoch", "step", "lr")}
+    assert bits == (tmp_path / "correct.bin").read_bytes()
+    assert weights_digest(ours.finish()) == run.weights_digest
+
+
+def test_a_gradient_is_laid_out_like_its_weight_without_a_copy():
+    weight = torch.zeros(8, 4, 1, 1).to(memory_format=torch.channels_last)
+    other = torch.randn(8, 4, 1, 1)
+    laid = _laid_out(other, weight.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(laid, other)
+    assert laid.data_ptr() == other.data_ptr()
+    kernel = torch.zeros(8, 4, 3, 3).to(memory_format=torch.channels_last)
+    assert torch.equal(_laid_out(torch.ones(8, 4, 3, 3), kernel), torch.ones(8, 4, 3, 3))
+
+
+def test_label_noise_is_refused(config, digits):
+    asked = config(label_noise=0.1)
+    with pytest.raises(ValueError, match="label noise differs by seed"):
+        Trainee(asked, data.prepare(digits, asked), CPU)
+
+
+# ---- the command
+
+
+def test_it_keeps_the_runs_that_the_loop_would(tiny, digits, tmp_path):
+    n, lines = made(tiny, digits, tmp_path)
+    kept = read_all(tmp_path)
+    assert n == len(kept) == 4
+    assert [run.id.rpartition("-")[0] for run in kept] == [
+        f"accelerator-{short}-e2-s{seed}" for short in NETWORKS for seed in (0, 1)
+    ]
+    for run in kept:
+        assert run.about["protocol"] == tiny.digest
+        assert (run.about["part"], run.about["rate_from"]) == ("accelerator", "stated in the protocol, no sweep yet")
+        assert run.id == tiny.run_id(run.id.rpartition("-")[0], run.config)
+        assert (run.config.lr, run.config.epochs, run.config.precision) == (0.05, 2, "bf16")
+        assert run.run
+        assert run.run.execution["how"] == "no graphs"
+        whole = train(run.config, tmp_path / "loop" / run.id, dataset=digits, say=lambda line: None)
+        assert (whole.rows, whole.weights_digest) == (run.run.rows, run.run.weights_digest)
+        assert (tmp_path / "loop" / run.id / "metrics.csv").read_bytes() == (run.folder / "metrics.csv").read_bytes()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["epochs"], summary["seeds"], summary["side_by_side"], summary["kept"]) == (2, [0, 1], 2, 4)
+    assert all(check["agrees"] and check["same_images"] for check in summary["agreement"])
+    # The number of epochs stands before the first of them, and test errors are not shown on the way.
+    decided = next(i for i, line in enumerate(lines) if "epochs of 2 seeds" in line)
+    assert decided < next(i for i, line in enumerate(lines) if "] epoch 1/2" in line)
+    assert not any("test error" in line for line in lines)
+
+
+def test_the_time_decides_on_the_epochs(tiny, config, tmp_path):
+    class Quick:
+        def __init__(self) -> None:
+            self.config = config(batch_size=20, images=100)
+
+        def test(self) -> None:
+            pass
+
+    def decided(minutes: float, epochs: int | None = None) -> tuple[int, tuple[int, ...]]:
+        # One epoch of one run: 100 images at 100 a second, and 0.05 s for its start.
+        session = many.Session(tmp_path, minutes, lambda line: None, summary={"images_per_s": {"a way: 4": 100.0}})
+        plan = plan_of(tiny, tmp_path, None, None)
+        return many._decide(session, plan, [Quick() for _ in range(4)], epochs, "a way")
+
+    assert decided(1)[0] == int(0.9 * 60 / (4 * 1.05)) == 12
+    assert decided(0.1) == (1, (0, 1))
+    assert decided(0.06) == (1, (0,))  # a whole block of one seed
+    assert decided(0.06, epochs=3) == (3, (0, 1))
+    with pytest.raises(ManyError, match="2 s are left, one epoch of one seed takes 2 s: give more --minutes"):
+        decided(0.03)
+
+
+def test_the_rate_is_that_of_the_sweep_where_it_is_complete(tiny, digits, tmp_path):
+    assert plan_of(tiny, tmp_path, None, None).rates == dict.fromkeys(NETWORKS, 0.05)
+    assert plan_of(tiny, tmp_path, 0.2, 1).rate_from == "given"
+    assert plan_of(tiny, tmp_path, 0.2, 1).seeds == (0,)
+    run_protocol(out=tmp_path, protocol=tiny, dataset=digits, say=lambda line: None)
+    plan = plan_of(tiny, tmp_path, None, None)
+    assert (plan.rates, plan.rate_from) == (dict.fromkeys(NETWORKS, 0.01), "sweep at width 8")
+
+
+def test_steps_that_do_not_agree_stop_it(tiny, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(many, "TOLERANCE", many.TOLERANCE | {"fp64": (-1.0, 1.0, 0.9)})
+    with pytest.raises(ManyError, match="the first steps do not agree with the CPU's; nothing was trained"):
+        made(tiny, digits, tmp_path)
+    assert not read_all(tmp_path)
+    assert made(tiny, digits, tmp_path, force=True, n_seeds=1)[0] == 2
+
+
+def test_the_check_trains_nothing(tiny, digits, tmp_path):
+    n, _ = made(tiny, digits, tmp_path, check_only=True)
+    assert n == 0
+    checks = json.loads((tmp_path / "summary.json").read_text())["agreement"]
+    assert [(c["network"], c["precision"]) for c in checks] == [
+        (short, precision) for short in NETWORKS for precision in ("fp64", "fp32", "bf16")
+    ]
+    assert not read_all(tmp_path)
+
+
+def test_rounding_is_amplified_in_float32_and_not_in_float64(config, digits):
+    """Why the steps are compared in float64: an order of sums is enough to move the later losses."""
+    asked = config(spec=named("cifar-attention56[width=2]"), precision="fp32", lr=0.05, images=100)
+    feed = data.prepare(digits, asked)
+    losses = {}
+    for dtype in (torch.float32, torch.float64):
+        for noise in (0.0, 2.0**-24 if dtype == torch.float32 else 2.0**-53):
+            run = Trainee(asked, feed, CPU, dtype)
+            with torch.no_grad():
+                for weight in run.masters:
+                    weight.mul_(1 + noise * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+            for _ in range(4):
+                run.step()
+            losses[dtype, bool(noise)] = run.losses[:4].double()
+    apart = {
+        d: ((losses[d, True] - losses[d, False]).abs() / losses[d, False]).max().item()
+        for d in (torch.float32, torch.float64)
+    }
+    assert apart[torch.float64] < 1e-6 < apart[torch.float32]
+
+
+def test_a_run_that_diverges_is_not_kept(tiny, digits, tmp_path):
+    n, lines = made(tiny, digits, tmp_path, lr=1e30, n_seeds=1, force=True)
+    assert n == 0
+    assert sum("diverged, not kept" in line for line in lines) == 2
+
+
+def test_a_machine_that_is_not_fit_says_so_before_data_are_loaded(tiny, tmp_path, monkeypatch):
+    def loaded():
+        raise AssertionError("data were loaded")
+
+    cuda = torch.device("cuda")
+    go = {"out": tmp_path, "minutes": 1, "device": cuda, "protocol": tiny, "dataset": loaded, "results": tmp_path}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ManyError, match="torch finds no CUDA device here"):
+        run_many(**go)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    class Small:
+        name, major, minor, total_memory = "a GPU", 8, 6, 4 * 2**30
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Small)
+    with pytest.raises(ManyError, match="a GPU has 4 GiB of memory, 4 runs side by side need 8 GiB"):
+        run_many(**go)
+    monkeypatch.setattr(Small, "major", 7)
+    with pytest.raises(ManyError, match=r"a GPU has compute capability 7.6, without bf16: at least 8.0 is needed"):
+        check_machine(cuda, 1)
+    monkeypatch.setattr(torch, "__version__", "2.3.1+cu121")
+    with pytest.raises(ManyError, match=r"torch 2.3.1\+cu121 is too old: at least 2.8 is needed"):
+        run_many(**go)
+
+
+def test_other_data_are_refused(tiny, tmp_path):
+    with pytest.raises(ProtocolError, match="the protocol is about cluttered-digits"):
+        made(tiny, data.digits(1, train=N, test=N_TEST), tmp_path)
+
+
+def test_the_command_says_what_is_wrong(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["--minutes", "1", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "many: torch finds no CUDA device here (--device cpu trains one run after the other)\n"
+    )
+    assert main(["--protocol", str(tmp_path / "none.json")]) == 2
+
+
+def test_it_needs_no_more_than_torch_and_numpy():
+    missing = [
+        "lightning_fabric",
+        "pandas",
+        "papermill",
+        "snakemake",
+        "sklearn",
+        "scipy",
+        "yaml",
+        "tqdm",
+        "pooch",
+        "analysis",
+    ]
+    code = (
+        "import sys\n"
+        f"for name in {missing}: sys.modules[name] = None\n"
+        "import resattn.training.many\n"
+    )  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=True)
