@@ -136,7 +136,7 @@ def test_an_edited_plot_trains_nothing_and_edited_code_only_what_uses_it(study, 
         return dict(re.split(r" {2,}", line, maxsplit=1) for line in told.stdout.splitlines()[:-1])
 
     assert run_resattn("study", *study, checkout=checkout).returncode == 0
-    (checkout / "analysis" / "figures" / "plots.py").write_text("raise SystemExit")
+    (checkout / "analysis" / "figures" / "training.py").write_text("raise SystemExit")
     assert set(plan().values()) == {"done"}
     with (checkout / "resattn" / "networks" / "mask.py").open("a") as file:
         file.write("\n# edited\n")
