@@ -69,7 +69,7 @@ def test_a_share_outside_of_its_range_is_refused(share: float) -> None:
 
 @pytest.fixture(scope="module")
 def fields():
-    spec = catalog.named("cifar-attention56[width=4]")  # what is seen does not depend on the width
+    spec = catalog.named("cifar-attention56")
     return {
         branch: effective_field(
             lambda seed: build(spec, seed=seed), "stage1.module1.merge", (3, 96, 96), seeds=range(3), branch=branch
