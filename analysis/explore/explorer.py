@@ -19,7 +19,7 @@ import pandas as pd
 
 from analysis.figures.network import network_sketch
 from analysis.figures.path_lengths import Paths, path_sketch
-from analysis.figures.receptive_field import sight_sketch
+from analysis.figures.receptive_field import receptive_field_sketch
 from analysis.tables import schemas
 from analysis.tables.formats import display_name
 from analysis.tables.layers import layer_frame
@@ -217,7 +217,7 @@ class Explorer:
         except (MatchError, SpecError) as error:
             self.panels["match"].value = escape(str(error))
             self.panels["paths"].value = path_sketch([first.paths])
-        self.panels["sight"].value = sight_sketch(sight(spec), state.input_px)
+        self.panels["sight"].value = receptive_field_sketch(sight(spec), state.input_px)
         self.whole_s.append(time.perf_counter() - begun)
         self._say(f"{display_name(spec.name)}: drawn in {self.drawn_s[-1]:.2f} s, all in {self.whole_s[-1]:.2f} s")
 
@@ -316,6 +316,6 @@ def answer_times(states: Iterable[State], clock: Callable[[], float] = time.perf
         drawn = clock()
         found = equal(state.spec, state.by)
         match_words(found), path_sketch([first.paths, path_lengths(found.spec)])
-        sight_sketch(sight(state.spec), state.input_px)
+        receptive_field_sketch(sight(state.spec), state.input_px)
         rows.append({"network": state.spec.name, "drawn_s": drawn - begun, "whole_s": clock() - begun})
     return pd.DataFrame(rows)

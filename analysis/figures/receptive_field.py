@@ -159,7 +159,7 @@ def gradient_support(ax: Axes, fields: pd.DataFrame, share: float) -> str:
 # -- as text
 
 
-def sight_sketch(stages: Mapping[str, Mapping[str, int]], input_px: int) -> str:
+def receptive_field_sketch(stages: Mapping[str, Mapping[str, int]], input_px: int) -> str:
     """Squares that a unit at each stage's end sees, trunk alone beside with the masks, over the input's own square.
 
     `stages`: stage -> branch ("trunk", "mask") -> side in px.

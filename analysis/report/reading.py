@@ -152,11 +152,8 @@ class Study:
             gap = Gap(f"{notebook}: its table {schema.file} is missing.", f"`{self.remedy}` makes it anew.", job)
         else:
             why = f": {of_job.message.rstrip('.')}" if of_job.message else ""
-            gap = Gap(
-                f"{notebook} is {of_job.state}{why}.",
-                f"Fix the cause and rerun `{self.remedy}`; it resumes.",
-                job,
-            )
+            what = f"{notebook} {'failed' if of_job.state == FAILED else f'is {of_job.state}'}{why}."
+            gap = Gap(what, f"Fix the cause and rerun `{self.remedy}`; it resumes.", job)
         return MissingError(gap)
 
 

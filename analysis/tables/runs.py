@@ -32,23 +32,15 @@ def run_row(run: Run) -> pd.DataFrame:
     quantities = audit(run.config.spec).quantities
     config = run.config
     row = {
-        "network": config.spec.name,
-        "dataset": run.dataset_label,
-        "seed": config.seed,
-        "epochs": config.epochs,
-        "images": config.images or config.size.train,
-        "label_noise": config.label_noise,
-        "test_error_pct": run.test_error_pct,
-        "train_error_pct": run.rows[-1]["train_error_pct"],
-        "images_per_s": run.images_per_s,
-        "elapsed_s": run.elapsed_s,
+        "network": config.spec.name, "dataset": run.dataset_label, "seed": config.seed, "epochs": config.epochs,
+        "images": config.images or config.size.train, "label_noise": config.label_noise,
+        "test_error_pct": run.test_error_pct, "train_error_pct": run.rows[-1]["train_error_pct"],
+        "images_per_s": run.images_per_s, "elapsed_s": run.elapsed_s,
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in run.timing),
         **{q: quantities[q] for q in ("params", "macs", *DEPTHS)},
-        "batch_size": config.batch_size,
-        "precision": config.precision,
-        "device": run.execution["device"],
+        "batch_size": config.batch_size, "precision": config.precision, "device": run.execution["device"],
         "weights_digest": run.weights_digest,
-    }
+    }  # fmt: skip
     return pd.DataFrame([row])
 
 

@@ -37,19 +37,11 @@ def comparison_frame(runs: pd.DataFrame, quantities: Sequence[str] = COMPARED) -
             interval = mean_interval(list(values))
             rows.append(
                 {
-                    "network": network,
-                    "dataset": dataset,
-                    "label_noise": noise,
-                    "quantity": q,
-                    "n": interval.n,
-                    "mean": interval.mean,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "least": values.min(),
-                    "largest": values.max(),
-                    "unit": quantity(q).unit,
+                    "network": network, "dataset": dataset, "label_noise": noise, "quantity": q, "n": interval.n,
+                    "mean": interval.mean, "low": interval.low, "high": interval.high, "least": values.min(),
+                    "largest": values.max(), "unit": quantity(q).unit,
                 }
-            )
+            )  # fmt: skip
     return pd.DataFrame(rows).astype({"low": float, "high": float})
 
 
@@ -94,19 +86,13 @@ def difference_frame(pairs: pd.DataFrame, margin: float = 1.0) -> pd.DataFrame:
         compared = compare(dict(zip(part["seed"], part["difference"], strict=True)), dict.fromkeys(part["seed"], 0.0))
         rows.append(
             {
-                "network": network,
-                "reference": reference,
-                "label_noise": noise,
-                "n": compared.interval.n,
-                "mean": compared.interval.mean,
-                "low": compared.interval.low,
-                "high": compared.interval.high,
-                "p_value": compared.p_value,
-                "unit": "points of %",
+                "network": network, "reference": reference, "label_noise": noise, "n": compared.interval.n,
+                "mean": compared.interval.mean, "low": compared.interval.low, "high": compared.interval.high,
+                "p_value": compared.p_value, "unit": "points of %",
                 "note": " ".join(filter(None, [compared.note, compared.interval.note])),
                 "equivalence": compared.equivalence(margin),
             }
-        )
+        )  # fmt: skip
     return pd.DataFrame(rows, columns=schemas.DIFFERENCES.names).astype({"low": float, "high": float, "p_value": float})
 
 

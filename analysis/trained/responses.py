@@ -51,7 +51,7 @@ def stage_responses(network: Network, batches: Iterable[Tensor]) -> list[dict[st
         return lambda _part, _inputs, output: add(stage, "merge", output)
 
     def of_activation(_part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # Told by what it reads: the first unit of the next stage, or the head, holds it.
+        # Recognised by what it reads: the first unit of the next stage, or the head, holds it.
         for stage in [stage for stage, kept in outputs.items() if kept is inputs[0]]:
             add(stage, "activated", output)
             del outputs[stage]

@@ -299,9 +299,7 @@ def _make(protocol: Protocol, planned: Planned, out: Path, dataset: Any, say: Ca
     from resattn.training.kept import keep, keep_diverged
     from resattn.training.loop import CHECKPOINT, train, trained
     from resattn.training.record import CORRECT
-from resattn.training.run import (
-    DivergedError,
-)
+    from resattn.training.run import DivergedError
 
     work, target = out / WORK / planned.id, out / RUNS / planned.id
     start, cpu_start = time.monotonic(), time.process_time()

@@ -146,7 +146,7 @@ def test_an_edited_plot_trains_nothing_and_edited_code_only_what_uses_it(study, 
             source.write("\n# edited\n")
 
     assert run_resattn("study", *study, checkout=checkout).returncode == 0
-    (checkout / "analysis" / "figures" / "plots.py").write_text("raise SystemExit")
+    (checkout / "analysis" / "figures" / "training.py").write_text("raise SystemExit")
     assert set(plan().values()) == {"done"}
     edit("resattn/rules/table.py")
     assert plan().pop("20_depth") == "run: changed: resattn/rules/table.py"

@@ -15,6 +15,7 @@ from torch import nn
 
 from analysis.tables import schemas
 from analysis.tables.files import check_frame
+from analysis.tables.quantities import SCORES
 from analysis.trained import mask_maps, responses
 from analysis.trained.mask_maps import AttendingError
 from resattn.networks.catalog import named
@@ -106,18 +107,18 @@ class Oracle(nn.Module):
 
     def __init__(self, foreground: torch.Tensor, channels: int) -> None:
         super().__init__()
-        self.register_buffer("told", foreground[:, None].expand(-1, channels, -1, -1).float())
+        self.register_buffer("network", foreground[:, None].expand(-1, channels, -1, -1).float())
 
     def forward(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        return self.told
+        return self.network
 
 
 def test_a_mask_that_knows_the_object_scores_full_and_chance_half(digits: data.Dataset) -> None:
-    told = build(named(SMALL)).eval()
+    network = build(named(SMALL)).eval()
     assert digits.test_foreground is not None
-    told.get_submodule("stage1.module1").mask = Oracle(digits.test_foreground, 16)
+    network.get_submodule("stage1.module1").mask = Oracle(digits.test_foreground, 16)
     images = digits.test_images.float() / 255
-    rows = pd.DataFrame(mask_maps.score_rows(told, images, digits.test_foreground))
+    rows = pd.DataFrame(mask_maps.score_rows(network, images, digits.test_foreground))
     scores = rows.set_index(["stage", "map", "quantity"])["value"]
     assert scores["stage1", "mask", "auc"] == 1
     assert scores["stage1", "mask", "energy_share"] == 1
@@ -125,8 +126,8 @@ def test_a_mask_that_knows_the_object_scores_full_and_chance_half(digits: data.D
     area = float(digits.test_foreground.float().mean())
     assert scores["stage1", "random", "energy_share"] == pytest.approx(area, rel=0.15)
     assert set(rows["map"]) == set(mask_maps.MAPS)
-    assert len(rows) == 3 * len(mask_maps.MAPS) * len(mask_maps.SCORES)
-    again = pd.DataFrame(mask_maps.score_rows(told, images, digits.test_foreground))
+    assert len(rows) == 3 * len(mask_maps.MAPS) * len(SCORES)
+    again = pd.DataFrame(mask_maps.score_rows(network, images, digits.test_foreground))
     pd.testing.assert_frame_equal(rows, again)
 
 
