@@ -282,7 +282,9 @@ def test_two_runs_do_not_share_a_folder(write_notebook, tmp_path):
         run_notebook(write_notebook("a", "1"), {}, tmp_path / "out")
 
 
-@pytest.mark.parametrize("damage", ["result", "truncated", "table", "gone", "page", "version", "list", "run", "weights", "a number"])
+@pytest.mark.parametrize(
+    "damage", ["result", "truncated", "table", "gone", "page", "version", "list", "run", "weights", "a number"]
+)
 def test_a_damaged_result_is_none(write_notebook, tmp_path, damage):
     out = tmp_path / "out"
     (out / "tables").mkdir(parents=True)
