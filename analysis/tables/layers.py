@@ -33,7 +33,8 @@ def layer_frame(network: str | NetworkSpec) -> pd.DataFrame:
             {
                 "network": spec.name, "layer": op.module, "role": body.roles.of[op.index],
                 "stage": op.module.split(".", 1)[0], "module": body.attention_module(op.module),
-                "size_px": op.shape[-1] if len(op.shape) > 2 else 1, "start": start[op.index], "macs": body.macs[op.index],
+                "size_px": op.shape[-1] if len(op.shape) > 2 else 1, "start": start[op.index],
+                "macs": body.macs[op.index],
                 "on_longest": op.index in on_longest, "on_trunk": op.index in on_trunk,
             }
         )  # fmt: skip

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -80,15 +81,19 @@ def processes_below(pid: int, what: str) -> list[int]:
 def write_notebook(tmp_path: Path) -> Callable[..., Path]:
     """Write a notebook: name, source of each code cell; `parameters`: of its parameters cell, None for no such cell."""
 
-    def write(name: str, *cells: str, parameters: str | None = 'depth = 56\nout_dir = "out"') -> Path:
-        first = [] if parameters is None else [_cell(parameters, "parameters")]
-        notebook = nbformat.v4.new_notebook(cells=[*first, *map(_cell, cells)])
-        path = tmp_path / "notebooks" / f"{name}.ipynb"
-        path.parent.mkdir(exist_ok=True)
-        nbformat.write(notebook, path)
-        return path
+    return partial(write_notebook_in, tmp_path)
 
-    return write
+
+def write_notebook_in(
+    folder: Path, name: str, *cells: str, parameters: str | None = 'depth = 56\nout_dir = "out"'
+) -> Path:
+    """The same, in a folder."""
+    first = [] if parameters is None else [_cell(parameters, "parameters")]
+    notebook = nbformat.v4.new_notebook(cells=[*first, *map(_cell, cells)])
+    path = folder / "notebooks" / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
 
 
 def _cell(source: str, *tags: str) -> nbformat.NotebookNode:

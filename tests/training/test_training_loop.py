@@ -146,12 +146,6 @@ def test_it_talks_on_stderr_only_and_names_the_data_first(digits, tmp_path, capf
     assert f"test error {run.test_error_pct:.2f} %" in epochs[1]
 
 
-def test_several_processes_talk_once(digits, tmp_path, capfd):
-    train(_config(epochs=1, devices=2), tmp_path, dataset=digits, say=lambda line: None)
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch ")]
-    assert [line.split(":")[0] for line in lines] == ["epoch 1/1"]
-
-
 def test_auto_becomes_what_was_found(digits, tmp_path):
     run = quiet(_config(dataset="auto", epochs=1), tmp_path, replace(digits, note="auto: because"))
     assert (run.config.dataset, run.dataset_note, run.dataset_digest) == (
@@ -458,12 +452,14 @@ def test_a_missing_device_is_named(digits, tmp_path, monkeypatch):
 # ---- several processes
 
 
-def test_two_processes_train_as_one(digits, tmp_path):
+def test_two_processes_train_as_one_and_talk_once(digits, tmp_path, capfd):
     # Same batches, same statistics, averaged gradients: what is left is the order of the sums, which a small step
     # keeps small.
     config = _config(epochs=2, lr=1e-3, precision="fp32", label_noise=0.2)
     one = quiet(config, tmp_path / "one", digits)
     two = quiet(replace(config, devices=2, strategy="ddp"), tmp_path / "two", digits)
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     for ours, theirs in zip(two.rows, one.rows, strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
         assert ours["test_loss"] == pytest.approx(theirs["test_loss"], rel=1e-3)
@@ -486,6 +482,11 @@ def test_an_error_in_another_process_is_an_error_here(digits, tmp_path):
 # ---- it learns
 
 
+@pytest.fixture(scope="module")
+def all_digits() -> data.Dataset:
+    return data.digits()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "changes"),
@@ -496,14 +497,14 @@ def test_an_error_in_another_process_is_an_error_here(digits, tmp_path):
     ],
     ids=["resnet", "attention"],
 )
-def test_a_small_network_learns_the_digits(tmp_path, network, changes):
+def test_a_small_network_learns_the_digits(all_digits, tmp_path, network, changes):
     config = _config(spec=named(network), lr=0.05, milestones=(0.6, 0.85), test_images=1000, **changes)
-    assert quiet(config, tmp_path, data.digits()).test_error_pct <= 40
+    assert quiet(config, tmp_path, all_digits).test_error_pct <= 40
 
 
 @pytest.mark.slow
-def test_nothing_is_learnt_from_shuffled_labels(tmp_path):
-    digits = data.digits()
+def test_nothing_is_learnt_from_shuffled_labels(all_digits, tmp_path):
+    digits = all_digits
     config = _config(spec=named("cifar-resnet20-basic[width=8]"), images=4000, test_images=0, batch_size=32, lr=0.05)
     # Noise of 0.9 puts every label at 1 / 10: nothing of the image is left in it.
     shuffled = quiet(replace(config, label_noise=0.9, epochs=1), tmp_path / "shuffled", digits)
