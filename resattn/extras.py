@@ -27,7 +27,7 @@ def require(what: str, extra: str) -> None:
     """
     missing = [package for module, package in EXTRAS[extra].items() if not _imports(module)]
     if missing:
-        packages = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
+        packages = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
         raise MissingError(f"{what} needs {packages}: pip install 'resattn[{extra}]'")
 
 
