@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 import resattn
-from resattn.graph.capture import CaptureError, capture
+from resattn.graph.errors import CaptureError
 from resattn.graph.graph import Indices
 from resattn.graph.inputs import Inputs
 from resattn.measures.audit import audit
+from resattn.measures.captured import capture
 from resattn.targets import TargetError
 
 ROOT = Path(__file__).parents[1]

@@ -51,8 +51,8 @@ def test_what_it_shows_is_what_the_audit_says(state: State) -> None:
     assert dict(found.numbers) == {q: audited.quantities[q] for q in found.numbers}
     assert found.paths.lengths == audited.path_lengths
     last = list(sight(state.spec).values())[-1]
-    assert last["trunk"] == audit.quantities["receptive_field_trunk_px"]
-    assert max(last.values()) == audit.quantities["receptive_field_px"]
+    assert last["trunk"] == audited.quantities["receptive_field_trunk_px"]
+    assert max(last.values()) == audited.quantities["receptive_field_px"]
 
 
 def test_it_sees_what_the_receptive_field_notebook_sees() -> None:

@@ -24,9 +24,9 @@ WRITE_TABLE = "open(f'{out_dir}/tables/t.csv', 'w').write('value\\n1\\n')"
 # The report is made from real tables and tested elsewhere. Here a study only has to ask for it.
 COMMAND = """
 import sys, types
-report = types.ModuleType("analysis.report")
+report = types.ModuleType("analysis.report.build")
 report.build_report = lambda folder: folder / "report" / "index.html"
-sys.modules["analysis.report"] = report
+sys.modules["analysis.report.build"] = report
 from resattn.cli import main
 sys.exit(main())
 """

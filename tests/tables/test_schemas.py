@@ -48,7 +48,7 @@ def _few_layouts() -> pd.DataFrame:
     every = layouts.layouts
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layouts, "layouts", lambda: islice(every(), 3))
-        return layouts.search({"cifar-attention92": (named("cifar-attention92"), "1.9")})
+        return pd.DataFrame(layouts.search({"cifar-attention92": (named("cifar-attention92"), "1.9")}))
 
 
 def _claims() -> pd.DataFrame:
