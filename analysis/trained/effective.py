@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from resattn.measures.captured import captured
 from resattn.networks.catalog import named
 from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec
@@ -170,14 +171,9 @@ def effective_fields(network: str, *, n_seeds: int, runs_dir: Path | str = "") -
             effective_field(make, f"{module}.merge", spec.input_shape, seeds=seeds, branch=branch),
         )
         for weights, (make, seeds) in makes.items()
-        for module in _attention_modules(spec)
+        for module in captured(spec).attention_modules
         for branch in ("trunk", "mask")
     ]  # fmt: skip
-
-
-def _attention_modules(spec: NetworkSpec) -> list[str]:
-    model = build(spec, device="meta")
-    return [path.removesuffix(".merge") for path, _ in model.named_modules() if path.endswith(".merge")]
 
 
 def _runs(folder: Path | str) -> dict[NetworkSpec, list[Path]]:

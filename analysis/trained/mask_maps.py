@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from analysis.tables import schemas, steps
 from analysis.tables.formats import display_name, part_name
-from resattn.networks.attention import AttentionModule
+from resattn.measures.captured import captured
 from resattn.networks.network import Network, build
 from resattn.training import data
 from resattn.training.data import Dataset, Feed
@@ -116,9 +116,9 @@ def attended(network: nn.Module, images: Tensor) -> list[Attended]:
         return hook
 
     with ExitStack() as stack:
-        for name, part in network.named_modules():
-            if isinstance(part, AttentionModule):
-                stack.callback(part.merge.register_forward_hook(keep(name)).remove)
+        for name in captured(network.spec).attention_modules:
+            merge = network.get_submodule(f"{name}.merge")
+            stack.callback(merge.register_forward_hook(keep(name)).remove)
         network(images)
     if not by_module:
         raise AttendingError(f"{_name_of(network)} has no attention module")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from analysis.tables import schemas
 from analysis.trained.mask_maps import Trained
-from resattn.networks.attention import AttentionModule
+from resattn.measures.captured import captured, is_in
 from resattn.networks.network import Network
 
 # Where the response is read.
@@ -56,14 +56,15 @@ def stage_responses(network: Network, batches: Iterable[Tensor]) -> list[dict[st
             add(stage, "activated", output)
             del outputs[stage]
 
+    modules = captured(network.spec).attention_modules
     with ExitStack() as stack:
         for name, part in network.named_children():
             if not name.startswith("stage"):
                 continue
             stack.callback(part.register_forward_hook(of_stage(name)).remove)
-            modules = [child for child in part.children() if isinstance(child, AttentionModule)]
-            for last in modules[-1:]:
-                stack.callback(last.merge.register_forward_hook(of_merge(name)).remove)
+            for last in [path for path in modules if is_in(path, name)][-1:]:
+                merge = network.get_submodule(f"{last}.merge")
+                stack.callback(merge.register_forward_hook(of_merge(name)).remove)
         for part in network.modules():
             if _is_activation(part):
                 stack.callback(part.register_forward_hook(of_activation).remove)
