@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,15 @@ def test_a_module_imports_from_the_rooms_before_its_own(name: str) -> None:
     package, own = name.split(".")[0], room(name)
     allowed = {"resattn": RESATTN, "analysis": ANALYSIS}[package].get(own, set()) | {own, ""}
     assert {room(i) for i in imports(NAMES[name]) if i.split(".")[0] == package} <= allowed
+
+
+def test_the_page_on_design_has_the_same_tables() -> None:
+    rows = re.findall(r"^\| `(\w+)/(\w+)` \|.*\|(.*)\|$", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE)
+    written = {(package, name): set(filter(None, below.strip().split(", "))) for package, name, below in rows}
+    tables = {"resattn": RESATTN, "analysis": ANALYSIS}
+    assert written == {
+        (p, n): below for p, table in tables.items() for n, below in table.items() if (ROOT / p / n).is_dir()
+    }
 
 
 def names_of_the_study(tree: ast.AST) -> Iterator[str]:

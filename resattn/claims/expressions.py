@@ -40,7 +40,7 @@ LARGEST_WHOLE = 1000
 
 def _whole(number: Fraction) -> int:
     if number.denominator != 1 or abs(number) > LARGEST_WHOLE:
-        raise ExpressionError(f"{number} is not a whole number of at most {LARGEST_WHOLE}")
+        raise ExpressionError(f"{number} is not an integer of at most {LARGEST_WHOLE}")
     return int(number)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from resattn.graph.graph import INPUT, Graph, Op, Operand, Shape
 from resattn.rules.intervals import Extent, NoIntervalError
+from resattn.rules.rule import spread_of
 
 
 class NoReceptiveFieldError(ValueError):
@@ -54,12 +55,15 @@ def _extent(op: Op, axis: int, source: int, live: Mapping[int, Extent | list[Ext
 
 
 def spread(op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extent | list[Extent]:
-    """What each position of an operator's result sees, or of each of several results. Raises: NoReceptiveFieldError."""
+    """What each position of an operator's result sees, or of each of several results.
+
+    Raises: NoReceptiveFieldError; RuleError if the row's function fails.
+    """
     where = f"{op.name} in {op.module or 'the model'}"
     if op.rule is None or op.rule.spread is None:
         raise NoReceptiveFieldError(f"no rule {'' if op.rule is None else 'of its positions '}for {where}")
     try:
-        extent = op.rule.spread(op, reads)
+        extent = spread_of(op, reads)
     except NoIntervalError as error:
         raise NoReceptiveFieldError(f"{where}: {error}") from None
     if isinstance(extent, list):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from resattn.networks.mask import Mask
+from resattn.networks.residual import sequence, unit
 from resattn.networks.spec import NetworkSpec, StageSpec
-from resattn.networks.units import sequence, unit
 
 
 class ResidualMerge(nn.Module):

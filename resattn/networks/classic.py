@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from resattn.networks import catalog
 from resattn.networks.network import GlobalMean, build
+from resattn.networks.residual import sequence
 from resattn.networks.spec import NetworkSpec
-from resattn.networks.units import sequence
 
 CLASSES = 1000  # ImageNet
 Make = Callable[[], nn.Module]

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resattn.networks.residual import Add, conv, convolutions, norm_relu, pooling, sequence, unit
 from resattn.networks.spec import NetworkSpec, StageSpec, pooled_sizes
-from resattn.networks.units import CARDINALITY, Add, conv, convolutions, norm_relu, pooling, sequence, unit
+from resattn.networks.units import UNITS
 
 
 class MixedGate(nn.Module):
@@ -140,8 +141,7 @@ def local_width(spec: NetworkSpec, stage: StageSpec) -> int:
     units = [2 * spec.r + 1] * (stage.poolings - 1) + [2 * spec.r]
     positions = sum(n * size**2 for n, size in zip(units, sizes[1:] or sizes, strict=True))
     wanted = positions * cost(stage.inner)
-    # ResNeXt splits twice the inner width into groups.
-    step = CARDINALITY // 2 if spec.unit == "resnext" else 1
+    step = UNITS[spec.unit].inner_step
     widths = range(step, 2 * stage.inner + 1, step)
     return min(widths, key=lambda inner: abs(LOCAL_UNITS * stage.size**2 * cost(inner) - wanted))
 

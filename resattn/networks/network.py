@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from resattn.networks.attention import AttentionModule
 from resattn.networks.mask import Constant
+from resattn.networks.residual import conv, norm_relu, pooling, unit
 from resattn.networks.spec import NetworkSpec, StageSpec
-from resattn.networks.units import conv, norm_relu, pooling, unit
 
 
 class GlobalMean(nn.Module):

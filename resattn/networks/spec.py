@@ -11,13 +11,12 @@ from difflib import get_close_matches
 from html import escape
 from typing import Any
 
+from resattn.networks.units import UNITS
+
 
 class SpecError(ValueError):
     """A network that cannot be, or a field that does not exist; the message says which and what would do."""
 
-
-# Output channels of a unit over its inner width.
-EXPANSION = {"basic": 1, "bottleneck": 4, "resnext": 4, "inception": 4}
 
 # The kernel and stride of every pooling in the networks of the paper: the stem's and the mask's.
 POOL_KERNEL, POOL_STRIDE = 3, 2
@@ -69,7 +68,7 @@ class NetworkSpec:
     stem: str = _choice("imagenet", "cifar", doc="7x7 stride 2 and a pooling, or 3x3 stride 1")
     width: float = _value(doc="channels of the stem and inner width of the first stage")
     widen: int = _value(1, doc="factor on every width but the stem's (wrn2016, k)")
-    unit: str = _choice("bottleneck", "basic", "resnext", "inception", doc="the residual unit")
+    unit: str = _choice(*UNITS, doc="the residual unit")
     order: str = _choice("pre", "post", doc="normalisation and ReLU before or after each convolution")
     units: tuple[int, ...] = _value(doc="residual units of each stage ahead of its attention modules")
     tail: tuple[int, ...] = _value(doc="residual units of each stage after its attention modules")
@@ -132,7 +131,7 @@ class NetworkSpec:
             values = getattr(self, name)
             if not isinstance(values, tuple) or any(type(v) is not int or v < 0 for v in values):
                 raise SpecError(
-                    f"{name} of {self.name} must be whole numbers of at least 0, one for each stage, found {values!r}"
+                    f"{name} of {self.name} must be integers of at least 0, one for each stage, found {values!r}"
                 )
             if name == "strides" and not values:
                 continue
@@ -147,20 +146,18 @@ class NetworkSpec:
         for name, least in (("classes", 1), ("widen", 1), ("p", 0), ("t", 1), ("r", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
-                raise SpecError(f"{name} of {self.name} must be a whole number of at least {least}, found {value!r}")
+                raise SpecError(f"{name} of {self.name} must be an integer of at least {least}, found {value!r}")
         is_number = isinstance(self.width, int | float) and not isinstance(self.width, bool)
         if not is_number or not math.isfinite(self.width) or self.width < 1:
             raise SpecError(f"width of {self.name} must be a number of at least 1, found {self.width!r}")
         if 0 in self.strides:
             raise SpecError(f"strides of {self.name} must be at least 1, found {self.strides}")
-        if self.shortcut == "zero-pad" and self.unit != "basic":
-            raise SpecError(f"shortcut 'zero-pad' of {self.name} is defined for basic units only (he2016, CIFAR-10)")
-        if self.stride_on == "1x1" and self.unit in ("basic", "inception"):
-            raise SpecError(
-                f"stride_on '1x1' of {self.name}: the {self.unit} unit does not begin with one 1x1 convolution"
-            )
-        if self.unit == "inception" and self.order != "pre":
-            raise SpecError(f"order 'post' of {self.name}: the inception unit is defined with pre-activation only")
+        row = UNITS[self.unit]
+        for name, allowed in (("shortcut", row.shortcuts), ("stride_on", row.strides_on), ("order", row.orders)):
+            value = getattr(self, name)
+            if value not in allowed:
+                found = f"{name} {value!r} of {self.name} is not defined for {self.unit} units"
+                raise SpecError(f"{found} (one of: {', '.join(allowed)})")
         least = LEAST_POOLED[self.pool_padding]
         if self.stem == "imagenet" and -(-min(self.input_shape[1:]) // 2) < least:
             raise SpecError(
@@ -205,7 +202,7 @@ class NetworkSpec:
 
     @property
     def expansion(self) -> int:
-        return EXPANSION[self.unit]
+        return UNITS[self.unit].expansion
 
     @property
     def stem_channels(self) -> int:

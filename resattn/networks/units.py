@@ -1,16 +1,11 @@
-"""Residual units. The kind is a list of convolutions, the order says where norm and ReLU stand."""
+"""The kinds of residual unit, as data: a new kind is a row of `UNITS`. Standard library only."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from resattn.networks.spec import NetworkSpec
+CARDINALITY = 32  # groups of the 3x3 of a ResNeXt unit (xie2017, table 1; the release of AttentionNeXt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,180 +23,50 @@ class Convolution:
         """Multiply-adds for each position of its output."""
         return self.in_channels * self.out_channels * self.kernel**2 // self.groups
 
-    def build(self) -> nn.Conv2d:
-        return conv(self.in_channels, self.out_channels, self.kernel, self.stride, self.groups)
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One row.
 
-CARDINALITY = 32  # groups of the 3x3 of a ResNeXt unit (xie2017, table 1; the release of AttentionNeXt)
-
-
-def convolutions(
-    spec: NetworkSpec, in_channels: int, inner: int, stride: int, out_channels: int | None = None
-) -> list[Convolution]:
-    """The convolutions of one unit in a row; out channels are `inner` times the unit's expansion unless given.
-
-    Source: he2016, figure 5 (basic left, bottleneck right); xie2017, figure 3(c).
+    `convolutions`: those of the branch, in the order in which they run, for the input channels, the inner width, the
+    output channels, and the strides of the first 1x1 and of the k x k. `expansion`: output channels over inner width.
+    `orders`: where batch norm and ReLU may stand. `strides_on`: which convolution may have the stride.
+    `inner_step`: the inner width must be a multiple of this. `is_in_a_row`: False where convolutions run side by
+    side; then `resattn.networks.residual.BRANCHES` has a function that builds the branch.
     """
-    out = out_channels or inner * spec.expansion
-    if spec.unit == "basic":
-        return [Convolution(in_channels, inner, 3, stride), Convolution(inner, out, 3)]
-    first, second = (stride, 1) if spec.stride_on == "1x1" else (1, stride)
-    groups = 1
-    if spec.unit == "resnext":
-        inner, groups = 2 * inner, CARDINALITY
+
+    convolutions: Callable[[int, int, int, tuple[int, int]], list[Convolution]]
+    expansion: int = 1
+    orders: tuple[str, ...] = ("pre", "post")
+    strides_on: tuple[str, ...] = ("3x3",)
+    shortcuts: tuple[str, ...] = ("projection", "convolution")
+    inner_step: int = 1
+    is_in_a_row: bool = True
+
+
+def _basic(channels: int, inner: int, out: int, strides: tuple[int, int]) -> list[Convolution]:
+    return [Convolution(channels, inner, 3, strides[1]), Convolution(inner, out, 3)]
+
+
+def _bottleneck(channels: int, inner: int, out: int, strides: tuple[int, int], groups: int = 1) -> list[Convolution]:
     return [
-        Convolution(in_channels, inner, 1, first),
-        Convolution(inner, inner, 3, second, groups),
+        Convolution(channels, inner, 1, strides[0]),
+        Convolution(inner, inner, 3, strides[1], groups),
         Convolution(inner, out, 1),
     ]
 
 
-def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+def _resnext(channels: int, inner: int, out: int, strides: tuple[int, int]) -> list[Convolution]:
+    return _bottleneck(channels, 2 * inner, out, strides, CARDINALITY)
 
 
-def norm_relu(channels: int) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(norm=nn.BatchNorm2d(channels), relu=nn.ReLU(inplace=True)))
-
-
-def sequence(prefix: str, modules: Iterable[nn.Module]) -> nn.Sequential:
-    """The modules in order, addressed as prefix1, prefix2, ..."""
-    return nn.Sequential(OrderedDict((f"{prefix}{i}", m) for i, m in enumerate(modules, start=1)))
-
-
-class Add(nn.Module):
-    """x + y, as a module so that the sum has an address."""
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y
-
-
-class ZeroPad(nn.Module):
-    """Every stride-th position, with zero channels appended: option A of he2016, section 3.3."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.extra, self.stride = out_channels - in_channels, stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
-
-
-class Residual(nn.Module):
-    """What all units share: a shortcut that is the identity, or stands in its place where shapes change."""
-
-    shortcut: nn.Module | None
-
-    def __init__(self, spec: NetworkSpec, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        is_needed = in_channels != out_channels or stride != 1 or spec.shortcut == "convolution"
-        is_defined = is_needed or spec.projection == "always"
-        self.shortcut = _shortcut(spec, in_channels, out_channels, stride) if is_defined else None
-        self.projects = is_needed
-        self.add = Add()
-
-
-class PreActivationUnit(Residual):
-    """Branch plus identity, each convolution behind batch norm and ReLU; projects the activated input.
-
-    Source: he2016identity, figure 4(e); the release's `pre_res_*` and `trunk/res*` (fwang91).
-    """
-
-    def __init__(self, spec: NetworkSpec, in_channels: int, inner: int, stride: int, out: int) -> None:
-        super().__init__(spec, in_channels, out, stride)
-        self.act1 = norm_relu(in_channels)
-        self.branch = self._branch(spec, in_channels, inner, stride, out)
-
-    def _branch(self, spec: NetworkSpec, in_channels: int, inner: int, stride: int, out: int) -> nn.Module:
-        return activated(convolutions(spec, in_channels, inner, stride, out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        active = self.act1(x)
-        identity = self.shortcut(active) if self.projects and self.shortcut is not None else x
-        return self.add(self.branch(active), identity)
-
-
-class InceptionUnit(PreActivationUnit):
-    """A pre-activation unit whose branch looks at two scales: 1x1 beside 1x1 and 3x3, joined and projected.
-
-    Our reading: wang2017 names AttentionInception in table 7 and publishes no structure. This one has the three
-    layers in a row that the name 56 needs, and nearly the bottleneck's cost.
-    """
-
-    def _branch(self, spec: NetworkSpec, in_channels: int, inner: int, stride: int, out: int) -> nn.Module:
-        point = [Convolution(in_channels, inner // 2, 1, stride)]
-        area = [Convolution(in_channels, 3 * inner // 4, 1), Convolution(3 * inner // 4, inner, 3, stride)]
-        joined = point[-1].out_channels + area[-1].out_channels
-        return nn.Sequential(
-            OrderedDict(
-                scales=Scales(point=activated(point), area=activated(area)),
-                act=norm_relu(joined),
-                conv=conv(joined, out, 1),
-            )
-        )
-
-
-class Scales(nn.ModuleDict):
-    """Branches over one input, their results joined along the channels."""
-
-    def __init__(self, **branches: nn.Module) -> None:
-        super().__init__(branches)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.values()], dim=1)
-
-
-class PostActivationUnit(Residual):
-    """Batch norm after each convolution, ReLU after the sum. Source: he2016, figure 5."""
-
-    def __init__(self, spec: NetworkSpec, in_channels: int, inner: int, stride: int, out: int) -> None:
-        super().__init__(spec, in_channels, out, stride)
-        layers = convolutions(spec, in_channels, inner, stride, out)
-        branch: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, layer in enumerate(layers, start=1):
-            branch[f"conv{i}"] = layer.build()
-            branch[f"norm{i}"] = nn.BatchNorm2d(layer.out_channels)
-            if i < len(layers):
-                branch[f"relu{i}"] = nn.ReLU(inplace=True)
-        self.branch = nn.Sequential(branch)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        identity = self.shortcut(x) if self.projects and self.shortcut is not None else x
-        return self.relu(self.add(self.branch(x), identity))
-
-
-def activated(layers: Sequence[Convolution]) -> nn.Sequential:
-    """Convolutions in a row with batch norm and ReLU between."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    for i, layer in enumerate(layers, start=1):
-        if i > 1:
-            parts[f"act{i}"] = norm_relu(layer.in_channels)
-        parts[f"conv{i}"] = layer.build()
-    return nn.Sequential(parts)
-
-
-def unit(
-    spec: NetworkSpec, in_channels: int, inner: int, stride: int = 1, out_channels: int | None = None
-) -> nn.Module:
-    """One residual unit, `in_channels` to `inner * spec.expansion` channels unless told otherwise."""
-    out = out_channels or inner * spec.expansion
-    if spec.unit == "inception":
-        return InceptionUnit(spec, in_channels, inner, stride, out)
-    kind = PreActivationUnit if spec.order == "pre" else PostActivationUnit
-    return kind(spec, in_channels, inner, stride, out)
-
-
-def _shortcut(spec: NetworkSpec, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    if spec.shortcut == "zero-pad":
-        return ZeroPad(in_channels, out_channels, stride)
-    projection: OrderedDict[str, nn.Module] = OrderedDict(conv=conv(in_channels, out_channels, 1, stride))
-    if spec.order == "post":
-        projection["norm"] = nn.BatchNorm2d(out_channels)
-    return nn.Sequential(projection)
-
-
-def pooling(spec: NetworkSpec) -> nn.MaxPool2d:
-    """3x3 max pooling with stride 2, as the spec reads its padding."""
-    padded = spec.pool_padding == "padded"
-    return nn.MaxPool2d(3, 2, padding=1 if padded else 0, ceil_mode=not padded)
+UNITS: Mapping[str, Unit] = {
+    # he2016, figure 5, right.
+    "bottleneck": Unit(_bottleneck, expansion=4, strides_on=("3x3", "1x1")),
+    # he2016, figure 5, left; shortcuts without parameters (option A) on CIFAR-10, section 4.2.
+    "basic": Unit(_basic, shortcuts=("projection", "zero-pad", "convolution")),
+    # xie2017, figure 3(c): twice the inner width, in groups.
+    "resnext": Unit(_resnext, expansion=4, strides_on=("3x3", "1x1"), inner_step=CARDINALITY // 2),
+    # Our reading of wang2017, table 7: nearly the bottleneck's cost, which is what is given here.
+    "inception": Unit(_bottleneck, expansion=4, orders=("pre",), is_in_a_row=False),
+}

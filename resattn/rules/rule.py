@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from resattn.graph.graph import Op, Operand
-from resattn.rules.intervals import Extent
+from resattn.rules.intervals import Extent, NoIntervalError
 
 Read = tuple[Operand, Extent]
 Spread = Callable[[Op, Sequence[Read]], Extent | list[Extent]]  # a list: one for each of several results
@@ -78,6 +78,21 @@ def is_layer(op: Op) -> bool:
         return op.rule.is_layer(op)
     except Exception as error:
         raise _failed(op, "is_layer", error) from error
+
+
+def spread_of(op: Op, reads: Sequence[Read]) -> Extent | list[Extent]:
+    """What each position of the results sees, for an operator whose row has a `spread`.
+
+    Raises: NoIntervalError where there is no interval; RuleError if the row's function fails.
+    """
+    assert op.rule is not None
+    assert op.rule.spread is not None
+    try:
+        return op.rule.spread(op, reads)
+    except NoIntervalError:
+        raise
+    except Exception as error:
+        raise _failed(op, "spread", error) from error
 
 
 def _failed(op: Op, what: str, error: Exception) -> RuleError:

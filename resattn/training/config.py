@@ -1,36 +1,63 @@
-"""What one training run is: a frozen record, refused where it makes no sense. Standard library only."""
+"""The configuration of one training run: a frozen record that is checked when it is made. Standard library only."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resattn.networks.spec import NetworkSpec
 from resattn.networks.spec import override as override_spec
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 class ConfigError(ValueError):
-    """A run that makes no sense; the message names the field, what was found and what is allowed."""
+    """An impossible configuration; the message names the field, the value and the allowed values."""
 
-    is_usage = True  # the command's words are off: exit 2
+    is_usage = True  # a usage error: exit 2
 
 
-class Size(NamedTuple):
+class Scene(NamedTuple):
+    """(N, 3, 32, 32) uint8 images, (N,) uint8 labels, (N, 32, 32) bool foreground: the pixels of the object."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    foreground: NDArray[np.bool_] | None = None
+
+
+class DatasetRow(NamedTuple):
+    """One row: numbers of images and classes, and the function that makes the images.
+
+    `make(seed, train=n, test=m)` gives the training and the test images; None where they are read from the files of a
+    row of `resattn.training.layouts.LAYOUTS`. `mirrors`: a mirrored image belongs to the same class.
+    """
+
     train: int
     test: int
     classes: int
+    mirrors: bool = True
+    make: Callable[..., tuple[Scene, Scene]] | None = None
+
+
+def _cluttered_digits(seed: int, *, train: int, test: int) -> tuple[Scene, Scene]:
+    from resattn.training.digits import cluttered_digits  # imported when images are made: it needs NumPy
+
+    return cluttered_digits(seed, train=train, test=test)
 
 
 SIDE = 32
-DATASETS: dict[str, Size] = {
-    "cifar10": Size(50_000, 10_000, 10),
-    "cifar100": Size(50_000, 10_000, 100),
-    "cluttered-digits": Size(10_000, 2_000, 10),
+DATASETS: dict[str, DatasetRow] = {
+    "cifar10": DatasetRow(50_000, 10_000, 10),
+    "cifar100": DatasetRow(50_000, 10_000, 100),
+    # A mirrored digit is another sign.
+    "cluttered-digits": DatasetRow(10_000, 2_000, 10, mirrors=False, make=_cluttered_digits),
 }
 
 
@@ -48,8 +75,9 @@ def _number(
 class TrainConfig:
     """One run: a network, a dataset, a budget and a seed. The defaults are the recipe of wang2017, section 4.1.
 
-    Its 160k iterations with drops at 64k and 96k are kept as fractions of a run of any length. The last, partial
-    batch of an epoch is left out, so that every step averages over equally many images.
+    The paper trains for 160k iterations and divides the learning rate at 64k and 96k; here these are fractions of a
+    run of any length. The last, partial batch of an epoch is dropped, so every step averages over the same number of
+    images.
 
     Source: wang2017, section 4.1.
     Raises: ConfigError with the allowed range, before any data is read.
@@ -73,7 +101,7 @@ class TrainConfig:
     normalise: str = _choice("pixel-mean", "channel", doc="subtract the mean image, or the mean colour")
     augment: str = _choice("standard", "none", doc="standard: pad 4, crop 32; mirror, where a mirrored object is one")
     precision: str = _choice("auto", "fp32", "bf16", doc="auto: bf16 where the processor has units for it")
-    # Added later: left out of the digest at their defaults, so that older runs keep theirs.
+    # Added later: not in the digest at their defaults, so the digests of older runs stay the same.
     presentations: int = _number(
         0, least=0, doc="training images shown in all, which cuts the last epoch short; 0 = whole epochs", added=True
     )
@@ -86,7 +114,7 @@ class TrainConfig:
     holdout: int = _number(
         0, least=0, doc="the last so many training images are not trained on and replace the test images", added=True
     )
-    # How the run is executed, not what it is: left out of the digest.
+    # How the run is executed: not in the digest.
     accelerator: str = _choice("auto", "cpu", "cuda", doc="what to run on", execution=True)
     devices: int = _number(1, least=1, doc="processes on each node, one device each", execution=True)
     nodes: int = _number(1, least=1, doc="machines", execution=True)
@@ -144,8 +172,8 @@ class TrainConfig:
             )
 
     @property
-    def size(self) -> Size:
-        """Images and classes of the dataset; for auto the larger of the two that it may become."""
+    def size(self) -> DatasetRow:
+        """The row of the dataset; for auto that of CIFAR-10, the larger of the two possible datasets."""
         return DATASETS["cifar10" if self.dataset == "auto" else self.dataset]
 
     @property
@@ -172,14 +200,14 @@ class TrainConfig:
         return self.epochs * self.steps_per_epoch
 
     def steps_in(self, epoch: int) -> int:
-        """Steps of an epoch, counted from 0: of the last one fewer, where the presentations end it."""
+        """Steps of an epoch, counted from 0; the last epoch is shorter where `presentations` ends it."""
         return min(self.steps_per_epoch, self.steps - epoch * self.steps_per_epoch)
 
     def lr_at(self, step: int) -> float:
         """Learning rate of the step, counted from 0 over the whole run.
 
         Warm-up reaches the full rate at its last step. The linear schedule has the full rate at the first step after
-        it, and would have 0 at the step after the last.
+        warm-up and falls to 0 at the step after the last.
         """
         n_warm = round(self.warmup * self.steps)
         if step < n_warm:
@@ -190,13 +218,13 @@ class TrainConfig:
 
     @property
     def digest(self) -> str:
-        """16 hex digits that name the experiment; on what and by how many processes it runs does not change them."""
+        """16 hex digits that identify the experiment; the device and the number of processes do not change them."""
         record = self.settings | {"spec": self.spec.digest}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What two records of one experiment share beside the network, as plain JSON values."""
+        """The fields that identify the experiment, without the network, as plain JSON values."""
         return {
             name: value
             for name, value in self.to_json().items()
@@ -221,9 +249,9 @@ ADDED = frozenset(name for name, f in FIELDS.items() if f.metadata.get("added"))
 
 
 def override(config: TrainConfig, settings: Mapping[str, Any] | str) -> TrainConfig:
-    """The config with some fields changed, its own or its spec's, each a value or text; or all as one text "a=1 b=2".
+    """The config with changed fields, of the config or of its spec: each a value or text, or all as "a=1 b=2".
 
-    Raises: ConfigError or SpecError for an unknown field or a value that makes no sense.
+    Raises: ConfigError or SpecError for an unknown field or an impossible value.
     """
     if isinstance(settings, str):
         settings = dict(_pair(item) for item in settings.split())
@@ -268,9 +296,7 @@ def _check(name: str, value: Any, kind: Any, rule: Mapping[str, Any]) -> None:
     allowed = f"in [{least}, {below})" if below < math.inf else f"at least {least}"
     kinds = int if kind == "int" else int | float
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise ConfigError(
-            f"{name} must be {'a whole number' if kind == 'int' else 'a number'} {allowed}, found {value!r}"
-        )
+        raise ConfigError(f"{name} must be {'an integer' if kind == 'int' else 'a number'} {allowed}, found {value!r}")
     if not (math.isfinite(value) and least <= value < below):
         raise ConfigError(f"{name} must be {allowed}, found {value}")
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from resattn.training import cifar, download
 from resattn.training.config import DATASETS, SIDE, ConfigError, TrainConfig
-from resattn.training.digits import cluttered_digits
 from resattn.training.download import DownloadError
 from resattn.training.layouts import LAYOUTS, DataError, Layout, find
 
@@ -70,8 +69,8 @@ def load(name: str = "auto", folder: Path | str | None = None) -> Dataset:
     """
     where = Path(folder) if folder is not None else home()
     name, note = resolve(name, where)
-    if name == "cluttered-digits":
-        return digits(note=note)
+    if DATASETS[name].make:
+        return made(name, note=note)
     layout = LAYOUTS[name]
     return _cifar(layout, find(layout, where) or download.fetch(layout, where), note)
 
@@ -134,29 +133,36 @@ def _cifar(layout: Layout, place: Path, note: str = "") -> Dataset:
         test_labels=test_labels.long(),
         classes=layout.classes,
         digest=digest,
-        mirrors=True,
+        mirrors=DATASETS[layout.name].mirrors,
         note=note,
     )
 
 
-def digits(seed: int = 0, *, train: int | None = None, test: int | None = None, note: str = "") -> Dataset:
-    """The built-in cluttered digits; by default 10,000 training and 2,000 test images."""
-    scenes = cluttered_digits(seed, train=train, test=test)
-    (images, labels, foreground), (test_images, test_labels, test_foreground) = scenes
+def made(name: str, seed: int = 0, *, train: int | None = None, test: int | None = None, note: str = "") -> Dataset:
+    """A dataset whose row has a function that makes it; by default as many images as the row says."""
+    row = DATASETS[name]
+    assert row.make is not None
+    n, n_test = row.train if train is None else train, row.test if test is None else test
+    (images, labels, foreground), (test_images, test_labels, test_foreground) = row.make(seed, train=n, test=n_test)
     return Dataset(
-        name="cluttered-digits",
-        label="cluttered-digits",
+        name=name,
+        label=name,
         images=torch.from_numpy(images),
         labels=torch.from_numpy(labels).long(),
         test_images=torch.from_numpy(test_images),
         test_labels=torch.from_numpy(test_labels).long(),
-        classes=DATASETS["cluttered-digits"].classes,
+        classes=row.classes,
         digest=_digest(images, labels, test_images, test_labels),
-        mirrors=False,  # a digit in the mirror is another sign
-        foreground=torch.from_numpy(foreground),
-        test_foreground=torch.from_numpy(test_foreground),
+        mirrors=row.mirrors,
+        foreground=None if foreground is None else torch.from_numpy(foreground),
+        test_foreground=None if test_foreground is None else torch.from_numpy(test_foreground),
         note=note,
     )
+
+
+def digits(seed: int = 0, *, train: int | None = None, test: int | None = None) -> Dataset:
+    """The built-in cluttered digits; by default 10,000 training and 2,000 test images."""
+    return made("cluttered-digits", seed, train=train, test=test)
 
 
 def _digest(*arrays: np.ndarray) -> str:

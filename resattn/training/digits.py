@@ -5,12 +5,10 @@ Everything is drawn and blended in whole numbers, so that a seed gives the same 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from resattn.training.config import DATASETS, SIDE
+from resattn.training.config import DATASETS, SIDE, Scene
 
 SOURCE_SIDE, SOURCE_MAX = 8, 16  # scikit-learn's digits: 8x8 pixels, ink from 0 to 16
 GRAIN = 16  # places and sizes are in sixteenths of a pixel
@@ -24,14 +22,6 @@ TEST_SHARE = 5  # one source digit in five is kept for the test images
 CHUNK = 1000
 
 Ints = NDArray[np.int32]
-
-
-class Scene(NamedTuple):
-    """(N, 3, 32, 32) uint8 images, (N,) uint8 labels, (N, 32, 32) bool foreground: the ink of the labelled digit."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    foreground: NDArray[np.bool_]
 
 
 def cluttered_digits(seed: int = 0, *, train: int | None = None, test: int | None = None) -> tuple[Scene, Scene]:

@@ -33,23 +33,26 @@ def changed(spec: NetworkSpec, **changes: Any) -> NetworkSpec:
         ({"stem": 3}, "unknown stem 3 in attention56 (one of: imagenet, cifar)"),
         ({"units": (1, 1, 1)}, "attention56 has 4 entries for 3 stages"),
         ({"poolings": (3, 2, 1)}, "poolings of attention56 has 3 entries for 4 stages"),
-        ({"modules": (1, 1, -1, 0)}, "modules of attention56 must be whole numbers of at least 0"),
-        ({"modules": (1, 1, 1.0, 0)}, "modules of attention56 must be whole numbers of at least 0"),
-        ({"units": 3}, "units of attention56 must be whole numbers of at least 0, one for each stage, found 3"),
-        ({"units": "1,1"}, "units of attention56 must be whole numbers"),
-        ({"units": None}, "units of attention56 must be whole numbers"),
+        ({"modules": (1, 1, -1, 0)}, "modules of attention56 must be integers of at least 0"),
+        ({"modules": (1, 1, 1.0, 0)}, "modules of attention56 must be integers of at least 0"),
+        ({"units": 3}, "units of attention56 must be integers of at least 0, one for each stage, found 3"),
+        ({"units": "1,1"}, "units of attention56 must be integers"),
+        ({"units": None}, "units of attention56 must be integers"),
         ({"input_shape": (3, 224)}, "input_shape of attention56 must be channels, height, width, found (3, 224)"),
         ({"input_shape": None}, "input_shape of attention56 must be channels, height, width, found None"),
         ({"input_shape": (3, 0, 224)}, "input_shape of attention56 must be channels, height, width"),
-        ({"classes": 0}, "classes of attention56 must be a whole number of at least 1, found 0"),
-        ({"classes": True}, "classes of attention56 must be a whole number of at least 1, found True"),
-        ({"p": -1}, "p of attention56 must be a whole number of at least 0, found -1"),
-        ({"t": 0}, "t of attention56 must be a whole number of at least 1, found 0"),
-        ({"r": 1.5}, "r of attention56 must be a whole number of at least 1, found 1.5"),
+        ({"classes": 0}, "classes of attention56 must be an integer of at least 1, found 0"),
+        ({"classes": True}, "classes of attention56 must be an integer of at least 1, found True"),
+        ({"p": -1}, "p of attention56 must be an integer of at least 0, found -1"),
+        ({"t": 0}, "t of attention56 must be an integer of at least 1, found 0"),
+        ({"r": 1.5}, "r of attention56 must be an integer of at least 1, found 1.5"),
         ({"width": float("nan")}, "width of attention56 must be a number of at least 1, found nan"),
         ({"width": "wide"}, "width of attention56 must be a number of at least 1, found 'wide'"),
         ({"width": True}, "width of attention56 must be a number of at least 1, found True"),
-        ({"shortcut": "zero-pad"}, "shortcut 'zero-pad' of attention56 is defined for basic units only"),
+        (
+            {"shortcut": "zero-pad"},
+            "shortcut 'zero-pad' of attention56 is not defined for bottleneck units (one of: projection, convolution)",
+        ),
         ({"modules": (1, 1, 1, 1), "units": (1, 1, 1, 0), "p": 0}, "stage4 of attention56 begins with an attention"),
         ({"units": (1, 1, 1, 0)}, "stage4 of attention56 is empty: give it units, modules or a tail"),
         ({"units": (), "tail": (), "modules": (), "poolings": ()}, "attention56 has no stage"),
@@ -97,7 +100,7 @@ def test_a_constant_mask_has_the_gate_of_single_values(gate: str) -> None:
 
 
 def test_a_basic_unit_has_no_1x1_to_stride_on() -> None:
-    with pytest.raises(SpecError, match="the basic unit does not begin with one 1x1"):
+    with pytest.raises(SpecError, match="stride_on '1x1' of .* is not defined for basic units .one of: 3x3."):
         override(BASIC, {"stride_on": "1x1"})
 
 
@@ -107,7 +110,7 @@ def test_a_basic_unit_has_no_1x1_to_stride_on() -> None:
         ({"mergee": "naive"}, "unknown field 'mergee' of attention56 (nearest: merge"),
         ({"zzz": "1"}, "unknown field 'zzz' of attention56 (nearest: name, claimed_depth"),
         ({"p": "two"}, "p of attention56 takes numbers, found 'two'"),
-        ({"p": "1,2"}, "p of attention56 must be a whole number"),
+        ({"p": "1,2"}, "p of attention56 must be an integer"),
         ({"p": "1.5"}, "p of attention56 takes numbers, found '1.5'"),
         ({"modules": "1,x,1,0"}, "modules of attention56 takes numbers, found '1,x,1,0'"),
         ({"modules": ""}, "modules of attention56 takes numbers, found ''"),
@@ -201,7 +204,7 @@ def test_json_with_a_wrong_or_a_missing_field_is_refused() -> None:
         NetworkSpec.from_json({**record, "gatee": "mixed"})
     with pytest.raises(SpecError, match="the spec of attention56 lacks units"):
         NetworkSpec.from_json({k: v for k, v in record.items() if k != "units"})
-    with pytest.raises(SpecError, match="must be whole numbers"):
+    with pytest.raises(SpecError, match="must be integers"):
         NetworkSpec.from_json({**record, "units": 3})
 
 

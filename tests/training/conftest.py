@@ -9,7 +9,7 @@ import pytest
 from resattn.networks.catalog import named
 from resattn.networks.spec import override
 from resattn.training import data, download
-from resattn.training.config import DATASETS, Size, TrainConfig
+from resattn.training.config import DATASETS, DatasetRow, TrainConfig
 
 N, N_TEST = 120, 40
 
@@ -23,8 +23,8 @@ def _no_user_data(monkeypatch, tmp_path):
 
 @pytest.fixture
 def small(monkeypatch) -> None:
-    monkeypatch.setitem(DATASETS, "cifar10", Size(50, 10, 10))
-    monkeypatch.setitem(DATASETS, "cifar100", Size(50, 10, 100))
+    monkeypatch.setitem(DATASETS, "cifar10", DatasetRow(50, 10, 10))
+    monkeypatch.setitem(DATASETS, "cifar100", DatasetRow(50, 10, 100))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from conftest import N_TEST, N
 
 from resattn.networks.catalog import named
 from resattn.training import data, many
-from resattn.training.config import DATASETS, Size
+from resattn.training.config import DATASETS
 from resattn.training.kept import read_all
 from resattn.training.loop import train
 from resattn.training.many import ManyError, check_machine, main, plan_of, run_many
@@ -30,7 +30,7 @@ NETWORKS = {"attention56": "cifar-attention56[width=2]", "resnet74": "cifar-resn
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch):
-    monkeypatch.setitem(DATASETS, "cluttered-digits", Size(N, N_TEST, 10))
+    monkeypatch.setitem(DATASETS, "cluttered-digits", DATASETS["cluttered-digits"]._replace(train=N, test=N_TEST))
     monkeypatch.setattr(many, "MEASURE_S", 0.01)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

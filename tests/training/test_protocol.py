@@ -19,7 +19,7 @@ from conftest import N_TEST, N
 
 from analysis.statistics.protocol import detectable, dunnett_critical, sweep_of
 from resattn.training import kept, protocol
-from resattn.training.config import DATASETS, ConfigError, Size
+from resattn.training.config import DATASETS, ConfigError
 from resattn.training.kept import KeptRunError, read_all, read_kept
 from resattn.training.loop import train
 from resattn.training.protocol import Protocol, ProtocolError, describe, read_protocol, run_protocol, state_of
@@ -164,7 +164,7 @@ def _tiny(digits) -> Protocol:
 @pytest.fixture(autouse=True)
 def _short(monkeypatch) -> None:
     """The whole test set of the small digits."""
-    monkeypatch.setitem(DATASETS, "cluttered-digits", Size(N, N_TEST, 10))
+    monkeypatch.setitem(DATASETS, "cluttered-digits", DATASETS["cluttered-digits"]._replace(train=N, test=N_TEST))
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def made(digits, tmp_path_factory) -> Path:
     """The whole tiny experiment. To be read only."""
     out = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS, "cluttered-digits", Size(N, N_TEST, 10))
+        patch.setitem(DATASETS, "cluttered-digits", DATASETS["cluttered-digits"]._replace(train=N, test=N_TEST))
         assert run_protocol(out=out, protocol=_tiny(digits), dataset=digits, say=lambda line: None) == 0
     return out
 
@@ -269,7 +269,7 @@ from resattn.training import config, data, kept, loop, protocol
 from resattn.training.protocol import Protocol, run_protocol
 
 settings = json.loads(sys.argv[1])
-config.DATASETS["cluttered-digits"] = config.Size(*settings["size"])
+config.DATASETS["cluttered-digits"] = config.DATASETS["cluttered-digits"]._replace(train=settings["size"][0], test=settings["size"][1])
 moment, count = settings["moment"], 0
 name, module = {"epoch": ("train_epoch", loop), "keep": ("write_whole", kept), "after": ("_bf16_weights", protocol)}[moment]
 whole = getattr(module, name)

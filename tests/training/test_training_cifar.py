@@ -353,7 +353,7 @@ def test_auto_falls_back_within_ten_seconds_where_no_name_is_resolved(tmp_path, 
 
 
 def test_auto_falls_back_where_nothing_listens_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "digits", lambda note: note)  # they are drawn elsewhere
+    monkeypatch.setattr(data, "made", lambda name, note: note)  # they are drawn elsewhere
     note = data.load("auto", tmp_path)
     assert note.startswith(
         f"auto: no CIFAR-10 in {tmp_path}, and http://127.0.0.1:9/cifar-10-binary.tar.gz: not reached: "

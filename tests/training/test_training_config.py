@@ -27,8 +27,8 @@ def run(**changes):
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1, found 0"),
-        ({"epochs": 2.5}, "epochs must be a whole number at least 1, found 2.5"),
-        ({"epochs": True}, "epochs must be a whole number at least 1, found True"),
+        ({"epochs": 2.5}, "epochs must be an integer at least 1, found 2.5"),
+        ({"epochs": True}, "epochs must be an integer at least 1, found True"),
         ({"label_noise": 1.0}, "label_noise must be in [0, 1), found 1.0"),
         ({"label_noise": -0.1}, "label_noise must be in [0, 1), found -0.1"),
         ({"label_noise": float("nan")}, "label_noise must be in [0, 1), found nan"),
