@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class ClaimError(ValueError):
-    """A row that says nothing checkable; the message names file, line and column, and what would do."""
+    """An invalid row; the message names file, line and column, and the allowed values."""
 
 
 # ---------------------------------------------------------------------------------------------- what a row says
@@ -41,8 +41,8 @@ class Subject:
     part: str = ""
 
     def __str__(self) -> str:
-        said = [self.network, *(f"{field}={value}" for field, value in self.settings)]
-        return " ".join(said + [f"@{self.part}"] * bool(self.part))
+        words = [self.network, *(f"{field}={value}" for field, value in self.settings)]
+        return " ".join(words + [f"@{self.part}"] * bool(self.part))
 
     def read(self, reading: Reading | None) -> Subject:
         """The subject under a reading; itself, where the reading is not open or the row fixes one of its fields."""
@@ -72,7 +72,7 @@ SUBJECT = re.compile(r"(?P<network>[\w:.-]+)(?P<settings>(?:\s+\w+=\S+)*)(?:\s+@
 
 @dataclass(frozen=True)
 class Printed:
-    """A number as it stands in print: its relation to the truth, its value, and one step of its last digit."""
+    """A number as printed: its relation to the truth, its value, and one step of its last digit."""
 
     relation: str
     number: Fraction
@@ -104,7 +104,7 @@ LARGEST_EXPONENT = 100
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far from print a number may lie: nothing, half the last printed digit, a share, or what runs scatter."""
+    """The allowed difference from print: none, half of the last printed digit, a fraction, or the scatter of runs."""
 
     kind: str
     share: Fraction = Fraction(0)
@@ -345,7 +345,7 @@ class _Loader:
 
 
 def is_row_id(reference: str) -> bool:
-    """Does a name in a formula stand for the printed number of another row? All others are `subject:quantity`."""
+    """Whether a name in a formula is the `id` of another row. All other names are `subject:quantity`."""
     return "." in reference and ":" not in reference
 
 

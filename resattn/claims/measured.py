@@ -1,4 +1,4 @@
-"""What this suite counts, in the form in which the ledger asks: a number for a subject and a quantity.
+"""The counted numbers for a ledger: one for each subject and quantity.
 
 The numbers of a network are the rows of `resattn.measures.quantities`. A printed number may be about one part of it;
 each such number is one row of `PART` here, a function of the same captured network.

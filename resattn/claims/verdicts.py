@@ -170,8 +170,8 @@ class _Bench:
         else:
             ends = [measured + sign * Fraction(width / math.sqrt(len(sample))) * claim.scale for sign in (-1, 1)]
             agrees, decides = claim.holds(ends[0]), claim.holds(ends[0]) == claim.holds(ends[1])
-        said = f"{len(seeds)} runs" if decides else f"{len(seeds)} runs do not decide: they scatter too widely"
-        return measured, agrees if decides else None, said
+        reason = f"{len(seeds)} runs" if decides else f"{len(seeds)} runs do not decide: they scatter too widely"
+        return measured, agrees if decides else None, reason
 
     def resolve(self, claim: Claim, reference: str, reading: Reading | None) -> tuple[Subject, str]:
         named, quantity = split_reference(reference)
@@ -215,8 +215,8 @@ def _why_other(claim: Claim, decisive: Trial, trials: Sequence[Trial]) -> str:
 
 
 def _why_reading(claim: Claim, decisive: Trial, trials: Sequence[Trial]) -> str:
-    said = (f"{trial.reading} gives {_counted(claim, trial)}{'' if trial.holds else ' (no)'}" for trial in trials)
-    return f"{'; '.join(said)}: {_text(claim, decisive)}"
+    readings = (f"{trial.reading} gives {_counted(claim, trial)}{'' if trial.holds else ' (no)'}" for trial in trials)
+    return f"{'; '.join(readings)}: {_text(claim, decisive)}"
 
 
 WHY = {

@@ -1,1 +1,1 @@
-"""Networks beside each other: matching, layouts, the census, differences of audits."""
+"""Comparison of networks: matching, layouts, the census, differences of audits."""

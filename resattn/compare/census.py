@@ -1,4 +1,4 @@
-"""Named depth beside every depth there is, for the classic networks and the project's own."""
+"""Named depth and counted depths, for the classic networks and the project's own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("network", "named_depth", "named_by", *MEASURED, "status", "notes")
 
 
 def census(networks: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """One row a network: the depth it goes by and where that is stated, and what is counted on its own input.
+    """One row a network: its nominal depth with the source, and the depths counted on its own input.
 
     Without names: the classic networks, then the catalog. The keys of a row are `COLUMNS`; the numbers are exact
     integers, None where there is none. Raises: UnknownNetworkError.

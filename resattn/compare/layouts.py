@@ -23,7 +23,7 @@ class Layout:
 
     width: int
     poolings: tuple[int, ...]
-    extra_units: str  # "tail": one ahead of each stage's modules and three at the end; "per stage": two in each
+    extra_units: str  # "tail": one before each stage's modules and three at the end; "per stage": two in each
     bottom: int  # units at the lowest level, in r
     skip: str  # units on each skip: "none", "one", "r"
     outputs: int  # 1x1 convolutions at the mask's end

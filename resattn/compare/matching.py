@@ -22,7 +22,7 @@ class MatchError(ValueError):
 
 @dataclass(frozen=True)
 class Match:
-    """A ResNet and the quantity in which it was to equal a network."""
+    """A ResNet and the quantity in which it should equal a network."""
 
     by: str
     network: str

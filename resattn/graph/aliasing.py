@@ -35,7 +35,7 @@ class Overlap:
 
 
 def overlap(written: View, read: View) -> Overlap | None:
-    """How a write through one view is seen through another; None where they share no element.
+    """The effect of a write through one view on another view; None if they share no element.
 
     Both are laid out on one grid, whose levels are the strides of either or of both: an element's address has one
     coordinate on each level.

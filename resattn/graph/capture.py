@@ -55,7 +55,7 @@ def capture(
 
 @contextmanager
 def _no_fast_path() -> Iterator[None]:
-    """Attention is captured as the operators it stands for, not as one fused call."""
+    """Attention is captured as its separate operators, not as one fused call."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 
 
 class Indices(tuple[int, ...]):
-    """The shape of an input of whole numbers, as token ids are."""
+    """The shape of an input of integers, such as token ids."""
 
     __slots__ = ()
 
@@ -52,7 +52,7 @@ class Op:
     params: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        # A producer stands as often as it is read: x * x has two paths.
+        # A producer is listed once for each read: x * x has two paths.
         operands = list(self.operands())
         object.__setattr__(self, "inputs", tuple(o.producer for o in operands if o.producer is not None))
         object.__setattr__(self, "params", tuple(p for o in operands for p in o.params))
@@ -63,7 +63,7 @@ class Op:
 
     @property
     def kind(self) -> str:
-        """The kind of its rule; empty where it has none."""
+        """The kind of its rule; empty if it has no rule."""
         return self.rule.kind if self.rule is not None else ""
 
     def operands(self) -> Iterator[Operand]:
@@ -91,7 +91,7 @@ class Module:
 class Graph:
     """Operators in the order of execution (which is topological), from the inputs to the outputs.
 
-    `params` gives the number of elements of every parameter, read or not; a shared one stands once.
+    `params` gives the number of elements of every parameter, read or not; a shared one is listed once.
     """
 
     ops: tuple[Op, ...]
@@ -109,7 +109,7 @@ class Graph:
         return sorted(wanted)
 
     def without(self, removed: Collection[int]) -> Graph:
-        """The graph with some operators gone, and with them every edge from them. Indices stay."""
+        """The graph without some operators and the edges from them. Indices do not change."""
         gone = set(removed)
         ops = tuple(_cut(op, gone) if gone.intersection(op.inputs) else op for op in self.ops)
         return replace(self, ops=ops, outputs=tuple(o for o in self.outputs if o not in gone))

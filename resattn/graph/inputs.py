@@ -32,9 +32,9 @@ class Inputs:
 
     @classmethod
     def of(cls, args: Sequence[Any] | Inputs, kwargs: Mapping[str, Any] | None = None, *, batch: Shape = ()) -> Inputs:
-        """Arguments with example tensors as they are; without any, sequences of whole numbers are shapes.
+        """Arguments with example tensors as they are; without any, sequences of integers are shapes.
 
-        A shape is completed by `batch`; one that is `Indices` is that of whole numbers.
+        A shape is completed by `batch`; one that is `Indices` is that of integers.
         """
         if isinstance(args, Inputs):
             return args
@@ -46,7 +46,7 @@ class Inputs:
 
     @property
     def leaves(self) -> tuple[Tensor | Blank, ...]:
-        """The tensors and shapes in the order of the arguments; one that is passed twice stands once."""
+        """The tensors and shapes in the order of the arguments; one that is passed twice is listed once."""
         return tuple({id(leaf): leaf for leaf in _leaves((self.args, self.kwargs))}.values())
 
     @property
@@ -65,7 +65,7 @@ class Inputs:
         """Arguments, keyword arguments and the tensors in them, made for one call.
 
         On "meta" a tensor has the shape, strides and type of its example. Elsewhere it is a copy of the example;
-        where only a shape is given it is drawn from a fixed seed, and whole numbers are zero.
+        where only a shape is given it is drawn from a fixed seed, and integers are zero.
         """
         made = {id(leaf): _made(leaf, device, dtype) for leaf in self.leaves}
         call = self._replaced(made)

@@ -31,7 +31,7 @@ VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where a tensor came from. It hangs on the tensor itself, so it lives exactly as long."""
+    """The origin of a tensor. It is an attribute of the tensor, so it has the same lifetime."""
 
     capture: object  # which one: a token, so that a tensor that a model keeps does not keep the capture
     producer: int | None
@@ -265,7 +265,7 @@ class Recorder(TorchDispatchMode):
         return torch.device("meta") if isinstance(value, torch.device) else value
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
-        """A meta tensor in its place; views of one storage have stand-ins that are views of one storage too."""
+        """The meta tensor that replaces it; views of one storage are replaced by views of one storage."""
         if tensor.layout is not torch.strided or tensor.is_quantized:
             return tensor.to("meta")
         storage = tensor.untyped_storage()
@@ -315,7 +315,7 @@ class Recorder(TorchDispatchMode):
 
     @contextmanager
     def restoring(self) -> Iterator[None]:
-        """Evaluation mode; afterwards the model is as it was, and no tensor remembers this capture."""
+        """Evaluation mode; afterwards the model is restored, and no tensor refers to this capture."""
         for module in self.training:
             module.training = False
         try:
@@ -396,7 +396,7 @@ def _positions(index: Any) -> Any:
 
 
 def _with_values(operand: Any, index: Any) -> Any:
-    """A constant index with what it holds; a mask is the positions where it is true."""
+    """A constant index with its values; a mask becomes the positions where it is true."""
     if isinstance(operand, tuple):
         return tuple(map(_with_values, operand, index))
     is_known = isinstance(index, Tensor) and not index.is_meta and index.dim() == 1 and operand.producer is None

@@ -23,7 +23,7 @@ from resattn.targets import TargetError, resolved
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """The numbers of one network. A quantity that an unknown operator touches is None, and `status` is partial."""
+    """The numbers of one network. A quantity that depends on an unknown operator is None, and `status` is partial."""
 
     target: str
     input_shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Audit:
     longest_path_layers: tuple[str, ...]
     dead_modules: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
-    # What units at the end of modules that were asked about see; and the shapes of inputs after the first.
+    # Receptive fields at the modules of `at`; and the shapes of inputs after the first.
     fields: tuple[Mapping[str, Any], ...] = ()
     more_inputs: tuple[tuple[int, ...], ...] = ()
 
@@ -49,7 +49,7 @@ class Audit:
         return f"Audit({self.target}: {self.status}, input {'x'.join(map(str, self.input_shape))})"
 
     def __str__(self) -> str:
-        """Each quantity in a line, then what is to be known about the numbers; at most 80 columns wide."""
+        """One line for each quantity, then notes; at most 80 columns wide."""
         width = max(map(len, self.quantities), default=0)
         shapes = " and ".join("x".join(map(str, shape)) for shape in (self.input_shape, *self.more_inputs))
         about = [
@@ -66,7 +66,7 @@ class Audit:
         )
 
     def _repr_html_(self) -> str:
-        """For a notebook: each quantity with its definition, and what there is to say about the count."""
+        """For a notebook: each quantity with its definition, and notes."""
         rows = "".join(
             f'<tr><th scope="row" style="text-align:left">{escape(QUANTITIES[q].label)}</th>'
             f"<td>{_number(n)}</td>"
@@ -74,10 +74,10 @@ class Audit:
             for q, n in self.quantities.items()
         )
         shape = " x ".join(map(str, self.input_shape))
-        said = [self.status, f"input {shape}", f"masks found by {self.roles_found_by}", *self.notes]
-        said += [f"no rule for {op}" for op in self.unknown_ops]
+        facts = [self.status, f"input {shape}", f"masks found by {self.roles_found_by}", *self.notes]
+        facts += [f"no rule for {op}" for op in self.unknown_ops]
         return (
-            f"<b>{escape(self.target)}</b><table><tbody>{rows}</tbody></table><small>{escape('; '.join(said))}</small>"
+            f"<b>{escape(self.target)}</b><table><tbody>{rows}</tbody></table><small>{escape('; '.join(facts))}</small>"
         )
 
 
@@ -97,11 +97,11 @@ def audit(
     """Every quantity of `resattn.measures.quantities` for a model, a spec, a named network or `module:callable`.
 
     `args`, `kwargs`: example tensors as the forward takes them, with their batch; or shapes without it, such as
-    `(3, 224, 224)`, where the batch is 1. A shape of whole numbers, as token ids are, is an `Indices`. A spec brings
+    `(3, 224, 224)`, where the batch is 1. A shape of integers, such as token ids, is an `Indices`. A spec brings
     its own input shape.
-    `settings` (fields of a named network), `device`, `at` and `rules` are ours; every other keyword goes to the
-    forward. On "meta" nothing is computed. `at`: module paths; the receptive fields of their units are reported too.
-    `rules`: rows of the operator table for this call alone, by names such as `mylib::scan`.
+    `settings` (fields of a named network), `device`, `at` and `rules` are options of the audit; every other keyword is
+    passed to the forward. On "meta" nothing is computed. `at`: module paths; the receptive fields of their units are
+    also reported. `rules`: rows of the operator table for this call only, by names such as `mylib::scan`.
     Raises: TargetError, SpecError, CaptureError, RuleError.
     """
     how: dict[str, Any] = {"rules": extended(rules) if rules else RULES}
@@ -126,7 +126,7 @@ def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
     values = {q.id: q.value(network) for q in QUANTITIES.values()}
     quantities = {name: value for name, value in values.items() if not isinstance(value, Absent)}
     layers_known = not any(op.params for op in network.unknown)
-    # Without an image there is no receptive field to be had: nothing is missing.
+    # Without an image there is no receptive field, so none is missing.
     needed = [value for name, value in quantities.items() if network.is_image or "receptive" not in name]
     longest = network.longest if layers_known else None
     return Audit(
@@ -175,7 +175,7 @@ def _by_role(network: Captured, role: str) -> dict[str, Any]:
 
 
 def _fields_of(network: Captured, path: str) -> dict[str, Any]:
-    """What the units of a module's result see, by the names of the quantities."""
+    """The receptive fields of the units of a module's result, by the names of the quantities."""
     try:
         last = network.inside(path)[-1]
     except PartError as error:

@@ -1,4 +1,4 @@
-"""The noun of this package: a captured network, and what follows from its graph."""
+"""A captured network, and the values that are computed from its graph."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from resattn.rules.table import RULES, layer_flags, unknown_ops
 
 
 class PartError(ValueError):
-    """A part that no executed module of the network has; the message gives the nearest."""
+    """An unknown module path; the message gives the nearest paths of executed modules."""
 
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """A model and what one forward pass of it executed. What follows from the graph is computed once, when asked for.
+    """A model and what one forward pass of it executed. Values derived from the graph are computed on
+    first use, once.
 
     `inputs`: the arguments of the forward. `rules`: the operator table that the graph was captured with.
     """
@@ -180,13 +181,13 @@ class Captured:
 
     @cached_property
     def fields(self) -> Fields:
-        """What a unit of the last feature map sees."""
+        """The receptive fields of a unit of the last feature map."""
         if self.is_image and self.feature_map is None:
             return Fields(notes=("no operator keeps a map of positions",))
         return self.fields_at(self.feature_map)
 
     def fields_at(self, op: int | None) -> Fields:
-        """What a unit of an operator's result sees, on an input large enough that no border clips it."""
+        """The receptive fields of a unit of an operator's result, on an input so large that no border clips them."""
         if not self.is_image or op is None:
             return Fields(notes=("the input is no image",))
         return fields_at(self.graph, op, self.masks, functools.partial(self._enlarged, op))
@@ -236,21 +237,21 @@ def capture(model: nn.Module, *args: Any, device: str = "meta", rules: Rules = R
     return recording.capture(model, *args, rule_of=functools.partial(find, rules), device=device, **kwargs)
 
 
-# Most studies ask about some tens of networks, each from many places.
+# Most studies use some tens of networks, each in many places.
 MOST_KEPT = 128
 
 
 @functools.lru_cache(maxsize=MOST_KEPT)
 def captured(spec: NetworkSpec) -> Captured:
-    """The network of a spec, captured on its own input on the meta device, and kept for whoever asks next."""
+    """The network of a spec, captured on its own input on the meta device; the result is cached."""
     model = build(spec, device="meta")
     return Captured.of(model, (1, *spec.input_shape), name=spec.name, spec=spec)
 
 
 def extended(rows: Mapping[str, Rule], rules: Rules = RULES) -> Rules:
-    """The operator table with rows of a user's own, by names such as `mylib::scan`; theirs come first.
+    """The operator table with rows of a user, by names such as `mylib::scan`; these replace rows of the table.
 
-    Raises: RuleError for a name that no operator has, or for what is no row.
+    Raises: RuleError for an unknown operator, or for a value that is not a row.
     """
     from torch._C import _dispatch_get_all_op_names
 

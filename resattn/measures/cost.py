@@ -11,7 +11,7 @@ from resattn.rules.rule import macs_of
 def op_macs(graph: Graph) -> list[int]:
     """Multiply-adds of each operator: convolutions and matrix products, bias excluded. 0 where there is no rule.
 
-    The graph holds what data reaches: a product of parameters alone (a weight made anew) is a constant and no cost.
+    The graph holds what data reaches: a product of parameters alone (a recomputed weight) is a constant and no cost.
     """
     return [macs_of(op) for op in graph.ops]
 

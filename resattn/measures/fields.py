@@ -96,7 +96,7 @@ def unclipped(
     """The model captured again, on inputs large enough that the target's central units see no border.
 
     All inputs that are images grow alike. A model that takes its own input size alone is captured up to where it
-    refuses. If that is ahead of the target, or if something else runs on a larger input, the graph as it was comes
+    refuses. If that is before the target, or if something else runs on a larger input, the graph as it was comes
     back. A model that was run on values is first tried without: a large input costs nothing then.
     """
     shapes = inputs.shapes

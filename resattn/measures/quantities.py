@@ -22,7 +22,7 @@ Number = int | float
 
 
 class Absent:
-    """The value of a quantity that a network does not have, such as a claimed depth without a number in the name."""
+    """The value of a quantity that a network does not have, such as the claimed depth of a name without a number."""
 
 
 ABSENT = Absent()
@@ -30,7 +30,7 @@ ABSENT = Absent()
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One row. `of`: its value of a captured network; None where it cannot be given.
+    """One row. `of`: the function that computes it from a captured network; None if the value cannot be given.
 
     `hidden_by`: which operators without a rule make it unknown: none, every one ("cost"), or those that read
     parameters ("layers"). A quantity of one `role` is made unknown by operators of that role alone.
@@ -224,7 +224,7 @@ def _linear_macs(network: Captured) -> int:
     return sum(network.macs) - sum(network.macs[op.index] for op in network.graph.ops if op.kind == "convolution")
 
 
-# How a table may split a network; a claim can ask for these, an audit does not report them.
+# How a table may split a network: for claims; an audit does not report these.
 SPLITS: Mapping[str, Quantity] = _by_name(
     (
         Quantity(

@@ -1,4 +1,4 @@
-"""The stretch of the input that a unit sees, exactly: through padding, ceil mode, up-sampling and gates."""
+"""The exact receptive field of a unit: through padding, ceil mode, up-sampling and gates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resattn.rules.rule import spread_of
 
 
 class NoReceptiveFieldError(ValueError):
-    """No exact receptive field can be given; the message says at which operator and why."""
+    """The receptive field cannot be given exactly; the message names the operator and the reason."""
 
 
 def extents(graph: Graph, axis: int, targets: Collection[int], source: int = 0) -> dict[int, Extent]:
@@ -105,7 +105,7 @@ def receptive_field(graph: Graph, target: int) -> ReceptiveField | None:
     Raises: NoReceptiveFieldError.
     """
     sides = []
-    image = len(graph.input_shapes[0]) - 4  # the first axis of the image: time stands ahead of it in a video
+    image = len(graph.input_shapes[0]) - 4  # the first axis of the image: in a video, time comes before it
     for axis in (image, image + 1):
         extent = extents(graph, axis, [target]).get(target)
         if extent is None:

@@ -17,7 +17,7 @@ GATES: tuple[Flow, ...] = ("gate", "signed gate")
 
 @dataclass(frozen=True)
 class Roles:
-    """The role of each operator, by index, and how masks and shortcuts were told from the rest."""
+    """The role of each operator, by index, and how masks and shortcuts were found."""
 
     of: tuple[str, ...]
     how: str
@@ -27,7 +27,7 @@ class Roles:
 
 
 def roles(graph: Graph, is_layer: Sequence[bool]) -> Roles:
-    """Trunk, mask or shortcut for every operator: from module names where they tell, else from the data flow.
+    """Trunk, mask or shortcut for every operator: from module names where these are known, else from the data flow.
 
     By data flow, mask is what reaches the outputs through a multiplicative gate alone, and shortcut is a single
     1x1 convolution on one side of a sum, where the other side passes more layers from the same place.
@@ -154,7 +154,7 @@ def _lone_layer(graph: Graph, is_layer: Sequence[bool], index: int) -> Op | None
 
 
 def _back(graph: Graph, is_layer: Sequence[bool], index: int) -> Iterator[int]:
-    """This operator and those ahead of it, as long as there is one way back and no layer: ResNet-D pools first."""
+    """This operator and those before it, as long as there is one way back and no layer: ResNet-D pools first."""
     yield index
     while not is_layer[index] and len(graph.ops[index].inputs) == 1:
         index = graph.ops[index].inputs[0]

@@ -11,13 +11,13 @@ from resattn.networks.spec import NetworkSpec, SpecError, override
 
 
 class UnknownNetworkError(SpecError):
-    """A name that stands for no network; the message gives the nearest ones."""
+    """An unknown network name; the message gives the nearest names."""
 
 
 # Weighted layers of one unit in each of three stages: what N grows by in 9n+2 and 6n+2.
 LAYERS_PER_STAGE_UNIT = {"bottleneck": 9, "basic": 6}
 
-# wang2017, table 2, and the released prototxts: one unit ahead of the modules of each stage, three at the end;
+# wang2017, table 2, and the released prototxts: one unit before the modules of each stage, three at the end;
 # 3, 2, 1 poolings on maps of 56, 28, 14 (section 4.2).
 ATTENTION_56 = NetworkSpec(
     name="attention56", claimed_depth=56, input_shape=(3, 224, 224), classes=1000, stem="imagenet", width=64,
@@ -102,7 +102,8 @@ def _modules_around(depth: int, m: int, **changes: Any) -> NetworkSpec:
     )  # fmt: skip
 
 
-# What each port departs in, from its description in public threads; `port:NAME:NETWORK` is the network so read.
+# How each port differs from the release, from its description in public threads; `port:NAME:NETWORK` is the network
+# as that port builds it.
 # tengshaofeng: the release's two-input Interp misread as a sum; a projection defined in every unit; padded pooling;
 # half-pixel corners (torch's default); on CIFAR four stages from 32 channels, the last at stride 1.
 _MISREAD: dict[str, Any] = {"interp": "sum", "pool_padding": "padded"}
@@ -143,19 +144,19 @@ _SETTINGS = re.compile(r"(?P<name>.+)\[(?P<settings>\w+=[^\[\]]*)\]", re.DOTALL)
 
 
 def names() -> tuple[str, ...]:
-    """The networks that `resattn list` shows; every other `cifar-resnetN` and `cifar-resnetN-basic` has a name too."""
+    """The networks of `resattn list`; `named` also takes every other `cifar-resnetN` and `cifar-resnetN-basic`."""
     return (*NETWORKS, *PORTS)
 
 
 def is_name(target: str) -> bool:
-    """Whether a target is meant as a network's name, not as `module:callable`."""
+    """Whether a target is the name of a network and not `module:callable`."""
     return ":" not in target or target.startswith("port:")
 
 
 def named(name: str) -> NetworkSpec:
     """The spec of a named network, or of one with settings: `cifar-resnet56[width=19, merge=naive]`.
 
-    Raises: UnknownNetworkError with the nearest names; SpecError for a setting that makes no sense.
+    Raises: UnknownNetworkError with the nearest names; SpecError for an impossible setting.
     """
     if match := _SETTINGS.fullmatch(name):
         settings = dict(item.split("=", 1) for item in re.split(r",\s*(?=[a-z_]+=)", match["settings"]))

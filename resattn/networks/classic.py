@@ -24,7 +24,7 @@ Make = Callable[[], nn.Module]
 
 
 def _seeded(make: Make) -> Make:
-    """The same weights at every call, and torch's own random state as it was."""
+    """The same weights at every call; torch's global random state does not change."""
 
     @functools.wraps(make)
     def made() -> nn.Module:
@@ -49,7 +49,7 @@ def conv_norm(
     activation: Callable[[], nn.Module] | None = nn.ReLU,
     eps: float = 1e-5,
 ) -> nn.Sequential:
-    """A convolution without bias, batch norm and an activation; padded to keep the size unless told otherwise."""
+    """A convolution without bias, batch norm and an activation; by default padded to keep the size."""
     sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
     kept = (sides[0] // 2, sides[1] // 2) if padding is None else padding
     parts: OrderedDict[str, nn.Module] = OrderedDict(
@@ -192,7 +192,7 @@ def resnet152() -> nn.Module:
 
 
 def _bottlenecks(*, base: int = 64, groups: int = 1, reduction: int | None = None) -> nn.Module:
-    """ResNet-50 with another inner width, groups in its 3x3, or a gate ahead of every sum; stride on the 3x3."""
+    """ResNet-50 with another inner width, groups in its 3x3, or a gate before every sum; stride on the 3x3."""
     stem = nn.Sequential(
         OrderedDict(conv=conv_norm(3, 64, 7, 2, padding=3), pool=nn.MaxPool2d(3, 2, padding=1)),
     )
@@ -482,7 +482,7 @@ def unet() -> nn.Module:
 
 @dataclass(frozen=True)
 class Classic:
-    """A network of the zoo, the input it was published for, and the depth it goes by and where that is said."""
+    """A network of the zoo, the input it was published for, and its nominal depth, and the source of that depth."""
 
     make: Make
     input_shape: tuple[int, int, int]

@@ -84,7 +84,7 @@ class Hourglass(nn.Module):
 
 
 class Local(nn.Module):
-    """Three units at full size, narrower, so that they cost what the hourglass of the same stage would.
+    """Three units at full size, narrower, so that their cost equals that of the hourglass of the same stage.
 
     Source: wang2017, section 4.1 and table 4 ("same number of FLOPs"); the width is not published.
     """
@@ -131,7 +131,7 @@ LOCAL_UNITS = 3
 
 
 def local_width(spec: NetworkSpec, stage: StageSpec) -> int:
-    """Inner width at which three units at full size come nearest to the multiply-adds of the stage's hourglass."""
+    """Inner width at which three units at full size are closest to the multiply-adds of the stage's hourglass."""
 
     def cost(inner: int) -> int:
         return sum(c.macs for c in convolutions(spec, stage.channels, inner, 1, stage.channels))
@@ -150,7 +150,7 @@ class Mask(nn.Module):
     """The attention mask M(x), of the shape of x and of the trunk's output `like`: (N, C, H, W).
 
     A constant mask has the shape (1, C, 1, 1), no convolution, and the same gate.
-    Source: wang2017, section 3.2; batch norm and ReLU ahead of both 1x1 convolutions as in the release.
+    Source: wang2017, section 3.2; batch norm and ReLU before both 1x1 convolutions as in the release.
     """
 
     def __init__(self, spec: NetworkSpec, stage: StageSpec) -> None:

@@ -1,4 +1,4 @@
-"""What a network is: a frozen record of a few integers and readings. Standard library only."""
+"""The spec of a network: a frozen record of a few integers and readings. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resattn.networks.units import UNITS
 
 
 class SpecError(ValueError):
-    """A network that cannot be, or a field that does not exist; the message says which and what would do."""
+    """An impossible network or an unknown field; the message names it and the allowed values."""
 
 
 # The kernel and stride of every pooling in the networks of the paper: the stem's and the mask's.
@@ -55,7 +55,8 @@ class NetworkSpec:
 
     A tuple has one entry per stage. Stage k has inner width `round(width * widen * 2**k)` and, after a bottleneck,
     four times as many output channels. `dataclasses.replace` makes a variant; `resattn.networks.network.build` makes
-    the module. A field under "readings" stands where the paper is silent or two sources disagree.
+    the module. A field under "readings" is a choice that the paper does not state, or on which
+    two sources disagree.
 
     Source: wang2017, section 3 and table 2; released prototxts of Attention-56 and -92.
     Raises: SpecError where the record describes no network.
@@ -70,7 +71,7 @@ class NetworkSpec:
     widen: int = _value(1, doc="factor on every width but the stem's (wrn2016, k)")
     unit: str = _choice(*UNITS, doc="the residual unit")
     order: str = _choice("pre", "post", doc="normalisation and ReLU before or after each convolution")
-    units: tuple[int, ...] = _value(doc="residual units of each stage ahead of its attention modules")
+    units: tuple[int, ...] = _value(doc="residual units of each stage before its attention modules")
     tail: tuple[int, ...] = _value(doc="residual units of each stage after its attention modules")
     modules: tuple[int, ...] = _value(doc="attention modules of each stage")
     p: int = _value(1, doc="units before the split into trunk and mask, and again after the merge")
@@ -229,9 +230,9 @@ class NetworkSpec:
 
     @property
     def digest(self) -> str:
-        """16 hex digits that name the structure: the record without its name.
+        """16 hex digits that identify the structure: the record without its name.
 
-        Defaults are left out, so that a field added later leaves the digests of older networks as they are.
+        Defaults are omitted, so a field that is added later does not change the digests of older networks.
         """
         named = ("name", "claimed_depth")
         structure = {k: v for k, v in self.to_json().items() if k not in named and getattr(self, k) != _default(k)}
@@ -242,20 +243,20 @@ class NetworkSpec:
         return {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
 
     def _repr_html_(self) -> str:
-        """For a notebook: the stages as a table, and below it every field that is not at its default."""
+        """For a notebook: a table of the stages, then every field that differs from its default."""
         columns = ("stage", "map", "channels", "units", "modules", "tail", "poolings")
         rows = [(s.number, f"{s.size} px", s.channels, s.units, s.modules, s.tail, s.poolings) for s in self.stages]
         head = "".join(f'<th scope="col">{column}</th>' for column in columns)
         body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
         shown = ("name", "units", "tail", "modules", "poolings")
-        said = [
+        changed = [
             f"{escape(f.name)} = {escape(_text(getattr(self, f.name)))}"
             for f in fields(self)
             if f.name not in shown and getattr(self, f.name) != f.default
         ]
         return (
             f"<b>{escape(self.name)}</b> <small>{self.digest}</small>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><small>{'; '.join(said)}</small>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><small>{'; '.join(changed)}</small>"
         )
 
     @classmethod
@@ -268,7 +269,7 @@ class NetworkSpec:
         return cls(**record)
 
 
-# What only a network with attention modules can have.
+# Fields of networks with attention modules only.
 MASK_FIELDS = (
     "p", "t", "r", "merge", "gate", "mask", "corners", "after_merge", "upsampling", "interp", "head", "descent"
 )  # fmt: skip
@@ -300,8 +301,8 @@ def pooled_sizes(size: int, pool_padding: str) -> list[int]:
 def override(spec: NetworkSpec, settings: Mapping[str, Any]) -> NetworkSpec:
     """The spec with some fields changed, each given as a value or as text (`modules=2,2,2`, `width=8`).
 
-    One number for a field with an entry per stage is meant for every stage that has an attention module.
-    Raises: SpecError for an unknown field, a value that does not parse, or a network that cannot be.
+    A single number for a field with one entry per stage applies to every stage with attention modules.
+    Raises: SpecError for an unknown field, a value that does not parse, or an impossible network.
     """
     changes = {}
     for name, value in settings.items():
@@ -312,8 +313,8 @@ def override(spec: NetworkSpec, settings: Mapping[str, Any]) -> NetworkSpec:
     changed = replace(spec, **changes)
     if "name" in changes or not changes:
         return changed
-    said = ", ".join(f"{k}={_text(v)}" for k, v in changes.items())
-    return replace(changed, name=f"{spec.name}[{said}]")
+    text = ", ".join(f"{k}={_text(v)}" for k, v in changes.items())
+    return replace(changed, name=f"{spec.name}[{text}]")
 
 
 def _parse(spec: NetworkSpec, name: str, value: Any) -> Any:

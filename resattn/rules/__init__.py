@@ -1,1 +1,1 @@
-"""The operator table: everything that is known of an operator stands in its row."""
+"""The operator table: one row holds all properties of an operator."""

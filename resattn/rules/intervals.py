@@ -1,8 +1,8 @@
 """Backward intervals along one image axis: which stretch of the input each position of a tensor can see.
 
 Every function maps the extents of an operator's operands to the extent of its result. What is here is exact: a
-position's interval runs from the first to the last input index that has a non-zero weight on some path, where a kernel
-has no zeros (a mask laid over one is a matter of values) and branches do not cancel.
+position's interval runs from the first to the last input index that has a non-zero weight on some path, if the kernel
+has no zeros (a mask on a kernel depends on values) and branches do not cancel.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Extent:
 
     @classmethod
     def nothing(cls) -> Extent:
-        """What a constant sees."""
+        """The empty intervals of a constant."""
         return cls((), np.array(NOTHING), np.array(-NOTHING), np.array(False))
 
     @property
@@ -240,7 +240,7 @@ def linear_resize(extent: Extent, dim: int, n_out: int, aligned: bool, scale: fl
 
 
 def cubic_resize(extent: Extent, dim: int, n_out: int, aligned: bool, scale: float | None = None) -> Extent:
-    """Four neighbours; beyond the border the nearest pixel stands in, and on a grid point one has all the weight."""
+    """Four neighbours; beyond the border the nearest pixel is read, and on a grid point one has all the weight."""
     n_in = extent.size(dim)
     numerator, denominator = _source(n_in, n_out, aligned, scale)
     left, rest = np.divmod(numerator, denominator)
@@ -260,7 +260,7 @@ def smoothed_resize(
     step = aligned_step if aligned else _step(n_in, n_out, scale)
     reach = radius * max(step, Fraction(1))
     scaled = 2 * step.denominator * reach.denominator
-    # In units of 1 / scaled, so that all of it is whole numbers: the centres of outputs and inputs.
+    # In units of 1 / scaled, so that all values are integers: the centres of outputs and inputs.
     centres = (2 * np.arange(n_out) + 1) * int(step * scaled / 2)
     inputs = (2 * np.arange(n_in) + 1) * (scaled // 2)
     index = np.broadcast_to(np.arange(n_in), (n_out, n_in))
@@ -421,7 +421,7 @@ def reshaped(extent: Extent, old: Shape, new: Shape) -> Extent:
 
 
 def _regrouped(extent: Extent, olds: list[int], news: list[int], old: Shape, new: Shape) -> Extent:
-    """One group of dimensions laid out anew; the new ones are numbered -1 - d."""
+    """One group of dimensions in a new layout; the new ones are numbered -1 - d."""
     others = [d for d in extent.dims if d not in olds]
     rest = [extent.size(d) for d in others]
     sizes = [old[d] for d in olds]

@@ -1,4 +1,4 @@
-"""One row of the operator table: everything that is known of an operator."""
+"""One row of the operator table: all properties of an operator."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Kind = Literal[
     "index", "pointwise", "shape", "other",
 ]  # fmt: skip
 
-# What an operator is in the flow of data, where roles are told from it.
+# The part of an operator in the data flow, from which roles are derived.
 Flow = Literal["", "sum", "product", "quotient", "gate", "signed gate", "vector norm"]
 
 
 class RuleError(ValueError):
-    """A row that cannot be: the name of no operator, a kind that does not exist, or a function that raised."""
+    """An invalid row: no such operator, no such kind, or a function that raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Rule:
     """One row. A user's row needs `macs` alone; without `spread` the receptive field through it is unknown.
 
     `macs`: multiply-adds of one execution, bias excluded. `is_layer`: whether it multiplies data by parameters.
-    `spread`: from what each position of the operands sees to what each position of the results sees.
-    `flow` and `factors`: its part in the flow of data; the names of the operands that a product multiplies.
-    `is_replacing`: its in-place form writes over what was there without reading it. `indices`: arguments whose
+    `spread`: from the input intervals of the operands' positions to those of the results' positions.
+    `flow` and `factors`: its part in the data flow; the names of the operands that a product multiplies.
+    `is_replacing`: its in-place form overwrites the tensor without reading it. `indices`: arguments whose
     constant values decide which positions are read. A row of the kind "shape" reads no value of its argument: its
     result is a constant of the argument's shape.
     """
@@ -56,7 +56,7 @@ Rules = Mapping[str, Rule]
 
 
 def find(rules: Rules, name: str) -> Rule | None:
-    """The row of an operator by its name; that of `relu` is the row of `relu_` too. None where there is none."""
+    """The row of an operator by its name; that of `relu` is the row of `relu_` too. None if there is no row."""
     return rules.get(name) or rules.get(name.removesuffix("_"))
 
 

@@ -100,8 +100,8 @@ def resize(n: int, resize: Callable[..., Extent], *fixed: Any, is_aligned: bool 
 
 def padding(op: Op, reads: Sequence[Read]) -> Extent:
     pads, mode = op.arguments.get("pad") or op.arguments["padding"], "constant"
-    for name, said in (("reflect", "reflection"), ("replicate", "replication"), ("circular", "circular")):
-        mode = name if said in op.name or op.arguments.get("mode") == name else mode
+    for name, written in (("reflect", "reflection"), ("replicate", "replication"), ("circular", "circular")):
+        mode = name if written in op.name or op.arguments.get("mode") == name else mode
     operand, extent = reads[0]
     for d in extent.dims:
         k = len(operand.shape) - 1 - d

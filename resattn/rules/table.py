@@ -1,6 +1,6 @@
 """The operator table: for each operator its cost, whether it is a weighted layer, and how it spreads positions.
 
-A new operator is a new row. One without a row makes a result partial and is named: nothing is free by omission.
+A new operator is a new row. An operator without a row makes an audit partial and is named; it never counts as zero.
 """
 
 from __future__ import annotations

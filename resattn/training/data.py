@@ -27,8 +27,8 @@ TEST_BATCH = 500
 class Dataset:
     """Images (N, 3, 32, 32) uint8 with labels (N,) int64, for training and for the test.
 
-    `label` is what to print beside a number; `note` says why this dataset was taken, where `auto` chose it.
-    `foreground`, (N, 32, 32) bool, tells the pixels of the object where they are known.
+    `label` is printed beside a number; `note` is the reason, if `auto` chose this dataset.
+    `foreground`, (N, 32, 32) bool, marks the pixels of the object, if they are known.
     """
 
     name: str
@@ -76,8 +76,8 @@ def load(name: str = "auto", folder: Path | str | None = None) -> Dataset:
 
 
 def resolve(name: str, folder: Path | str | None = None) -> tuple[str, str]:
-    """The dataset that a name stands for, and, for auto, why: CIFAR-10 where it is on disk or can be downloaded
-    within the limits of `fetch`, else cluttered-digits. Nothing is tried twice; a study asks once for all its runs.
+    """The name of the dataset, and for auto the reason: CIFAR-10 if it is on disk or can be downloaded within the
+    limits of `fetch`, else cluttered-digits. There is no second try; a study calls this once for all its runs.
 
     Raises: ConfigError for an unknown name; DataError for an altered archive.
     """
@@ -95,7 +95,7 @@ def resolve(name: str, folder: Path | str | None = None) -> tuple[str, str]:
 
 
 def fetch(name: str, folder: Path | str | None = None) -> Path:
-    """The official archive of a dataset, downloaded unless it is there.
+    """The official archive of a dataset, downloaded if it is missing.
 
     Raises: ConfigError for a dataset that is not downloaded; DataError, DownloadError.
     """
@@ -195,8 +195,8 @@ def noisy(labels: Tensor, classes: int, noise: float, seed: int) -> Tensor:
 class Feed:
     """The images of one run on its device, and its batches.
 
-    What a batch holds depends on seed and epoch alone, neither on the network nor on the device nor on the number of
-    processes: runs of one seed see the same images in the same order, which pairs them.
+    The content of a batch depends on seed and epoch only, not on the network, the device or the number of processes:
+    runs of one seed see the same images in the same order, which pairs them.
     """
 
     padded: Tensor  # (N, 40, 40, 3) uint8; channels last, so that a batch comes out in that order
@@ -259,8 +259,8 @@ def prepare(dataset: Dataset, config: TrainConfig, device: torch.device | str = 
     """The images that a run takes from a dataset, on its device.
 
     Order as in the paper: pad with zeros, crop, subtract the mean. The paper states no scale; we divide by one
-    standard deviation for all pixels and colours, so that the stem sees unit variance. Images that are held out take
-    the place of the test images; neither order nor mean of the others depends on them.
+    standard deviation for all pixels and colours, so that the stem sees unit variance. Held-out images
+    replace the test images; the order and the mean of the others do not depend on them.
 
     Source: wang2017, section 4.1.
     Raises: ConfigError where the dataset has fewer images than the config asks for.
@@ -300,6 +300,6 @@ def _sums(images: Tensor) -> tuple[Tensor, float]:
     total, squares = torch.zeros(images.shape[1:], dtype=torch.float64), 0.0
     for chunk in images.split(1000):
         values = chunk.float()
-        total += values.sum(0)  # whole numbers below 2**24, as float32 holds them
+        total += values.sum(0)  # integers below 2**24 are exact in float32
         squares += values.square_().sum(dtype=torch.float64).item()  # below 2**53
     return total, squares

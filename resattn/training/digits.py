@@ -1,6 +1,6 @@
-"""Cluttered digits: real handwritten digits on a textured colour ground among clutter, with the true foreground.
+"""Cluttered digits: handwritten digits on a textured colour background with clutter, and the true foreground.
 
-Everything is drawn and blended in whole numbers, so that a seed gives the same bits on every machine.
+All drawing and blending uses integers, so a seed gives the same bits on every machine.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Ints = NDArray[np.int32]
 def cluttered_digits(seed: int = 0, *, train: int | None = None, test: int | None = None) -> tuple[Scene, Scene]:
     """Training and test images of the ten digits, drawn from disjoint sets of handwritten ones.
 
-    A digit of 18 to 24 pixels lies uncovered, wholly inside, at a random place. Under it lie quarters of other
-    digits of the same sizes, and straight strokes, in colours that are duller on the whole, not always.
+    A digit of 18 to 24 pixels is drawn on top, completely inside the image, at a random position. Below it are quarters
+    of other digits of the same sizes, and straight strokes, in colours that are mostly, not always, duller.
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (as sklearn.datasets.load_digits).
     """
@@ -89,18 +89,18 @@ def _quarter(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _placed(ink: NDArray[np.float32], n: int, rng: np.random.Generator, *, inside: bool) -> Ints:
-    """(n, 1, 32, 32) cover of each digit, of OPAQUE, at random sizes and places: wholly inside, or cut by the edge."""
+    """(n, 1, 32, 32) cover of each digit, of OPAQUE, at random sizes and places: inside, or cut by the edge."""
     scale = rng.integers(SCALES[0], SCALES[1] + 1, size=n)
     slack = GRAIN * SIDE - SOURCE_SIDE * scale
     overhang = 0 if inside else SOURCE_SIDE * SCALES[0] // 2
     rows, columns = (_weights(scale, rng.integers(-overhang, slack + overhang + 1)) for _ in "yx")
-    # Two weights at most meet in a pixel, all whole numbers far below 2**24: exact in float32 in any order.
+    # Two weights at most meet in a pixel, all integers far below 2**24: exact in float32 in any order.
     cover = np.matmul(np.matmul(rows, ink), columns.transpose(0, 2, 1))
     return cover.astype(np.int32)[:, None]
 
 
 def _weights(scale: NDArray[np.int64], start: NDArray[np.int64], *, clamp: bool = False) -> NDArray[np.float32]:
-    """(n, 32, 8) whole-number weights, of WEIGHT, of 8 source pixels in 32 pixels: linear interpolation."""
+    """(n, 32, 8) integer weights, of WEIGHT, of 8 source pixels in 32 pixels: linear interpolation."""
     # Position of each pixel's centre along the source, and distance from each source pixel, in units of 1/(2 scale).
     position = (2 * np.arange(SIDE) + 1) * GRAIN - 2 * start[:, None] - scale[:, None]
     if clamp:
