@@ -25,6 +25,9 @@ from analysis.figures.style import INK
 from analysis.report.masks import Masks, masks
 from analysis.report.reading import read_study
 from analysis.report.training import Difference, differences, pays, training
+from analysis.statistics.comparisons import NEAR_CHANCE
+from analysis.statistics.coverage import N_NETWORKS, coverages
+from analysis.statistics.intervals import LEAST_BOOTSTRAP, least_seeds
 from analysis.tables import schemas
 from analysis.tables.files import write_atomic
 from analysis.tables.formats import display_name, listed, part_name
@@ -41,6 +44,8 @@ from resattn.measures.quantities import QUANTITIES, Quantity
 from resattn.networks.catalog import named
 from resattn.networks.spec import MASK_FIELDS, NetworkSpec
 
+STUDIES, BOOTS = 20_000, 1_000  # of the table of coverages, for each row
+
 MADE = "<!-- Written by `make docs` from the code. A change here is lost and fails a test. -->\n\n"
 
 # One stage, one module, one pooling, units of two layers: small enough to draw every layer.
@@ -56,6 +61,7 @@ def pages() -> dict[str, str]:
         "reference/command-line.md": command_line(),
         "reference/tables.md": tables(),
         "reference/result.md": result(),
+        "reference/statistics.md": statistics(),
         **{f"drawings/{name}.svg": svg.alone(drawing, INK) for name, drawing in drawings().items()},
     }
 
@@ -206,8 +212,8 @@ def result(folder: Path = REFERENCE) -> str:
         *(f"- {display_name(str(row.network))}: {row.difference}.\n" for row in beside.itertuples()),
         "\n",
         _errors(runs, study.table(schemas.COMPARISON)),
-        f"The error of {subject} minus that of each other network, in points, in pairs of one seed; below "
-        f"zero {subject} has the lower error. The p-value is that of the exact sign-flip test.\n\n",
+        f"Mean test error of {subject} minus that of each other network, in points; below zero {subject} has the "
+        "lower error. Intervals and p-values hold for all comparisons at once: [the rule](statistics.md).\n\n",
         _differences(tested),
     ]
     text += [
@@ -235,7 +241,7 @@ def _errors(runs: pd.DataFrame, comparison: pd.DataFrame) -> str:
         for row in comparison[comparison["quantity"] == "test_error_pct"].itertuples()
     ]
     header = ("network", "trunk depth", "longest path", "parameters", "multiply-adds", "test error (%)",
-              "95 % interval (BCa)", "range")  # fmt: skip
+              "95 % interval", "range")  # fmt: skip
     return _table(header, rows)
 
 
@@ -243,13 +249,13 @@ def _differences(tested: Sequence[Difference]) -> str:
     rows = [
         (
             display_name(row.network),
-            f"{row.mean:+.2f}",
+            "\N{EN DASH}" if row.mean is None else f"{row.mean:+.2f}",
             _between(row.low, row.high),
-            f"{row.p_value:.2g}" if row.p_value is not None else "none",
+            f"{row.p_value:.2g}" if row.p_value is not None else "\N{EN DASH}",
         )
         for row in tested
     ]
-    return _table(("minus", "mean", "95 % interval (BCa)", "p"), rows)
+    return _table(("minus", "difference", "95 % simultaneous interval", "adjusted p"), rows)
 
 
 def _mask_scores(masks: Masks) -> str:
@@ -262,7 +268,56 @@ def _mask_scores(masks: Masks) -> str:
 
 
 def _between(low: float | None, high: float | None) -> str:
-    return "none" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    return "\N{EN DASH}" if low is None or high is None or low != low else f"{low:.2f} to {high:.2f}"
+
+
+# -- the rule for every order
+
+
+def statistics() -> str:
+    """The rule in words, and how often its intervals hold the true value."""
+    seeds = [f"{least_seeds(k)} for {words}" for k, words in ((1, "1 comparison"), (3, "2 or 3"), (6, "4 to 6"))]
+    text = [MADE, "# When an order of networks is claimed\n\n"]
+    text += [
+        "The comparison page, the report, [the result](result.md) and the ledger's verdicts on directions take every\n"
+        "order from one function, `analysis.statistics.comparisons.compare_networks`.\n\n",
+        "- **What is compared**: all networks that were trained on the same data with the same budget, by the seeds\n"
+        "  that all of them share; other seeds are left out and listed. Learning rate, drops, momentum and decay may\n"
+        "  differ.\n",
+        "- **Model**: test error ~ network + seed, two-way and additive. With k networks and n seeds its residual has\n"
+        "  (k-1)(n-1) degrees of freedom.\n",
+        "- **Intervals and p-values**: simultaneous for k-1 comparisons, by Dunnett's two-sided distribution\n"
+        "  (correlation 1/2) on that residual. The correction does not depend on which network is the reference, so a\n"
+        "  pair of networks has the same p-value wherever it is shown. Two networks differ where the 95 % interval\n"
+        "  does not contain 0.\n",
+        f"- **Seeds**: at least {', '.join(seeds)}.\n"
+        "  So many make differences of one sign significant by the exact sign test, too, corrected for all\n"
+        "  comparisons. With fewer there is a dash, no interval and no order.\n",
+        f"- **Chance level**: a network whose mean error is above {100 * NEAR_CHANCE:.0f} % of the chance level\n"
+        "  (67.5 % with ten classes) has hardly learned, and decides nothing.\n",
+        f"- **A single mean** has a t interval from {least_seeds()} runs on, and a BCa bootstrap interval from\n"
+        f"  {LEAST_BOOTSTRAP} runs on.\n",
+        "- **Equivalence** within a margin: two one-sided tests at 5 %, that is, the 90 % t interval of the paired\n"
+        "  differences lies within the margin. It is judged for each pair alone.\n",
+        "- **Scope**: all runs share the test images, and often a subset of the training images. How other images\n"
+        "  would change the errors is not part of any interval.\n\n",
+        "## Coverage\n\n",
+        f"Share of 95 % intervals that hold the true value, in {STUDIES:,} simulated studies a row ({BOOTS:,} for the\n"
+        "bootstrap, which is slower), with errors of three shapes. *Difference*: of two networks alone;\n"
+        f"*simultaneous*: all {N_NETWORKS - 1} comparisons of {N_NETWORKS} networks. The t interval of one skewed\n"
+        "mean covers less than 95 %; differences do not, because the skew cancels. The bootstrap interval covers too\n"
+        "little with few runs.\n\n",
+    ]
+    rows = [
+        (
+            c.distribution,
+            str(c.n_seeds),
+            *(f"{v:.3f}" for v in (c.difference, c.simultaneous, c.mean, c.bootstrap or 0)),
+        )
+        for c in coverages(studies=STUDIES, boots=BOOTS)
+    ]
+    header = ("errors", "seeds", "difference", "simultaneous", "single mean, t", "single mean, BCa")
+    return "".join([*text, _table(header, rows)]).rstrip() + "\n"
 
 
 # -- the drawings

@@ -74,7 +74,7 @@ RESATTN: dict[str, set[str]] = {
 }
 ANALYSIS: dict[str, set[str]] = {
     "tables": set(),
-    "statistics": set(),
+    "statistics": {"tables"},
     "claims": {"tables", "statistics"},
     "study": {"tables"},
     "trained": {"tables", "statistics", "claims"},
@@ -82,7 +82,7 @@ ANALYSIS: dict[str, set[str]] = {
     "figures": {"tables", "trained"},
     "explore": {"tables", "figures"},
     "commands": {"study", "report"},
-    "docs": {"tables", "trained", "report", "figures", "explore"},
+    "docs": {"tables", "statistics", "trained", "report", "figures", "explore"},
 }
 STANDARD_LIBRARY = ("resattn.graph.graph", "resattn.graph.aliasing", "resattn.measures.quantities",
                     "resattn.networks.spec", "resattn.networks.catalog", "resattn.compare.diff")  # fmt: skip

@@ -12,6 +12,7 @@ from analysis.claims.ledger import ledger
 from analysis.claims.trained import judge_study
 from analysis.report import build
 from analysis.report.reading import DONE, Job, read_study
+from analysis.statistics.conclusions import difference_frame
 from analysis.tables import schemas
 from analysis.tables.provenance import ROOT
 from analysis.tables.runs import run_frame
@@ -44,12 +45,13 @@ def test_each_network_was_trained_with_the_same_six_seeds() -> None:
 
 
 def test_differences_are_those_of_the_runs() -> None:
-    pairs = comparisons.pair_frame(run_frame(FOLDER / "50_train"), "cifar-attention56")
-    found = comparisons.difference_frame(pairs).set_index("network")
+    found = difference_frame(run_frame(FOLDER / "50_train"), "cifar-attention56").set_index("network")
     kept = STUDY.table(schemas.DIFFERENCES).set_index("network")
     assert set(kept.index) == NETWORKS - {"cifar-attention56"}
     for column in ("n", "mean", "low", "high", "p_value"):
-        assert found[column].to_dict() == pytest.approx(kept[column].to_dict())
+        assert found[column].to_dict() == pytest.approx(kept[column].to_dict(), nan_ok=True)
+    for column in ("conclusion", "scope", "equivalence"):
+        assert found[column].to_dict() == kept[column].to_dict()
 
 
 def _references(claim: Claim) -> list[str]:
@@ -61,7 +63,9 @@ def test_verdicts_are_those_of_the_tables() -> None:
     measured = comparisons.measured_in(*map(str, folders.values()))
     asked = [claim for claim in ledger() if {ref.rpartition(":")[2] for ref in _references(claim)} & TRAINING_RESULTS]
     assert asked
-    found = verdict_table(judge_study(asked, measure, measured)).set_index("id")["verdict"]
+    found = verdict_table(
+        judge_study(asked, measure, measured, comparisons.orders_in(str(folders["runs_dir"])))
+    ).set_index("id")["verdict"]
     kept = STUDY.table(schemas.CLAIMS).set_index("id")["verdict"]
     assert found.to_dict() == kept[found.index].to_dict()
 

@@ -1,7 +1,7 @@
 """What the training runs of a study say of the ledger: verdicts, and printed results beside ours.
 
 A printed error is tested by runs with the printed recipe alone. A claim that only says which of two is larger names
-no recipe: runs of any budget test it, and the verdict says which budget that was.
+no recipe: runs of any budget test it, by the rule of `analysis.statistics.conclusions`; the verdict names the budget.
 """
 
 from __future__ import annotations
@@ -9,22 +9,31 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import pandas as pd
 
 from analysis.claims.ledger import ledger
-from analysis.statistics.stats import mean_interval
+from analysis.statistics.comparisons import is_near_chance
+from analysis.statistics.conclusions import chance_pct
+from analysis.statistics.intervals import least_seeds, mean_interval
 from analysis.tables import schemas
 from analysis.tables.formats import name_and_settings
-from resattn.claims.claims import Claim, ClaimError, Measure, Subject, is_row_id
+from analysis.tables.runs import recipe_value
+from resattn.claims.claims import Claim, ClaimError, Measure, Subject, is_row_id, parse_subject, split_reference
+from resattn.claims.expressions import Expression, evaluate
 from resattn.claims.measured import runs_of_table, spec_of
-from resattn.claims.verdicts import Verdict, judge
+from resattn.claims.verdicts import DEFAULT_READING, Finding, Trial, Verdict, judge
 from resattn.claims.vocabulary import TRAINED
+from resattn.training.config import FIELDS
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 OFFICIAL = tuple(f"{title} (official" for title in DATA.values())  # how `resattn.training.cifar` labels such a source
 # Where in the ledger the recipe of the paper stands.
 STEPS, BATCH, EPOCHS, SIZE = "s41.recipe.stop", "s41.recipe.batch", "count1.epochs", 50_000
+# The defaults of a run are that recipe, which says nothing of precision: it is older than training in bf16.
+PRINTED = {name: recipe_value(FIELDS[name].default) for name in schemas.RECIPE} | {"precision": "fp32"}
+PRINTED_EPOCHS = (204, 205)  # 160,000 steps of 64 are 204.8
 
 
 def measured_runs(
@@ -38,10 +47,13 @@ def measured_runs(
     """
     rows: list[dict[str, object]] = []
     if runs is not None:
+        keys = ["network", "dataset", "label_noise"]
+        means = runs.groupby(keys)["test_error_pct"].mean()
         for run in runs.to_dict("records"):
             if quantity := _quantity(run["dataset"], run["label_noise"]):
                 shared = {"seed": run["seed"], "value": run["test_error_pct"] / 100, "is_recipe": _is_recipe(run)}
-                shared["budget"] = _budget(run)
+                mean = float(means[tuple(run[key] for key in keys)])
+                shared |= {"budget": _budget(run), "near_chance": is_near_chance(mean, chance_pct(run["dataset"]))}
                 # The last epoch serves a print that does not say at which epoch it was read.
                 rows += [
                     {**_about(run["network"]), **shared, "quantity": f"{quantity}_{when}"}
@@ -49,12 +61,14 @@ def measured_runs(
                 ]
     if masks is not None:
         kept = masks[(masks["map"] == "mask") & (masks["state"] == "after") & (masks["quantity"] == "contrast")]
+        errors = kept.groupby(["network", "dataset"])["test_error_pct"].mean()
         means = kept.groupby(["network", "dataset", "seed"], sort=False)["value"].mean().reset_index()
         for row in means.dropna().to_dict("records"):
             budget = f"{row['dataset']}, {_width_words(row['network'])}"
             rows.append(
                 {**_about(row["network"]), "quantity": "foreground_contrast_final_epoch", "seed": row["seed"],
-                 "value": row["value"], "budget": budget, "is_recipe": False}
+                 "value": row["value"], "budget": budget, "is_recipe": False,
+                 "near_chance": is_near_chance(errors[row["network"], row["dataset"]], chance_pct(row["dataset"]))}
             )  # fmt: skip
     if responses is not None and runs is not None:
         recipe = {(run["network"], run["seed"]): (_is_recipe(run), _budget(run)) for run in runs.to_dict("records")}
@@ -63,23 +77,82 @@ def measured_runs(
             about = _about(row["network"])
             rows.append(
                 {**about, "subject": f"{about['subject']} @{row['stage']}", "quantity": "stage_response_unstated",
-                 "seed": row["seed"], "value": row["relative"], "budget": budget, "is_recipe": is_recipe}
+                 "seed": row["seed"], "value": row["relative"], "budget": budget, "is_recipe": is_recipe,
+                 "near_chance": False}
             )  # fmt: skip
-    return pd.DataFrame(rows, columns=schemas.MEASURED.names).astype({"is_recipe": bool})
+    return pd.DataFrame(rows, columns=schemas.MEASURED.names).astype({"is_recipe": bool, "near_chance": bool})
 
 
-def judge_study(claims: Sequence[Claim], measure: Measure, measured: pd.DataFrame) -> tuple[Verdict, ...]:
+def judge_study(
+    claims: Sequence[Claim], measure: Measure, measured: pd.DataFrame, orders: pd.DataFrame | None = None
+) -> tuple[Verdict, ...]:
     """A verdict on every claim, with what a study measured; in their order.
 
-    `measured`: of `measured_runs`. Raises: ClaimError.
+    `measured`: of `measured_runs`; `orders`: of `conclusions.every_order`, which decide every claim that one network
+    has a lower error than another. Another direction needs the seeds of one comparison. Networks near chance level
+    decide nothing. Raises: ClaimError.
     """
     verdicts = judge(claims, measure, runs_of_table(measured.loc[measured["is_recipe"]]))
     asked = [claim for claim in claims if _is_direction(claim)]
-    widest = measured.loc[
-        measured.groupby(["subject", "quantity", "seed"])["width"].transform("max") == measured["width"]
-    ]
-    directions = {v.claim.id: _with_budget(v, widest) for v in judge(asked, measure, runs_of_table(widest))}
-    return tuple(directions.get(v.claim.id, v) for v in verdicts)
+    learned = measured.loc[~measured["near_chance"]]
+    widest = learned.loc[learned.groupby(["subject", "quantity", "seed"])["width"].transform("max") == learned["width"]]
+    judged = judge(asked, measure, runs_of_table(widest))
+    found = {v.claim.id: _ordered(v, orders) or _with_budget(v, widest) for v in judged}
+    return tuple(found.get(v.claim.id, v) for v in verdicts)
+
+
+def _ordered(verdict: Verdict, orders: pd.DataFrame | None) -> Verdict | None:
+    """The verdict on a claim that one network has a lower error than another; None for a claim of another kind."""
+    claim = verdict.claim
+    if (asked := _difference_of(claim, next(iter(claim.formulas.values())))) is None:
+        return None
+    (first, second), quantity = asked
+    rows = []
+    for row in () if orders is None else orders[orders["n"] > 0].to_dict("records"):
+        networks = (str(row["reference"]), str(row["network"]))
+        specs = [spec_of(subject_of(name)) for name in networks]
+        widths = {_width_words(name) for name in networks}
+        if (
+            len(widths) == 1
+            and set(specs) == {first, second}
+            and _quantity(row["dataset"], row["label_noise"]) == quantity
+        ):
+            # At full width if there are such runs, else at the largest; of several budgets the largest.
+            width = widths.pop()
+            size = float("inf") if width == "full width" else float(width.split()[1])
+            rows.append((size, row["epochs"] * row["images"], specs[0] == first, row, width))
+    if not rows:
+        return _untestable(verdict, "a training result: no runs of both networks at one width, with one budget")
+    _, _, is_first, row, width = max(rows, key=lambda found: found[:2])
+    why = f"{row['conclusion']} {row['scope']} At {width}."
+    measured, holds = None, None
+    if row["order"]:
+        sign = 1 if is_first else -1
+        measured = Fraction(sign * row["mean"] / 100)
+        holds = claim.holds(Fraction(sign * row["low"] / 100))  # the interval lies on one side of 0
+    if holds is None:
+        return _untestable(verdict, why)
+    trial = Trial(DEFAULT_READING, next(iter(claim.formulas)), measured, holds, why)
+    return Verdict(claim, Finding.CONFIRMED if holds else Finding.REFUTED, trial, (trial,), why)
+
+
+def _untestable(verdict: Verdict, why: str) -> Verdict:
+    trial = Trial(DEFAULT_READING, verdict.decisive.definition, None, None, why)
+    return Verdict(verdict.claim, Finding.NOT_TESTABLE, trial, (trial,), why)
+
+
+def _difference_of(claim: Claim, expression: Expression) -> tuple[tuple[object, object], str] | None:
+    """The two networks and the quantity of a formula `{a:error} - {b:error}` that is compared with 0, as specs."""
+    references = list(expression.references)
+    if len(references) != 2 or claim.printed.number != 0:
+        return None
+    ones = [evaluate(expression, {r: Fraction(r == one) for r in references}.__getitem__) for one in references]
+    about, quantities = zip(*(_about_reference(claim, reference) for reference in references), strict=True)
+    kinds = {re.sub(r"_(final_epoch|unstated)$", "", quantity) for quantity in quantities}
+    if ones not in ([1, -1], [-1, 1]) or len(kinds) != 1 or not kinds <= set(TRAINED):
+        return None
+    first, second = (spec_of(subject) for subject in (about if ones == [1, -1] else reversed(about)))
+    return ((first, second), kinds.pop()) if first and second else None
 
 
 def _is_direction(claim: Claim) -> bool:
@@ -87,14 +160,26 @@ def _is_direction(claim: Claim) -> bool:
     return claim.allowed.kind == "statistical" and claim.printed.relation != "=" and not any(map(is_row_id, references))
 
 
+def _about_reference(claim: Claim, reference: str) -> tuple[Subject, str]:
+    """The network and the quantity of a name in a claim's formula; the network may be a number of one in the row."""
+    name, quantity = split_reference(reference)
+    return (claim.subjects[int(name or 1) - 1] if name.isdigit() or not name else parse_subject(name)), quantity
+
+
 def _with_budget(verdict: Verdict, measured: pd.DataFrame) -> Verdict:
-    if verdict.decisive.measured is None:
-        return replace(verdict, why=verdict.why.replace(" with the printed recipe", ""))
-    asked = {r.rpartition(":") for formula in verdict.claim.formulas.values() for r in formula.references}
-    wanted = {((name.strip() or verdict.claim.subject), quantity) for name, _, quantity in asked}
-    of_claim = [(s, q) in wanted for s, q in zip(map(_plain, measured["subject"]), measured["quantity"], strict=True)]
-    budgets = " or ".join(dict.fromkeys(measured.loc[of_claim, "budget"]))
-    return replace(verdict, why=f"{verdict.why}; at a budget of our own: {budgets}" if budgets else verdict.why)
+    formula = next(iter(verdict.claim.formulas.values()))
+    specs = measured["subject"].map(lambda text: spec_of(parse_subject(_plain(text))))
+    parts = []
+    for subject, quantity in (_about_reference(verdict.claim, r) for r in formula.references):
+        spec = spec_of(subject)
+        is_it = [found == spec for found in specs]
+        parts.append(measured[pd.Series(is_it, measured.index, dtype=bool) & (measured["quantity"] == quantity)])
+    n, least = len(set.intersection(*(set(part["seed"]) for part in parts))), least_seeds()
+    if n < least:
+        needed = f"it takes at least {least} seeds of networks that are not near chance level"
+        return _untestable(verdict, f"a training result: {needed}, {n} given")
+    budgets = " or ".join(dict.fromkeys(budget for part in parts for budget in part["budget"]))
+    return replace(verdict, why=f"{verdict.why}; at a budget of our own: {budgets}")
 
 
 def published_beside(
@@ -159,9 +244,14 @@ def _noise_of(quantity: str) -> int:
 
 
 def _is_recipe(run: Mapping[str, object]) -> bool:
-    """Was it the paper's: all images of the official set, 160k steps of 64, at full width?"""
-    is_full = run["images"] == SIZE and run.get("batch_size") == 64 and int(str(run["epochs"])) >= 204
-    return is_full and str(run["dataset"]).startswith(OFFICIAL) and "width=" not in str(run["network"])
+    """Was it the paper's in every field: all images of the official set, 160k steps of 64, full width, fp32?"""
+    is_full = run["images"] == SIZE and run["epochs"] in PRINTED_EPOCHS and str(run["dataset"]).startswith(OFFICIAL)
+    return is_full and "width=" not in str(run["network"]) and not _changed(run)
+
+
+def _changed(run: Mapping[str, object]) -> dict[str, object]:
+    """Fields of the recipe that are not as printed, or that the run's record does not state."""
+    return {name: run.get(name) for name, printed in PRINTED.items() if run.get(name) != printed}
 
 
 def _width_words(network: str) -> str:
@@ -182,4 +272,8 @@ def _difference(run: Mapping[str, object], recipe: Mapping[str, Claim]) -> str:
         return "the printed recipe"
     epochs, batch = (float(recipe[name].number) for name in (EPOCHS, BATCH))
     printed = f"{epochs:g} epochs of {SIZE:,} images in batches of {batch:g}, full width, CIFAR-10"
-    return f"printed: {printed}; ours: {_budget(run)}"
+    changed = {name: value for name, value in _changed(run).items() if name != "batch_size"}
+    known = [f"{name} {value} (printed: {PRINTED[name]})" for name, value in changed.items() if pd.notna(value)]
+    unknown = [name for name, value in changed.items() if pd.isna(value)]
+    more = [*known, *([f"not recorded: {', '.join(unknown)}"] if unknown else [])]
+    return f"printed: {printed}; ours: {'; '.join([_budget(run), *more])}"

@@ -88,14 +88,15 @@ def _nudges(sizes: pd.Series, span: float) -> list[float]:
 def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Error of the reference minus that of each network: each seed a dot, the mean a marker.
 
-    A bar is the mean's interval, where the seeds are enough for a test: one from fewer is too narrow to show.
-    `pairs`, `differences`: of `analysis.trained.comparisons`.
+    A bar is the simultaneous interval, where an order may be concluded.
+    `pairs`, `differences`: of `analysis.statistics.conclusions.pair_frame` and `difference_frame`.
     """
+    differences = differences[differences["n"] > 0]
     references = list(differences["reference"].unique())
     reference = display_name(references[0]) if len(references) == 1 else "the first"
     styles = network_styles([*references, *differences["network"]])
     alt = [f"Test error of {reference} minus that of another network, seed by seed, in points of %."]
-    keys = ["network", "reference", "label_noise"]
+    keys = ["network", "reference", "dataset", "epochs", "images", "label_noise"]
     for row, about in enumerate(differences.itertuples()):
         colour, marker = styles[about.network]
         part = pairs[(pairs[keys] == [getattr(about, key) for key in keys]).all(axis=1)]
@@ -103,7 +104,7 @@ def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame)
         if pd.notna(about.p_value) and pd.notna(about.low) and pd.notna(about.high):
             ax.plot([about.low, about.high], [row, row], color=colour, lw=1.6)
         ax.plot([about.mean], [row], color=colour, marker=marker, ms=9, mfc="none", mew=1.8)
-        test = f"p = {about.p_value:.2g}" if pd.notna(about.p_value) else f"{about.n} seeds: no test"
+        test = f"p = {about.p_value:.2g}" if pd.notna(about.p_value) else f"\N{EN DASH} ({about.n} seeds)"
         ax.annotate(
             test, (1, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points", va="center"
         )

@@ -9,11 +9,7 @@ from typing import Any
 from analysis.report.gaps import part
 from analysis.report.reading import Study
 from analysis.tables import schemas, steps
-from analysis.tables.formats import display_name
 from resattn.training.config import DATASETS
-
-LEAST_SEEDS = 6  # as `analysis.statistics.stats.LEAST_PAIRS`; a test compares them
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -58,11 +54,6 @@ class Training:
     def n_runs(self) -> int:
         return sum(len(result.errors) for result in self.results)
 
-    @property
-    def decides(self) -> bool:
-        """Are there runs enough for any claim about which network is better?"""
-        return self.n_seeds >= LEAST_SEEDS and len(self.datasets) == 1 and len(self.results) > 1
-
 
 def training(study: Study) -> Training:
     """The runs that 60_compare gathered; where it did not, those that each run left. Raises: MissingError."""
@@ -99,28 +90,22 @@ def _chance_pct(study: Study) -> float | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """Test error of the reference minus that of a network, in points of %, seed by seed."""
+    """Test error of the reference minus that of a network, in points of %, and what 60_compare concludes from it."""
 
     network: str
     reference: str
+    label_noise: float
     n: int
-    mean: float
+    mean: float | None
     low: float | None
     high: float | None
     p_value: float | None
-    note: str
-    label_noise: float
-
-    @property
-    def is_shown(self) -> bool:
-        """Do enough runs show that the two differ?"""
-        if self.n < LEAST_SEEDS or self.p_value is None or self.low is None or self.high is None:
-            return False
-        return self.p_value < SIGNIFICANT and not self.low <= 0 <= self.high
+    conclusion: str
+    scope: str
 
 
 def differences(study: Study) -> tuple[Difference, ...]:
-    """Paired differences between networks, as 60_compare tested them. Raises: MissingError."""
+    """Differences between networks, as 60_compare judged them. Raises: MissingError."""
     names = [f.name for f in fields(Difference)]
     rows: list[dict[str, Any]] = [
         {name: None if row[name] != row[name] else row[name] for name in names}
@@ -129,36 +114,14 @@ def differences(study: Study) -> tuple[Difference, ...]:
     return tuple(Difference(**row) for row in rows)
 
 
-def pays(trained: Training, tested: Sequence[Difference] | None) -> str:
-    """What the runs allow to say about which network is better; with few seeds, nothing."""
+def pays(trained: Training, concluded: Sequence[Difference] | None) -> str:
+    """What the runs allow to say about which network has the lower error: the conclusions of 60_compare, each once."""
     if len(trained.results) < 2:
         return "One network alone allows no comparison."
-    if len(trained.datasets) > 1:
-        return "The runs used different data, so they are not compared."
-    if not trained.decides:
-        return f"With fewer than {LEAST_SEEDS} seeds no order of the networks is claimed, whatever the means are."
-    if not tested:
-        return "The paired differences were not tested, so no order of the networks is claimed."
-    sentences = [_difference_words(row) for row in tested]
-    if len(tested) > 1 and any(row.is_shown for row in tested):
-        least = min(row.p_value for row in tested if row.p_value is not None)
-        is_kept = least * len(tested) < SIGNIFICANT
-        sentences.append(
-            f"Each p is that of one comparison alone; corrected for all {len(tested)} (Bonferroni), "
-            f"{'the least is' if is_kept else 'none is'} below {SIGNIFICANT:g}."
-        )
-    return " ".join(sentences)
-
-
-def _difference_words(tested: Difference) -> str:
-    reference, network = display_name(tested.reference), display_name(tested.network)
-    if tested.label_noise:
-        network += f" with {100 * tested.label_noise:.0f} % of the labels wrong"
-    if not tested.is_shown:
-        return f"No difference between {reference} and {network} is shown."
-    order = "lower" if tested.mean < 0 else "higher"
-    by = f"{abs(tested.mean):.2g} points {order} than that of {network}"
-    return f"The test error of {reference} is {by} (p = {tested.p_value:.2g})."
+    if not concluded:
+        return "The networks were not compared, so no order of them is claimed."
+    rows = [row.conclusion for row in concluded] + [row.scope for row in concluded if row.n]
+    return " ".join(dict.fromkeys(rows))
 
 
 def images_words(images: Sequence[int]) -> str:

@@ -1,1 +1,1 @@
-"""Differences between series of runs, and how sure they are."""
+"""What runs allow to conclude: intervals, comparisons of several networks, equivalence."""

@@ -11,32 +11,8 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
+from analysis.statistics import dunnett
 from resattn.training.protocol import SWEEP, State
-
-# Nodes of the two quadratures: the critical values agree with printed tables to their last digit.
-NODES = 120
-
-
-def dunnett_tail(t: float, k: int, df: float) -> float:
-    """Probability that the largest |t| of k comparisons with one control is at least `t`, equal group sizes.
-
-    The estimates are correlated by 1/2 and share a residual with `df` degrees of freedom.
-
-    Source: Dunnett 1955, A multiple comparison procedure for comparing several treatments with a control.
-    """
-    z, weight = np.polynomial.hermite_e.hermegauss(NODES)
-    weight = weight / weight.sum()
-    u, share = np.polynomial.legendre.leggauss(NODES)
-    u, share = (u + 1) / 2, share / 2
-    scale = np.sqrt(stats.chi2.ppf(u, df) / df)[:, None]
-    bound = np.sqrt(2) * t * scale
-    inside = (stats.norm.cdf(z + bound) - stats.norm.cdf(z - bound)) ** k
-    return float(1 - share @ (inside @ weight))
-
-
-def dunnett_critical(k: int, df: float, confidence: float = 0.95) -> float:
-    """The |t| that the largest of k comparisons with a control exceeds with probability 1 - confidence."""
-    return float(brentq(lambda t: dunnett_tail(t, k, df) - (1 - confidence), 0.1, 50))
 
 
 def detectable(
@@ -47,7 +23,7 @@ def detectable(
     In the units of `sd`, the residual standard deviation of a run in the model error ~ network + seed.
     """
     df = (n_networks - 1) * (n_seeds - 1)
-    critical = dunnett_critical(k, df, confidence)
+    critical = dunnett.critical(k, df, confidence)
     # A difference found with the wrong sign has a probability far below any power that is asked for.
     shift = brentq(lambda d: stats.nct.sf(critical, df, d) - power, 0, critical + 10)
     return float(shift * sd * np.sqrt(2 / n_seeds))

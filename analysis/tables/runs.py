@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from analysis.tables.provenance import about
 from analysis.tables.quantities import DEPTHS
 from analysis.tables.schemas import Schema
 from resattn.measures.audit import audit
+from resattn.training.config import FIELDS
 
 if TYPE_CHECKING:
     from resattn.training.loop import Run
@@ -58,13 +60,15 @@ def epoch_rows(run: Run) -> pd.DataFrame:
 def run_frame(folder: Path | str) -> pd.DataFrame:
     """Every run below a folder, from the table that each run wrote, by noise, network and seed: `schemas.RUNS`.
 
-    Raises: FrameError where there is none; TableError for a table that does not fit its schema.
+    What its schema has of the recipe comes from the record beside each table.
+    Raises: FrameError where there is none; TableError for a table that does not fit its schema, or a broken record.
     """
     runs = _concatenated(Path(folder), schemas.RUN)
     images = runs["images"] // runs["batch_size"] * runs["batch_size"]  # an incomplete batch is left out
     runs = runs.assign(
         s_per_epoch=runs["elapsed_s"] / runs["epochs"], training_macs=3 * runs["macs"] * images * runs["epochs"]
     )
+    runs = runs[[*schemas.RUNS.names, *(name for name in runs if name not in schemas.RUNS.names)]]
     return runs.sort_values(["label_noise", "network", "seed"], ignore_index=True, kind="stable")
 
 
@@ -73,11 +77,31 @@ def epoch_frame(folder: Path | str) -> pd.DataFrame:
     return _concatenated(Path(folder), schemas.EPOCHS)
 
 
+def recipe_value(value: Any) -> Any:
+    """A field of a run's config as it stands in a table."""
+    return json.dumps(list(value)) if isinstance(value, list | tuple) else value
+
+
+def _with_recipe(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """With the columns of `schemas.RECIPE`, empty where the run has no record."""
+    record = path.parents[1] / "run" / "run.json"
+    try:
+        config = json.loads(record.read_text(encoding="utf-8"))["config"] if record.is_file() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise TableError(record, f"no record of a run ({error!r})", "the run.json that training writes") from error
+    # A field that the record of an earlier version lacks had its default.
+    defaults = {name: FIELDS[name].default for name in schemas.RECIPE} if config else {}
+    values = {n: recipe_value(config.get(n, defaults.get(n))) for n in schemas.RECIPE if n not in frame}
+    return frame.assign(**{name: pd.Series([value] * len(frame), dtype=object) for name, value in values.items()})
+
+
 def _concatenated(folder: Path, schema: Schema) -> pd.DataFrame:
     paths = sorted(folder.glob(f"*/tables/{schema.file}"))
     if not paths:
         raise FrameError(f"no run in {folder}: no */tables/{schema.file} (run {steps.TRAIN} with an out_dir below it)")
     frames = [read_table(path, schema) for path in paths]
+    if schema == schemas.RUN:
+        frames = [_with_recipe(path, frame) for path, frame in zip(paths, frames, strict=True)]
     for path, frame in zip(paths, frames, strict=True):
         if frame.empty:
             raise TableError(path, "no rows", "at least one")

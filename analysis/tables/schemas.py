@@ -13,6 +13,7 @@ from numbers import Integral
 from typing import Any
 
 from analysis.tables import steps
+from resattn.training.config import EXECUTION, FIELDS
 
 OF_QUANTITY = "the quantity of this name"
 _REQUIRED = object()
@@ -254,9 +255,24 @@ RUN = _table(
     Column("precision", str, "number format of the training steps"), Column("device", str, "model of the device"),
     Column("weights_digest", str, "digest of the final weights"),
 )  # fmt: skip
+# What else a run follows from, as its record states it; of several numbers their JSON.
+RECIPE = tuple(
+    name for name in FIELDS
+    if name not in EXECUTION and name not in ("spec", "dataset", "epochs", "images", "seed", "label_noise")
+)  # fmt: skip
 RUNS = _table(
-    steps.COMPARE, "runs", "one training run", *RUN.columns, _quantity("s_per_epoch", "s", float),
+    steps.COMPARE, "runs", "one training run", *RUN.columns,
+    *(
+        Column(name, str if FIELDS[name].type == "str" or isinstance(FIELDS[name].default, tuple)
+               else type(FIELDS[name].default), FIELDS[name].metadata["doc"], may_be_empty=True, default=None)
+        for name in RECIPE if RUN.column(name) is None
+    ), _quantity("s_per_epoch", "s", float),
     _quantity("training_macs", "multiply-adds"),
+)  # fmt: skip
+# Of what runs a comparison is; other fields of the recipe are equal, too, or are each network's own.
+BUDGET = (
+    DATASET, Column("epochs", int, "epochs of the runs"), Column("images", int, "training images of an epoch"),
+    LABEL_NOISE,
 )  # fmt: skip
 COMPARISON = _table(
     steps.COMPARE, "comparison",
@@ -268,11 +284,14 @@ COMPARISON = _table(
 DIFFERENCES = _table(
     steps.COMPARE, "differences",
     "one network beside its reference; a negative mean: the reference has the lower error", NETWORK,
-    Column("reference", str, "network that it is compared with"), LABEL_NOISE,
-    Column("n", int, "number of pairs of runs of one seed"),
-    Column("mean", float, "mean test error of the reference minus that of the network", "points of %"), LOW, HIGH,
-    Column("p_value", float, "of the sign-flip test; empty for too few pairs", may_be_empty=True), UNIT,
-    Column("note", str, "how interval and p-value were computed", may_be_empty=True),
+    Column("reference", str, "network that it is compared with"), *BUDGET,
+    Column("n", int, "number of seeds that all networks of the budget share"),
+    Column("mean", float, "mean test error of the reference minus that of the network", "points of %", True),
+    *(Column(name, float, f"{end} end of the simultaneous 95 % interval", "points of %", may_be_empty=True)
+      for name, end in (("low", "lower"), ("high", "upper"))),
+    Column("p_value", float, "adjusted for all comparisons", may_be_empty=True), UNIT,
+    Column("order", str, "is the reference's error `lower` or `higher`; empty: not shown", may_be_empty=True),
+    Column("conclusion", str, "what the runs allow to conclude"), Column("scope", str, "model and budget"),
     Column("equivalence", str, "whether the two are equal within the margin"),
 )  # fmt: skip
 PRINTED_BESIDE = _table(
@@ -307,6 +326,7 @@ MEASURED = _table(
     Column("budget", str, "epochs, images, batch size, width and data of the run"),
     Column("width", int, "channels of the first stage"),
     Column("is_recipe", bool, "whether the run followed the printed recipe"),
+    Column("near_chance", bool, "whether the network's mean error is near chance level", default=False),
 )  # fmt: skip
 CLAIMS = _table(
     steps.CLAIMS, "claims", "one claim of the ledger", *_LEDGER.values(),

@@ -6,15 +6,16 @@ import pandas as pd
 import pytest
 
 from analysis.claims.ledger import ledger
-from analysis.claims.trained import judge_study, measured_runs, published_beside, subject_of
+from analysis.claims.trained import PRINTED, judge_study, measured_runs, published_beside, subject_of
+from analysis.statistics.conclusions import every_order
 from analysis.trained.comparisons import printed_responses
 from resattn.claims.claims import Claim
 from resattn.claims.measured import measure
 from resattn.claims.verdicts import Finding, Verdict
 
 OFFICIAL, COPY = "CIFAR-10 (official binary)", "CIFAR-10 (JPEG q75 copy)"
-RECIPE = {"epochs": 205, "images": 50_000, "batch_size": 64, "dataset": OFFICIAL}
-SHORT = {"epochs": 4, "images": 2_000, "batch_size": 16, "dataset": COPY}
+RECIPE = {**PRINTED, "epochs": 205, "images": 50_000, "dataset": OFFICIAL}
+SHORT = {**PRINTED, "lr": 0.05, "epochs": 4, "images": 2_000, "batch_size": 16, "dataset": COPY}
 
 
 def runs(network: str, errors: list[float], *, noise: float = 0.0, **budget: object) -> pd.DataFrame:
@@ -51,32 +52,47 @@ def test_a_printed_error_is_tested_by_its_recipe_alone(claims: tuple[Claim, ...]
     assert found["t1.f2.c10"].finding == Finding.NOT_TESTABLE  # another gate
     far = verdicts(claims, measured_runs(runs("cifar-attention56", [8.4, 8.5, 8.6], **RECIPE)))
     assert far["t1.f1.c10"].finding == Finding.REFUTED
-    for change in ({"epochs": 8}, {"images": 10_000}, {"batch_size": 32}, {"dataset": COPY}):
-        short = measured_runs(runs("cifar-attention56", [5.4, 5.5, 5.6], **{**RECIPE, **change}))
+    changes = {
+        "lr": 1e-5, "momentum": 0.5, "weight_decay": 0.0, "milestones": "[0.6, 0.85]", "decay": 0.2, "augment": "none",
+        "normalise": "channel", "precision": "bf16", "test_images": 1000, "schedule": "linear", "warmup": 0.1, "holdout": 10, "presentations": 10, "batch_size": 32, "epochs": 8, "images": 10_000,
+        "dataset": COPY,
+    }  # fmt: skip
+    assert set(PRINTED) <= set(changes)
+    for change in [{name: value} for name, value in changes.items()] + [{"epochs": 300}, {"lr": None}]:
+        short = measured_runs(runs("cifar-attention56", [8.4, 8.5, 8.6], **{**RECIPE, **change}))
         assert verdicts(claims, short)["t1.f1.c10"].finding == Finding.NOT_TESTABLE, change
     narrow = measured_runs(runs("cifar-attention56[width=8]", [5.4, 5.5, 5.6], **RECIPE))
     assert verdicts(claims, narrow)["t1.f1.c10"].finding == Finding.NOT_TESTABLE
 
 
-def test_a_direction_is_tested_by_any_budget_which_is_said(claims: tuple[Claim, ...]) -> None:
-    short = pd.concat(
+# Differences between networks that are judged by `conclusions`: tests/statistics/test_conclusions.py.
+def test_a_direction_is_tested_at_one_width_and_by_enough_seeds(claims: tuple[Claim, ...]) -> None:
+    def orders(**errors: float) -> dict[str, Verdict]:
+        made = pd.concat(
+            runs(f"cifar-attention56{name}", [error * (1 + k % 3 / 100) + k for k in range(6)], **SHORT)
+            for name, error in errors.items()
+        )
+        return verdicts_of(made)
+
+    def verdicts_of(made: pd.DataFrame) -> dict[str, Verdict]:
+        found = judge_study(claims, measure, measured_runs(made), every_order(made))
+        return {verdict.claim.id: verdict for verdict in found}
+
+    # Of another width the networks are no test of the gate.
+    unlike = orders(**{"[width=8]": 40.0, "[gate=channel][width=4]": 50.0})
+    assert unlike["article.8.f1_below_f2"].finding == Finding.NOT_TESTABLE
+    assert "no runs of both networks at one width" in unlike["article.8.f1_below_f2"].why
+    alike = orders(**{"[width=8]": 40.0, "[gate=channel][width=8]": 50.0})
+    assert alike["article.8.f1_below_f2"].finding == Finding.CONFIRMED
+    assert alike["article.8.f1_below_f2"].why.endswith("At width 8.")
+    assert alike["t1.f1.c10"].finding == Finding.NOT_TESTABLE
+    three = pd.concat(
         [
-            runs("cifar-attention56[width=8]", [40.0, 41.0, 42.0], **SHORT),
-            runs("cifar-attention56[gate=channel][width=8]", [50.0, 51.5, 52.0], **SHORT),
-            runs("cifar-attention56[gate=spatial][width=8]", [30.0, 31.0, 32.5], **SHORT),
-            runs("cifar-attention164", [30.0, 31.0], **SHORT),
-            runs("cifar-attention164[merge=naive]", [60.0, 61.0], **SHORT),
+            runs(f"cifar-attention56{n}[width=8]", [e, e + 1, e + 2.1], **SHORT)
+            for n, e in (("", 40.0), ("[gate=channel]", 50.0))
         ]
     )
-    found = verdicts(claims, measured_runs(short))
-    assert found["article.8.f1_below_f2"].finding == Finding.CONFIRMED
-    assert found["article.8.f1_below_f3"].finding == Finding.REFUTED
-    budget = "4 epochs of 2,000 images in batches of 16, width 8, CIFAR-10 (JPEG q75 copy)"
-    assert found["article.8.f1_below_f2"].why.endswith(f"at a budget of our own: {budget}")
-    few = found["article.7.degradation"]
-    assert few.finding == Finding.NOT_TESTABLE
-    assert "it takes at least 3 runs, 2 given" in few.why
-    assert found["t1.f1.c10"].finding == Finding.NOT_TESTABLE
+    assert verdicts_of(three)["article.8.f1_below_f2"].finding == Finding.NOT_TESTABLE
 
 
 def test_runs_on_other_data_say_nothing_about_cifar(claims: tuple[Claim, ...]) -> None:
@@ -91,10 +107,10 @@ def test_runs_on_other_data_say_nothing_about_cifar(claims: tuple[Claim, ...]) -
     assert measured_runs(runs("cifar-attention92", [9.0], noise=0.25, **RECIPE)).empty  # print has no such level
 
 
-def _masks(contrasts: list[float]) -> pd.DataFrame:
+def _masks(contrasts: list[float], error: float = 9.0) -> pd.DataFrame:
     rows = [
         {"network": "cifar-attention56", "dataset": "cluttered-digits", "seed": seed, "state": state, "map": name,
-         "module": module, "quantity": "contrast", "value": value if (name, state) == ("mask", "after") else -9.0}
+         "module": module, "test_error_pct": error, "quantity": "contrast", "value": value if (name, state) == ("mask", "after") else -9.0}
         for seed, value in enumerate(contrasts)
         for state in ("before", "after")
         for name in ("mask", "trunk")
@@ -105,11 +121,13 @@ def _masks(contrasts: list[float]) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("contrasts", "finding"),
-    [([0.2, 0.25, 0.22], Finding.CONFIRMED), ([-0.2, -0.25, -0.22], Finding.REFUTED),
-     ([-0.2, 0.25, 0.02], Finding.NOT_TESTABLE)],
+    [([0.2, 0.25, 0.22] * 2, Finding.CONFIRMED), ([-0.2, -0.25, -0.22] * 2, Finding.REFUTED),
+     ([-0.2, 0.25, 0.02] * 2, Finding.NOT_TESTABLE), ([0.2, 0.25, 0.22], Finding.NOT_TESTABLE)],
 )  # fmt: skip
 def test_trained_masks_judge_that_the_mask_filters_the_background_out(claims, contrasts, finding) -> None:
     assert verdicts(claims, measured_runs(masks=_masks(contrasts)))["article.6.foreground"].finding == finding
+    unlearned = verdicts(claims, measured_runs(masks=_masks(contrasts, error=85.0)))["article.6.foreground"]
+    assert unlearned.finding == Finding.NOT_TESTABLE
 
 
 def test_stage_responses_belong_to_their_stage(claims: tuple[Claim, ...]) -> None:
@@ -142,7 +160,7 @@ def test_print_stands_beside_ours_and_says_what_differs() -> None:
     assert (naive["printed"], naive["ours"], naive["n"]) == (5.89, 51.0, 2)
     assert naive["difference"] == (
         "printed: 204.8 epochs of 50,000 images in batches of 64, full width, CIFAR-10; "
-        "ours: 4 epochs of 2,000 images in batches of 16, width 8, CIFAR-10 (JPEG q75 copy)"
+        "ours: 4 epochs of 2,000 images in batches of 16, width 8, CIFAR-10 (JPEG q75 copy); lr 0.05 (printed: 0.1)"
     )
     assert beside.loc["t3.attention164.arl", "difference"] == "the printed recipe"
     noisy = runs("cifar-attention92[width=4]", [60.0], noise=0.7, **SHORT)

@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 
 from analysis.claims.printed import finding_counts
 from analysis.figures import claims, cost, depth, network, path_lengths, receptive_field, style, training
+from analysis.statistics.conclusions import difference_frame, pair_frame
 from analysis.tables.cost import cost_frame
 from analysis.tables.depth import depth_by_role, module_frame, path_length_frame, path_summary, stage_frame
 from analysis.tables.layers import layer_frame
 from analysis.tables.receptive_field import gradient_frame, receptive_frame, scene
 from analysis.tables.runs import budget
-from analysis.trained.comparisons import difference_frame, pair_frame
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -77,7 +77,7 @@ def _draw(name: str, fig: Figure, ax: matplotlib.axes.Axes) -> str:
             return training.error_against(ax, LAST, "trunk_depth")
         case "paired_differences":
             pairs = pair_frame(LAST, "cifar-attention56")
-            return training.paired_differences(ax, pairs, difference_frame(pairs))
+            return training.paired_differences(ax, pairs, difference_frame(LAST, "cifar-attention56"))
         case _:
             return claims.finding_bars(ax, finding_counts(CLAIMS, least=1))
 
@@ -156,10 +156,11 @@ def test_the_sessions_own_style_is_left_alone() -> None:
 
 def test_a_comparison_without_a_pair_says_so() -> None:
     # As where each seed of a study came to an end with one network only.
-    pairs = pair_frame(LAST[(LAST["network"] == "cifar-attention56") == (LAST["seed"] == 0)], "cifar-attention56")
+    runs = LAST[(LAST["network"] == "cifar-attention56") == (LAST["seed"] == 0)]
+    pairs = pair_frame(runs, "cifar-attention56")
     assert pairs.empty
     _, axes = style.figure(1.0)
-    words = training.paired_differences(axes[0, 0], pairs, difference_frame(pairs))
+    words = training.paired_differences(axes[0, 0], pairs, difference_frame(runs, "cifar-attention56"))
     assert words.endswith("No two networks were trained with one seed.")
     assert [text.get_text() for text in axes[0, 0].texts] == ["No two networks were trained with one seed."]
 

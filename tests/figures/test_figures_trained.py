@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis.figures import masks, responses, style, training
+from analysis.statistics.conclusions import comparison_frame, difference_frame, pair_frame
 from analysis.trained import comparisons
-from analysis.trained.comparisons import comparison_frame, difference_frame, pair_frame
 from analysis.trained.mask_maps import MAPS, STATES
 from resattn.training.digits import cluttered_digits
 
@@ -55,7 +55,7 @@ def _draw(name: str, fig: Figure, ax: matplotlib.axes.Axes) -> str:
             return training.error_by_noise(ax, RUNS)
         case _:
             pairs = pair_frame(RUNS, "cifar-attention92")
-            return training.paired_differences(ax, pairs, difference_frame(pairs))
+            return training.paired_differences(ax, pairs, difference_frame(RUNS, "cifar-attention92"))
 
 
 SAYS = {
@@ -116,7 +116,7 @@ def test_error_stands_beside_speed_memory_and_cost() -> None:
     assert row["Time of an epoch (s)"] == 15.0
     assert row["Peak memory (MiB)"] == 1024.0
     assert row["Training cost (T multiply-adds)"] == pytest.approx(4.2e-9)
-    assert row["95 % interval (BCa)"] != "none"
+    assert row["95 % interval"] == "\N{EN DASH}"  # of two runs
     assert comparisons.cost_words(RUNS) == (
         "8 runs computed 3.36e-08 T multiply-adds in their training steps, and took 4 minutes of their processes, "
         "evaluation included."

@@ -10,11 +10,11 @@ from typing import Any
 import nbformat
 import pytest
 
+from analysis.statistics.conclusions import COMPARED
 from analysis.study.notebook_parameters import read_parameters
 from analysis.study.runner import run_notebook
 from analysis.tables import schemas
 from analysis.tables.files import read_table
-from analysis.trained.comparisons import COMPARED
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 OURS = (

@@ -231,10 +231,11 @@ def run_row(network: str, seed: int, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def difference_row(network: str, n: int = 2, p_value: float | None = None, **changes: Any) -> dict[str, Any]:
+def difference_row(network: str, **changes: Any) -> dict[str, Any]:
     return {
-        "network": network, "reference": "cifar-attention56", "label_noise": 0.0, "n": n, "mean": -1.25, "low": -2.0,
-        "high": -0.5, "p_value": p_value, "note": "a made-up note", **changes,
+        "network": network, "reference": "cifar-attention56", "label_noise": 0.0, "n": 2, "mean": -1.25, "low": -2.0,
+        "high": -0.5, "p_value": 0.03, "order": "lower", "conclusion": f"conclusion about {network}",
+        "scope": "a made-up scope", **changes,
     }  # fmt: skip
 
 

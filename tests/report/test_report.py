@@ -19,12 +19,10 @@ from studies import DRAWING, HOSTILE
 
 import analysis.report.build as build
 from analysis.figures import style
-from analysis.report import training
 from analysis.report.build import ReportError, build_report
 from analysis.report.figures import NO_TEXT, FigureError, figure
 from analysis.report.notebooks import safe_html
 from analysis.report.reading import read_study
-from analysis.statistics import stats
 from analysis.tables import schemas, steps
 from analysis.tables.files import write_json, write_table
 from analysis.tables.schemas import Schema
@@ -246,45 +244,28 @@ def test_claims_with_one_anchor_are_told_apart(tmp_path: Path) -> None:
     assert len(set(ids)) == 3
 
 
-@pytest.mark.parametrize(
-    ("seeds", "p_value", "words"),
-    [
-        (2, None, "no order of the networks is claimed"),
-        (5, 0.01, "no order of the networks is claimed"),  # whatever a table says
-        (6, 0.5, "No difference between CIFAR Attention-56 and CIFAR ResNet-56 is shown."),
-        (6, 0.03, "error of CIFAR Attention-56 is 1.2 points lower than that of CIFAR ResNet-56 (p = 0.03)."),
-    ],
-)
-def test_few_seeds_allow_no_claim(tmp_path: Path, seeds: int, p_value: float | None, words: str) -> None:
-    runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(seeds)]
-    differences = [studies.difference_row("cifar-resnet56", seeds, p_value)]
+def test_the_answer_is_what_the_comparison_concludes(tmp_path: Path) -> None:
+    runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(6)]
+    differences = [studies.difference_row(network) for network in ("cifar-resnet56", "cifar-resnet74")]
     studies.done(tmp_path, "60_compare", {schemas.RUNS: runs, schemas.DIFFERENCES: differences})
     page = _index(tmp_path)
     for id in ("answer", "training"):
-        assert words in _words(page.find(id=id))
-        assert f"{seeds} seeds" in _words(page.find(id=id))
-    assert ("lower than" in _words(page.find(id="answer"))) is (p_value == 0.03)
+        words = _words(page.find(id=id))
+        assert "conclusion about cifar-resnet56 conclusion about cifar-resnet74 a made-up scope" in words
+        assert words.count("a made-up scope") == 1
+        assert "6 seeds" in words
+    cells = [[c.get_text() for c in row.find_all("td")] for row in page.select("#training tr")]
+    assert ["2", "-1.25", "-2.00 to -0.50", "0.030", "conclusion about cifar-resnet56"] in cells
 
 
-def test_an_interval_around_zero_shows_no_difference(tmp_path: Path) -> None:
-    runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(6)]
-    row = {**studies.difference_row("cifar-resnet56", 6, 0.03), "high": 0.5}
-    studies.done(tmp_path, "60_compare", {schemas.RUNS: runs, schemas.DIFFERENCES: [row]})
-    assert "No difference between" in _words(_index(tmp_path).find(id="answer"))
-
-
-@pytest.mark.parametrize(
-    ("p_value", "words"), [(0.03, "(Bonferroni), none is below 0.05."), (0.02, "the least is below")]
-)
-def test_of_several_comparisons_each_p_is_said_to_be_of_one(tmp_path: Path, p_value: float, words: str) -> None:
-    runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(6)]
-    differences = [studies.difference_row(network, 6, p_value) for network in ("cifar-resnet56", "cifar-resnet74")]
-    studies.done(tmp_path, "60_compare", {schemas.RUNS: runs, schemas.DIFFERENCES: differences})
-    assert words in _words(_index(tmp_path).find(id="answer"))
-
-
-def test_the_fewest_seeds_are_those_of_the_statistics() -> None:
-    assert training.LEAST_SEEDS == stats.LEAST_PAIRS
+def test_without_an_interval_there_is_a_dash(tmp_path: Path) -> None:
+    runs = [studies.run_row(network, seed) for network in studies.TRAINED for seed in range(2)]
+    none = {"low": None, "high": None, "p_value": None}
+    rows = [studies.difference_row("cifar-resnet56", **none), studies.difference_row("x", **none, mean=None)]
+    studies.done(tmp_path, "60_compare", {schemas.RUNS: runs, schemas.DIFFERENCES: rows})
+    cells = [[c.get_text() for c in row.find_all("td")] for row in _index(tmp_path).select("#training tr")]
+    assert ["2", "-1.25", "\N{EN DASH}", "\N{EN DASH}", "conclusion about cifar-resnet56"] in cells
+    assert ["2", "\N{EN DASH}", "\N{EN DASH}", "\N{EN DASH}", "conclusion about x"] in cells
 
 
 def test_seeds_that_not_all_networks_share_do_not_count(tmp_path: Path) -> None:
@@ -292,7 +273,7 @@ def test_seeds_that_not_all_networks_share_do_not_count(tmp_path: Path) -> None:
     studies.done(tmp_path, "60_compare", {schemas.RUNS: runs})
     opening = _words(_index(tmp_path).find(id="answer"))
     assert "5 seeds each" in opening
-    assert "no order of the networks is claimed" in opening
+    assert "The networks were not compared, so no order of them is claimed." in opening
 
 
 def test_errors_stand_beside_the_chance_level(opening: BeautifulSoup) -> None:

@@ -14,6 +14,7 @@ import pytest
 from analysis.claims.ledger import ledger
 from analysis.claims.printed import published_frame
 from analysis.claims.trained import judge_study, measured_runs, published_beside
+from analysis.statistics.conclusions import comparison_frame, difference_frame
 from analysis.tables import schemas, steps
 from analysis.tables.cost import cost_frame, crosscheck_frame
 from analysis.tables.depth import (
@@ -32,7 +33,6 @@ from analysis.tables.receptive_field import gradient_frame, receptive_frame
 from analysis.tables.runs import epoch_rows, run_frame, run_row
 from analysis.tables.schemas import SCHEMAS, Schema
 from analysis.tables.specs import spec_frame, summary_frame
-from analysis.trained.comparisons import comparison_frame, difference_frame, pair_frame
 from resattn.claims.measured import measure
 from resattn.claims.verdicts import verdict_table
 from resattn.compare import layouts
@@ -77,7 +77,7 @@ WRITERS: Mapping[Schema, Callable[[], pd.DataFrame]] = {
     schemas.RUN: lambda: run_row(read_runs(KEPT)[0][1]),
     schemas.RUNS: lambda: run_frame(KEPT),
     schemas.COMPARISON: lambda: comparison_frame(run_frame(KEPT)),
-    schemas.DIFFERENCES: lambda: difference_frame(pair_frame(run_frame(KEPT), "cifar-attention56")),
+    schemas.DIFFERENCES: lambda: difference_frame(run_frame(KEPT), "cifar-attention56"),
     schemas.PRINTED_BESIDE: lambda: published_beside(run_frame(KEPT), "wang2017", "Table 3"),
     schemas.MEASURED: lambda: measured_runs(run_frame(KEPT)),
     schemas.CLAIMS: _claims,

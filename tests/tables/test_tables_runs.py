@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from made_up import run, runs
 
+from analysis.statistics.conclusions import comparison_frame
 from analysis.tables import schemas
 from analysis.tables.files import FrameError, TableError
 from analysis.tables.runs import budget, run_frame
-from analysis.trained.comparisons import comparison_frame
 
 
 def write_run(row: dict[str, Any], folder: Path, *, without: tuple[str, ...] = ()) -> None:
@@ -42,6 +42,20 @@ def test_a_run_of_an_earlier_version_has_no_noise_and_no_memory(tmp_path: Path) 
     found = run_frame(tmp_path)
     assert found["label_noise"].tolist() == [0.0]
     assert "peak_memory_bytes" not in set(comparison_frame(found)["quantity"])
+
+
+def test_the_recipe_of_a_run_is_that_of_its_record(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(run("ours", seed, 10.0), tmp_path / f"ours-s{seed}")
+    record = tmp_path / "ours-s0" / "run" / "run.json"
+    record.parent.mkdir()
+    record.write_text('{"config": {"lr": 0.05, "milestones": [0.6, 0.85]}}')
+    found = run_frame(tmp_path)
+    assert found.loc[0, ["lr", "milestones"]].tolist() == [0.05, "[0.6, 0.85]"]
+    assert found.loc[1, ["lr", "milestones", "augment"]].isna().all()
+    record.write_text("{}")
+    with pytest.raises(TableError, match="no record of a run"):
+        run_frame(tmp_path)
 
 
 def test_a_folder_without_runs(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 import torch
 from conftest import N_TEST, N
 
-from analysis.statistics.protocol import detectable, dunnett_critical, sweep_of
+from analysis.statistics.dunnett import critical as dunnett_critical
+from analysis.statistics.protocol import detectable, sweep_of
 from resattn.training import kept, protocol
 from resattn.training.config import DATASETS, ConfigError
 from resattn.training.kept import KeptRunError, read_all, read_kept
