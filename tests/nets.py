@@ -802,19 +802,6 @@ class Hourglass(nn.Module):
         return F.interpolate(self.up(y), size=x.shape[-2:], mode=self.mode, align_corners=self.aligned)
 
 
-def vgg16_features() -> nn.Sequential:
-    """The convolutions of VGG-16, column D (simonyan2015)."""
-    layers: list[nn.Module] = []
-    c_in = 3
-    for width in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0):
-        if width:
-            layers += [nn.Conv2d(c_in, width, 3, padding=1), nn.ReLU(inplace=True)]
-            c_in = width
-        else:
-            layers.append(nn.MaxPool2d(2, 2))
-    return nn.Sequential(*layers)
-
-
 def made(name: str) -> tuple[nn.Module, Sequence[Shape]]:
     """A fresh net, always with the same weights, and the shapes of its inputs."""
     with torch.random.fork_rng():

@@ -175,3 +175,65 @@ def _reading(op: Op, wanted: int | None) -> Op:
 
 def leaves(module: nn.Module) -> Iterator[nn.Module]:
     return (m for m in module.modules() if not list(m.children()))
+
+
+# -- receptive fields of the released prototxts, along one axis
+
+
+Reach = tuple[np.ndarray, np.ndarray, np.ndarray]  # of each position: first and last input pixel, and touches a border
+
+
+def sides_of_release(modules: Sequence[int], *, masks: bool, length: int = 7168) -> Iterator[set[int]]:
+    """What positions that see no border see at the end of each stage, in input pixels, from index arithmetic alone.
+
+    Source: fwang91, model/Attention-56-deploy.prototxt and Attention-92-deploy.prototxt: kernels and strides; pooling
+    3x3 of stride 2 without padding, rounded up; interpolation with aligned corners.
+    """
+    pixels = np.arange(length)
+    x = _window((pixels, pixels, np.zeros(length, bool)), 7, 2, 3)
+    x = _window(x, 3, 2, 0)
+    for stage, n in enumerate((*modules, 0), start=1):
+        x = _joined(x, _window(x, 3, 1 if stage == 1 else 2, 1), stride=1 if stage == 1 else 2)
+        for _ in range(n):
+            x = _unit(x)
+            trunk = _unit(_unit(x))
+            if masks:
+                trunk = _joined(trunk, _resized(_below(_window(x, 3, 2, 0), 4 - stage), len(trunk[0])))
+            x = _unit(trunk)
+        if not n:
+            x = _unit(_unit(x))
+        low, high, touches = x
+        yield set((high - low + 1)[~touches].tolist())
+
+
+def _below(x: Reach, poolings: int) -> Reach:
+    """Units at a level of the mask; with more poolings the levels below, beside a skip unit, and a unit on the way up."""
+    if poolings == 1:
+        return _unit(_unit(x))
+    x = _unit(x)
+    below = _resized(_below(_window(x, 3, 2, 0), poolings - 1), len(x[0]))
+    return _unit(_joined(_unit(x), below))
+
+
+def _unit(x: Reach) -> Reach:
+    return _joined(x, _window(x, 3, 1, 1))
+
+
+def _window(x: Reach, kernel: int, stride: int, padding: int) -> Reach:
+    low, high, touches = x
+    n = len(low)
+    size = -(-(n + 2 * padding - kernel) // stride) + 1 if padding == 0 else (n + 2 * padding - kernel) // stride + 1
+    at = np.arange(size)[:, None] * stride - padding + np.arange(kernel)
+    inside = np.clip(at, 0, n - 1)
+    return low[inside].min(1), high[inside].max(1), touches[inside].any(1) | (at != inside).any(1)
+
+
+def _resized(x: Reach, size: int) -> Reach:
+    position = np.arange(size) * (len(x[0]) - 1)
+    at = np.stack([position // (size - 1), -(-position // (size - 1))])
+    low, high, touches = x
+    return low[at].min(0), high[at].max(0), touches[at].any(0)
+
+
+def _joined(a: Reach, b: Reach, stride: int = 1) -> Reach:
+    return np.minimum(a[0][::stride], b[0]), np.maximum(a[1][::stride], b[1]), a[2][::stride] | b[2]

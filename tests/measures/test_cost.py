@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from drawn import networks
-from golden_rows import rows
+from golden_rows import derived
 from hypothesis import given
 from hypothesis import settings as limited
 from nets import NETS, Apply, conv, made
@@ -29,12 +29,12 @@ def audited(name: str) -> Audit:
     return audit(model, shapes[0][1:])
 
 
-@pytest.mark.parametrize("row", rows("mechanisms.csv"), ids=lambda r: f"{r['net']} {r['quantity']}")
+@pytest.mark.parametrize("row", derived("mechanisms.csv"), ids=lambda r: f"{r['net']} {r['quantity']}")
 def test_the_true_value_of_each_mechanism(row: dict[str, str]) -> None:
     assert audited(row["net"]).quantities[row["quantity"]] == int(row["value"])
 
 
-@pytest.mark.parametrize("name", sorted({row["net"] for row in rows("mechanisms.csv")}))
+@pytest.mark.parametrize("name", sorted({row["net"] for row in derived("mechanisms.csv")}))
 def test_every_mechanism_is_known_whole(name: str) -> None:
     assert audited(name).unknown_ops == ()
 

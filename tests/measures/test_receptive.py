@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from drawn import networks
-from golden_rows import rows
+from golden_rows import derived
 from hypothesis import event, given
 from hypothesis import settings as limited
 from hypothesis import strategies as st
@@ -25,11 +25,12 @@ from nets import (
     Squeeze,
     conv,
     made,
-    vgg16_features,
 )
-from oracles import gradient_support, positive, single_paths, told
+from oracles import gradient_support, positive, sides_of_release, single_paths, told
 from torch import Tensor, nn
 
+from resattn.claims.claims import Subject
+from resattn.claims.measured import measure
 from resattn.graph.graph import Graph
 from resattn.measures.audit import audit
 from resattn.measures.captured import capture, captured
@@ -352,21 +353,18 @@ TABLE: dict[str, nn.Module] = {
     "up_bilinear": nn.Sequential(nn.MaxPool2d(2), conv(2, 2), Resize(2, "bilinear"), conv(2, 2)),
     "squeeze": nn.Sequential(conv(2, 2), Squeeze(2)),
     "mask": SmallMask(),
-    "vgg16_features": vgg16_features(),
 }
 
 
-@pytest.mark.parametrize("row", rows("receptive_fields.csv"), ids=lambda r: r["net"])
-def test_the_published_side(row: dict[str, str]) -> None:
-    model = TABLE[row["net"]]
-    size = 224 if row["net"].startswith("vgg") else 64
-    found = audit(model, (3 if size == 224 else 2, size, size))
+@pytest.mark.parametrize("row", derived("receptive_fields.csv"), ids=lambda r: r["net"])
+def test_the_side_derived_by_hand(row: dict[str, str]) -> None:
+    found = audit(TABLE[row["net"]], (2, 64, 64))
     is_whole = row["side"] == "whole"
-    assert found.quantities["receptive_field_px"] == (size if is_whole else int(row["side"]))
+    assert found.quantities["receptive_field_px"] == (64 if is_whole else int(row["side"]))
     assert ("receptive field: the whole input" in found.notes) is is_whole
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLE) - {"vgg16_features"}))
+@pytest.mark.parametrize("name", sorted(TABLE))
 def test_the_table_equals_the_gradient(name: str) -> None:
     assert_equal_to_gradient(TABLE[name], (1, 2, 24, 24))
 
@@ -381,15 +379,16 @@ def unclipped_sides(name: str, *, masks: bool) -> dict[str, set[int]]:
     return {stage: set(found[i].sides[~found[i].clipped].tolist()) for stage, i in ends.items()}
 
 
-@pytest.mark.parametrize("name", ["attention56", "attention92"])
+@pytest.mark.parametrize(("name", "modules"), [("attention56", (1, 1, 1)), ("attention92", (1, 2, 3))])
 @pytest.mark.parametrize("masks", [True, False], ids=["with masks", "trunk"])
-def test_what_every_stage_of_the_release_sees(name: str, masks: bool) -> None:
-    wanted = {
-        f"stage{row['stage']}": set(map(int, row["sides"].split()))
-        for row in rows("stages.csv")
-        if row["network"] == name and row["masks"] == ("yes" if masks else "no")
-    }
+def test_what_every_stage_of_the_release_sees(name: str, modules: tuple[int, ...], masks: bool) -> None:
+    wanted = {f"stage{k}": sides for k, sides in enumerate(sides_of_release(modules, masks=masks), start=1)}
     assert unclipped_sides(name, masks=masks) == wanted
+    if masks:
+        assert measure(Subject(name), "receptive_field_px") == max(wanted["stage4"])
+        first = Subject(name, (), "stage1.module1")
+        sides = [measure(first, f"receptive_field_{which}px") for which in ("least_", "")]
+        assert sides == [min(wanted["stage1"]), max(wanted["stage1"])]
 
 
 # -- definitions

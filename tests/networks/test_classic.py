@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 import torch
+from golden_rows import rows
 from oracles import gradient_support, positive
 from torch import nn
 
@@ -31,7 +30,7 @@ from resattn.networks.classic import (
 from resattn.networks.spec import override
 from resattn.targets import model_of
 
-GOLDEN = list(csv.DictReader((Path(__file__).parents[1] / "golden" / "zoo.csv").open()))
+GOLDEN = rows("zoo.csv")
 GATED = {"se_resnet50": 16, "efficientnet_b0": 16}  # squeeze-and-excitation gates: one in each unit
 
 
