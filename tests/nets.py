@@ -49,7 +49,7 @@ class Apply(nn.Module):
         return self.function(*inputs)
 
 
-# -- MiniRAN: the one model on which eleven tools give eleven answers (peers.md, A.1)
+# -- MiniRAN: the one model on which eleven tools give eleven answers
 
 
 class Bottleneck(nn.Module):
@@ -226,7 +226,7 @@ class HiddenModule(nn.Module):
 
 @net((1, 4, 8, 8))
 class DeadProjection(nn.Module):
-    """Defines a projection and runs it only where shapes change, which is never (literature.md, 3.2, 3)."""
+    """Defines a projection and runs it only where shapes change, which is never."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -736,7 +736,7 @@ class PooledShortcut(nn.Module):
         return y + self.norm(self.projection(F.avg_pool2d(x, 2)))
 
 
-# -- receptive fields: published tables and tools disagree on these (peers.md, B)
+# -- receptive fields: published tables and tools disagree on these
 
 
 class Branches(nn.Module):

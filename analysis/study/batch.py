@@ -1,4 +1,4 @@
-"""A whole study: the jobs of a profile, those that have to run, and the report of what came of them."""
+"""A study from start to end: the jobs of a profile, those that have to run, and the report of their results."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _record_silent_failures(out: Path, follows: Mapping[str, Sequence[str]]) -> 
 
 
 def _await_end(folder: Path) -> None:
-    """Let a job whose snakemake was killed wind down, so that it does not write over what is said of it."""
+    """Let a job whose snakemake was killed wind down, so that it does not overwrite the record of its end."""
     for _ in range(150):
         try:
             with exclusive(folder / LOCK, what=str(folder), wait_s=0):

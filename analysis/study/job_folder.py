@@ -16,7 +16,7 @@ from analysis.tables.provenance import scrub
 
 FAILURE, INPUTS, NOTEBOOK, LOG = "failure.json", "inputs.json", "notebook.ipynb", "log.txt"
 LOCK = ".lock"
-AT_WORK = ".running.ipynb"  # papermill writes here while it runs, in place; the page itself appears whole
+AT_WORK = ".running.ipynb"  # papermill writes here, in place, while it runs; the page appears when it is complete
 SOURCE = ".source.ipynb"  # the notebook as it was digested, which is what papermill executes
 RUN = "run"  # what training leaves; it can tell by itself which run it is of
 WEIGHTS = ".pt"  # files that may be absent: a run whose weights are not kept is done

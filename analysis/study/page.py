@@ -15,7 +15,7 @@ FAILURE_CELL = "failure"  # id of the cell that says why the run failed
 
 
 def read_page(path: Path) -> dict[str, Any]:
-    """An executed notebook; an empty one where there is none, or none that is whole."""
+    """The executed notebook in a file; an empty one where the file is missing or incomplete."""
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):

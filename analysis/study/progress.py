@@ -23,7 +23,7 @@ def states_of(profile: Profile, out: Path) -> dict[str, dict[str, Any]]:
 
 
 def state_of(folder: Path, *, begun: str = NOT_RUN) -> dict[str, Any]:
-    """What became of a job, from its own files. `begun`: what it is when it began and has not said how it ended."""
+    """The state of a job, from its own files. `begun`: the state of one that began and recorded no end."""
     if (folder / RESULT).exists():
         return {"state": DONE, "message": None, "elapsed_s": read_json(folder / RESULT).get("elapsed_s")}
     if (folder / FAILURE).exists():

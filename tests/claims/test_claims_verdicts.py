@@ -7,7 +7,7 @@ from resattn.claims.claims import COLUMNS, ClaimError
 from resattn.claims.verdicts import Finding, judge, to_json, verdict_table, verdict_text
 from resattn.cli import main
 
-# Counted by others from the released prototxts (factsheet, section 2.3), but for resnet152: the two strides.
+# Counted by others from the released prototxts, but for resnet152: the two strides.
 COUNTED = {
     ("attention56", "params"): 31_810_728,
     ("attention56", "params_norm"): 73_000,

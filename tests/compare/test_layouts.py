@@ -44,7 +44,7 @@ def test_the_default_reading_is_the_only_one_by_the_rules_of_the_release_that_gi
 
 
 def test_doubled_widths_are_excluded(found) -> None:
-    # literature.md 2.4: the smallest of the doubled variants is more than twice the printed 1.9 M.
+    # The smallest of the doubled variants is more than twice the printed 1.9 M.
     assert found.loc[found["width"] == 32, "cifar-attention92"].min() > 2 * 1.95e6
 
 

@@ -13,7 +13,7 @@ from resattn.networks.spec import override
 @pytest.mark.parametrize(
     ("name", "by", "resnet"),
     [
-        # literature.md 2.4: the bottleneck ResNets of 56 and 74 layers equal Attention-56 in trunk and longest path.
+        # The bottleneck ResNets of 56 and 74 layers equal Attention-56 in trunk and longest path.
         ("cifar-attention56", "trunk_depth", "cifar-resnet56"),
         ("cifar-attention56", "longest_path", "cifar-resnet74"),
         ("cifar-attention92", "trunk_depth", "cifar-resnet92"),

@@ -29,7 +29,7 @@ def test_the_causes_are_the_ones_known_for_attention_56() -> None:
 def test_parameters_that_never_run_are_named_as_the_cause() -> None:
     checks = {(c.tool, c.quantity): c for c in crosscheck("port:tengshaofeng:cifar-attention56")}
     dead = checks["torchinfo", "params"]
-    # literature.md 3.2: 11.41 M defined, 7.20 M live.
+    # 11.41 M defined, 7.20 M live.
     assert round(dead.reported / 1e6, 2) == 11.41
     assert round(dead.ours / 1e6, 2) == 7.20
     assert dead.unexplained == 0
@@ -45,7 +45,7 @@ def test_a_difference_without_a_cause_stays_unexplained() -> None:
             return nn.functional.conv2d(x, self.conv.weight)
 
     checks = {c.tool: c for c in crosscheck(Functional(), (3, 8, 8)) if c.quantity == "macs"}
-    # peers.md A.3: torchinfo sees no functional call.
+    # Torchinfo sees no functional call.
     assert checks["torchinfo"].reported == 0
     assert checks["torchinfo"].unexplained == -checks["torchinfo"].ours != 0
 

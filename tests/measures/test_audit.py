@@ -62,7 +62,7 @@ def test_the_longest_path_is_named_from_stem_to_head() -> None:
 
 
 def test_the_modules_of_attention56_are_26_20_and_14_deep() -> None:
-    # literature.md 0: claim 2 holds for stage 2 only.
+    # Claim 2 holds for stage 2 only.
     rows = {row["module"]: row for row in audit("attention56").modules}
     assert [row["longest_path"] for row in rows.values()] == [26, 20, 14]
     assert [row["trunk_path"] for row in rows.values()] == [12, 12, 12]
@@ -246,7 +246,7 @@ def test_norms_and_tables_that_are_not_run_are_no_dead_layers() -> None:
 
 
 def test_a_port_that_always_defines_the_projection_carries_dead_weight() -> None:
-    # literature.md 3.2, item 3: 19.92 M defined, 12.17 M alive.
+    # 19.92 M defined, 12.17 M alive.
     found = audit("port:tengshaofeng:cifar-attention92")
     alive, dead = found.quantities["params"], found.quantities["dead_params"]
     assert alive == pytest.approx(12.17e6, abs=0.005e6)
@@ -379,7 +379,7 @@ class Both(nn.Module):
 def test_the_units_of_a_module_are_told_where_it_is_asked() -> None:
     found = audit("cifar-attention56", at=["stem", "stage1.module1.merge", "stage3"])
     stem, merge, last = found.fields
-    # literature.md 2.3 counts the stem's 3x3; the last stage is what the quantities tell.
+    # The count by hand has the stem's 3x3 too; the last stage is what the quantities tell.
     assert [stem[name] for name in audits.FIELDS] == [[3, 3]] * 4
     assert merge["receptive_field_narrowest_px"] == [3, 3]
     assert merge["receptive_field_trunk_px"] == [11, 11]  # the stem, p + t units, a 3x3 each

@@ -80,7 +80,7 @@ def test_torchs_counter_agrees_on_random_networks(drawn: tuple[nn.Module, tuple[
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 @pytest.mark.parametrize("name", ["FusedAttention", "WrittenAttention"])
 def test_attention_costs_the_same_fused_and_written_on_every_device(name: str, device: str) -> None:
-    # peers.md A.3: 12,582,912 FLOPs, of which FlopCounterMode sees none on the CPU. 2 x 12 heads x 64 x 64 x 64.
+    # 12,582,912 FLOPs, of which FlopCounterMode sees none on the CPU. 2 x 12 heads x 64 x 64 x 64.
     model, shapes = made(name)
     assert macs(model, *shapes, device=device) == 12_582_912 // 2 == 2 * 12 * 64**3
 
@@ -88,7 +88,7 @@ def test_attention_costs_the_same_fused_and_written_on_every_device(name: str, d
 @pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
 @pytest.mark.parametrize("by", [{"size": (16, 16)}, {"scale_factor": 2.0}], ids=["size", "scale"])
 def test_resizing_and_normalising_are_no_multiply_adds(mode: str, by: dict) -> None:
-    # peers.md A.3: tools give 0, 256, 2048, 6400 or 8192 for these; the definition counts convolutions and products.
+    # Tools give 0, 256, 2048, 6400 or 8192 for these; the definition counts convolutions and products.
     model = nn.Sequential(nn.BatchNorm2d(8), nn.ReLU(), Apply(lambda x: F.interpolate(x, **by, mode=mode)))
     assert macs(model, (1, 8, 8, 8)) == 0
 

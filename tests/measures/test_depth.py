@@ -28,7 +28,7 @@ def both(graph: Graph) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("MiniRAN", (19, 3)),  # peers.md C
+        ("MiniRAN", (19, 3)),
         ("RunTwice", (2, 2)),
         ("SeveralNames", (3, 3)),
         ("Identity", (1, 0)),

@@ -20,7 +20,6 @@ from resattn.rules.table import layer_flags
 
 X = (1, 4, 8, 8)
 
-# peers.md C.
 MINI_RAN = {3: 1, 5: 3, 6: 4, 7: 2, 8: 12, 9: 6, 10: 8, 11: 18, 12: 4, 13: 12, 14: 12, 15: 1, 16: 8, 17: 3, 19: 2}
 
 
