@@ -120,7 +120,8 @@ def pays(trained: Training, concluded: Sequence[Difference] | None) -> str:
         return "One network alone allows no comparison."
     if not concluded:
         return "The networks were not compared, so no order of them is claimed."
-    rows = [row.conclusion for row in concluded] + [row.scope for row in concluded if row.n]
+    # Where nothing is claimed there is no interval whose scope could be stated.
+    rows = [row.conclusion for row in concluded] + [row.scope for row in concluded if row.low is not None]
     return " ".join(dict.fromkeys(rows))
 
 

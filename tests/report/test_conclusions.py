@@ -81,7 +81,10 @@ def test_page_report_docs_and_ledger_never_disagree_about_an_order(tmp_path: Pat
         assert verdict.finding == FINDINGS[order], verdict.why
         for text in (verdict.why, answer, page):
             assert row["conclusion"] in text
-            assert row["scope"] in text
+        assert row["scope"] in verdict.why
+        # The page states the scope of intervals, where there are any.
+        has_interval = row["scope"] in {other.scope for other in rows if other.low is not None}
+        assert (row["scope"] in answer, row["scope"] in page) == (has_interval, has_interval)
         if order:
             assert f"points {order} than" in row["conclusion"]
             assert f"adjusted p = {row['p_value']:.2g}" in row["conclusion"]
