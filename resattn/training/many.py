@@ -23,8 +23,24 @@ import torch
 from resattn.training import data
 from resattn.training.config import TrainConfig
 from resattn.training.data import Dataset, Feed
-from resattn.training.kept import keep
-from resattn.training.protocol import ACCELERATOR, RESULTS, RUNS, Protocol, ProtocolError, read_protocol, state_of
+from resattn.training.kept import keep, keep_diverged
+from resattn.training.protocol import (
+    ACCELERATOR,
+    BUDGET,
+    EXTRA,
+    RESULTS,
+    RUNS,
+    SWEEP,
+    Planned,
+    Protocol,
+    ProtocolError,
+    State,
+    bf16_weights,
+    extra_runs,
+    keeps_weights,
+    read_protocol,
+    state_of,
+)
 from resattn.training.run import Run, TrainError, device_name, peak_memory_bytes, weights_digest, write_whole
 from resattn.training.trainee import Trainee, restart_all, start_all
 
@@ -204,13 +220,16 @@ class Plan:
     rate_from: str
     seeds: tuple[int, ...]
 
-    def block(self, protocol: Protocol, seeds: Sequence[int], **settings: Any) -> list[tuple[str, TrainConfig]]:
+    def block(self, protocol: Protocol, seeds: Sequence[int], **settings: Any) -> list[Planned]:
         """The runs of some seeds, seeds outermost."""
-        return [
-            (short, protocol.config(name, lr=self.rates[short], seed=seed, **settings))
-            for seed in seeds
-            for short, name in self.networks.items()
-        ]
+        runs = []
+        for seed in seeds:
+            for short, name in self.networks.items():
+                config = protocol.config(name, lr=self.rates[short], seed=seed, **settings)
+                label = f"{ACCELERATOR}-{short}-e{config.epochs}-s{seed}"
+                label = protocol.run_id(label, config)
+                runs.append(Planned(id=label, part=ACCELERATOR, network=short, config=config))
+        return runs
 
 
 def plan_of(protocol: Protocol, results: Path, lr: float | None, n_seeds: int | None) -> Plan:
@@ -261,9 +280,9 @@ def run_many(
         cudnn=torch.backends.cudnn.version() if device.type == "cuda" else None, protocol=protocol.digest,
         rates=plan.rates, rate_from=plan.rate_from,
     )  # fmt: skip
-    settings = {"accelerator": device.type, "threads": 0 if device.type == "cuda" else 1, "epochs": 1}
+    settings = {**_execution(device), "epochs": 1}
     first_block = plan.block(protocol, plan.seeds[:1], **settings)
-    on_cpu = data.prepare(found, first_block[0][1])
+    on_cpu = data.prepare(found, first_block[0].config)
     feed = moved(on_cpu, device)
     with _convolutions(search=True, tf32=True) if device.type == "cuda" else nullcontext():
         checks = _check_agreement(session, first_block, {torch.device("cpu"): on_cpu, device: feed}, how)
@@ -274,7 +293,8 @@ def run_many(
         block = plan.block(protocol, plan.seeds, **settings)
         runs, how, n_side = _measure(session, block, feed, device, how, len(plan.networks))
         chosen, seeds = _decide(session, plan, runs[:n_side], epochs, how)
-        context = _Context(session, plan, protocol, found, feed, device, how, code)
+        about = {"rate_from": plan.rate_from}
+        context = _Context(session, out, protocol, found, feed, device, how, code, about)
         kept = 0
         per_round = n_side // len(plan.networks)
         for first in range(0, len(seeds), per_round):
@@ -285,7 +305,8 @@ def run_many(
 
 
 def _check_agreement(
-    session: Session, block: Sequence[tuple[str, TrainConfig]], feeds: Mapping[torch.device, Feed], how: str | None
+    session: Session, block: Sequence[Planned], feeds: Mapping[torch.device, Feed], how: str | None,
+    precisions: Sequence[str] = tuple(TOLERANCE),
 ) -> list[dict[str, Any]]:  # fmt: skip
     checks = []
     is_cuda = any(device.type == "cuda" for device in feeds)
@@ -293,8 +314,8 @@ def _check_agreement(
     def exact() -> AbstractContextManager[None]:
         return _convolutions(search=False, tf32=False) if is_cuda else nullcontext()
 
-    for short, config in block:
-        for precision in TOLERANCE:
+    for short, config in ((planned.network, planned.config) for planned in block):
+        for precision in precisions:
             graphed = is_cuda and how != EAGER
             try:
                 with exact() if precision != "bf16" else nullcontext():
@@ -323,11 +344,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def _measure(
-    session: Session, block: Sequence[tuple[str, TrainConfig]], feed: Feed, device: torch.device, how: str | None,
-    n_networks: int,
+    session: Session, block: Sequence[Planned], feed: Feed, device: torch.device, how: str | None, n_networks: int,
 ) -> tuple[list[Trainee], str, int]:  # fmt: skip
     """The runs, captured where that works; which way is fastest; and how many are best side by side."""
-    runs = [Trainee(config, feed, device) for _, config in block]
+    runs = [Trainee(planned.config, feed, device) for planned in block]
     measured: dict[str, float] = {}
 
     def measure(way: str, n: int) -> None:
@@ -406,26 +426,29 @@ def _decide(
 
 @dataclass(frozen=True)
 class _Context:
+    """What the runs of a block share. `folder`: where finished ones appear."""
+
     session: Session
-    plan: Plan
+    folder: Path
     protocol: Protocol
     dataset: Dataset
     feed: Feed
     device: torch.device
     how: str
     code: str | None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _train_block(context: _Context, block: Sequence[tuple[str, TrainConfig]], trainees: Sequence[Trainee]) -> int:
-    """Train runs side by side, on trainees of the same networks, and keep those that did not diverge."""
+def _train_block(context: _Context, block: Sequence[Planned], trainees: Sequence[Trainee]) -> int:
+    """Train runs of equal length side by side, on trainees of the same networks, and keep them; how many."""
     session, device = context.session, context.device
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     runs = list(trainees[: len(block)])
-    restart_all(runs, [config for _, config in block], context.feed)
+    restart_all(runs, [planned.config for planned in block], context.feed)
     rows: list[list[dict[str, Any]]] = [[] for _ in runs]
     timing: list[list[dict[str, Any]]] = [[] for _ in runs]
     bits = [b""] * len(runs)
-    config = block[0][1]
+    config = block[0].config
     for epoch in range(config.epochs):
         start = time.perf_counter()
         start_all(runs, epoch)
@@ -447,19 +470,30 @@ def _train_block(context: _Context, block: Sequence[tuple[str, TrainConfig]], tr
                     "peak_memory_bytes": peak_memory_bytes(device),
                 }
             )
+        # Of the training images alone: no comparison is looked at before it is complete.
         session.note(
-            f"epoch {epoch + 1}/{config.epochs} of {len(runs)} runs: {train_s:.1f} s, "
+            f"epoch {epoch + 1}/{config.epochs} of {len(runs)} runs ({block[0].id} ...): {train_s:.1f} s, "
             f"{len(runs) * config.steps_in(epoch) * config.batch_size / train_s:,.0f} images/s; training loss "
-            + ", ".join(f"{row[-1]['train_loss']:.3f}" for row in rows[: len(context.plan.networks)])
+            + ", ".join(f"{row[-1]['train_loss']:.3f}" for row in rows[:4])
         )
-    kept = 0
-    for i, (run, (short, own)) in enumerate(zip(runs, block, strict=True)):
-        if not all(_is_finite(row) for row in rows[i]):
-            session.note(f"{short}, seed {own.seed}: diverged, not kept")
-            continue
-        _keep(context, short, run, rows[i], timing[i], bits[i], begun, len(runs))
-        kept += 1
-    return kept
+    for i, (run, planned) in enumerate(zip(runs, block, strict=True)):
+        about = {
+            "protocol": context.protocol.digest,
+            "part": planned.part,
+            "network": planned.network,
+            "start": begun,
+            "commit": context.code,
+            "side_by_side": len(runs),
+            **context.about,
+        }
+        first_bad = next((row for row in rows[i] if not _is_finite(row)), None)
+        if first_bad is None:
+            _keep(context, planned, run, rows[i], timing[i], bits[i], about)
+        else:
+            message = f"the loss is no finite number in epoch {first_bad['epoch']}"
+            keep_diverged(context.folder / planned.id, planned.config, message, about)
+            session.note(f"{planned.id}: diverged")
+    return len(block)
 
 
 def _is_finite(row: dict[str, Any]) -> bool:
@@ -467,20 +501,19 @@ def _is_finite(row: dict[str, Any]) -> bool:
 
 
 def _keep(
-    context: _Context, short: str, trainee: Trainee, rows: list[dict[str, Any]], timing: list[dict[str, Any]],
-    bits: bytes, begun: str, side_by_side: int,
+    context: _Context, planned: Planned, trainee: Trainee, rows: list[dict[str, Any]], timing: list[dict[str, Any]],
+    bits: bytes, about: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    config, dataset = trainee.config, context.dataset
-    name = context.protocol.run_id(f"{ACCELERATOR}-{short}-e{config.epochs}-s{config.seed}", config)
+    dataset, network = context.dataset, trainee.finish()
     run = Run(
-        config=config,
+        config=trainee.config,
         dataset_label=dataset.label,
         dataset_note="",
         dataset_digest=dataset.digest,
         n_flipped_labels=0,
         rows=tuple(rows),
         timing=tuple(timing),
-        weights_digest=weights_digest(trainee.finish()),
+        weights_digest=weights_digest(network),
         execution={
             "device": device_name(context.device),
             "n_processes": 1,
@@ -489,18 +522,106 @@ def _keep(
             "cuda": torch.version.cuda,
             "how": context.how,
         },
-        out_dir=name,
+        out_dir=planned.id,
     )
-    about = {
-        "protocol": context.protocol.digest,
-        "part": ACCELERATOR,
-        "network": short,
-        "rate_from": context.plan.rate_from,
-        "start": begun,
-        "commit": context.code,
-        "side_by_side": side_by_side,
-    }
-    keep(context.session.out / name, run, bits, about)
+    weights = bf16_weights(network) if keeps_weights(context.protocol, planned) else None
+    keep(context.folder / planned.id, run, bits, about, weights=weights)
+
+
+# ---- the whole protocol
+
+
+def run_whole(
+    *,
+    out: Path,
+    minutes: float,
+    device: torch.device,
+    protocol: Protocol,
+    dataset: Callable[[], Dataset],
+    also: Sequence[Mapping[str, Any]] = (),
+    side_by_side: int = 16,
+    force: bool = False,
+    code: str | None = None,
+    say: Callable[[str], None] = lambda line: print(line, flush=True),
+) -> int:
+    """The runs of the protocol that `out`/runs lacks, in blocks side by side; the number of those that were kept.
+
+    The sweep goes network by network, so that each network's runs share the device with its own kind alone and their
+    speeds compare. The budgets go seed by seed, as in the protocol; a block that would outlast `minutes` is not begun.
+    `also` has runs beside the protocol, kept in `out`/extra: see `extra_runs`.
+
+    Raises: ManyError, ProtocolError before data are loaded where the machine or the data are not fit.
+    """
+    session = Session(out, minutes, say)
+    check_machine(device, side_by_side)
+    found = dataset()
+    if found.digest != protocol.data["dataset"]["sha256"]:
+        raise ProtocolError(f"the protocol is about {protocol.data['dataset']['label']}; found {found}")
+    session.note(
+        f"{device_name(device)}, torch {torch.__version__}, {found.label}",
+        device=device_name(device), torch=torch.__version__, cuda=torch.version.cuda, dataset=found.label,
+        cudnn=torch.backends.cudnn.version() if device.type == "cuda" else None, protocol=protocol.digest,
+    )  # fmt: skip
+    is_cuda = device.type == "cuda"
+    how, kept, speed = STREAMS if is_cuda else EAGER, 0, 0.0
+    state = state_of(out / RUNS, protocol)
+    with _convolutions(search=True, tf32=True) if is_cuda else nullcontext():
+        first = [next(p for p in protocol.sweep if p.network == short) for short in protocol.networks]
+        first = [replace(p, config=replace(p.config, **_execution(device))) for p in first]
+        on_cpu = data.prepare(found, first[0].config)
+        checks = _check_agreement(session, first, {torch.device("cpu"): on_cpu, device: moved(on_cpu, device)}, how,
+                                  ("fp64",))  # fmt: skip
+        if not (force or all(check["agrees"] and check["same_images"] for check in checks)):
+            raise ManyError("the first steps do not agree with the CPU's; nothing was trained (--force trains anyway)")
+        for part in (SWEEP, BUDGET, EXTRA):
+            feed, trainees = None, {}
+            for block in _blocks(state, part, side_by_side, extra_runs(protocol, also, state.rates, out / EXTRA)):
+                block = [replace(p, config=replace(p.config, **_execution(device))) for p in block]
+                config = block[0].config
+                images = len(block) * config.steps * config.batch_size
+                if speed and images / speed > session.left_s:
+                    session.note(f"{session.left_s:.0f} s left: {block[0].id} and {len(block) - 1} others not begun")
+                    break
+                if feed is None:
+                    feed = moved(data.prepare(found, config), device)
+                names = tuple(p.config.spec.digest for p in block)
+                if names not in trainees:
+                    trainees[names] = _captured(block, feed, device)
+                    session.note(f"{len(block)} steps captured")
+                folder = out / (EXTRA if part == EXTRA else RUNS)
+                context = _Context(session, folder, protocol, found, feed, device, how, code)
+                start = time.monotonic()
+                kept += _train_block(context, block, trainees[names])
+                speed = images / (time.monotonic() - start)
+            if part == SWEEP:
+                state = state_of(out / RUNS, protocol)
+                session.note("rates: " + (str(state.rates) if state.rates else "the sweep is not complete"))
+    session.note(f"done: {kept} runs kept", kept=kept, elapsed_s=session.elapsed_s)
+    return kept
+
+
+def _execution(device: torch.device) -> dict[str, Any]:
+    return {"accelerator": device.type, "threads": 0 if device.type == "cuda" else 1}
+
+
+def _blocks(state: State, part: str, side_by_side: int, extra: Sequence[Planned]) -> Iterator[list[Planned]]:
+    """Runs of equal length, at most `side_by_side` of them. The trainees of equal networks serve block after block."""
+    planned = extra if part == EXTRA else [run for run in state.missing if run.part == part]
+    n_seeds = max(1, side_by_side // len(state.protocol.networks))
+    seeds = {seed: i // n_seeds for i, seed in enumerate(state.protocol.data["budgets"]["seeds"])}
+    groups: dict[Any, list[Planned]] = {}
+    for run in planned:
+        block = seeds[run.config.seed] if part == BUDGET else run.network
+        groups.setdefault((block, run.config.epochs), []).append(run)
+    yield from groups.values()
+
+
+def _captured(block: Sequence[Planned], feed: Feed, device: torch.device) -> list[Trainee]:
+    runs = [Trainee(planned.config, feed, device) for planned in block]
+    if device.type == "cuda":
+        for run in runs:
+            run.capture(torch.cuda.Stream())
+    return runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -516,6 +637,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--check", action="store_true", help="compare the first steps with the CPU's, and train nothing"
     )
+    parser.add_argument(
+        "--whole", action="store_true", help="the runs of the protocol itself that DIR/runs lacks, instead of width 16"
+    )
+    parser.add_argument("--also", type=Path, metavar="FILE", help="with --whole: runs beside the protocol, as JSON")
     parser.add_argument("--code", metavar="COMMIT", help="of this code, for the records")
     parser.add_argument("--protocol", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -524,11 +649,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     ways = {"streams": STREAMS, "one-stream": ONE_STREAM, "eager": EAGER, None: None}
     try:
         protocol = read_protocol(args.protocol)
-        kept = run_many(
-            out=args.out, minutes=args.minutes, device=torch.device(args.device), protocol=protocol,
-            dataset=lambda: data.load(protocol.data["dataset"]["name"]), lr=args.lr, n_seeds=args.seeds,
-            epochs=args.epochs, how=ways[args.how], force=args.force, code=args.code, check_only=args.check,
-        )  # fmt: skip
+        common: dict[str, Any] = {
+            "out": args.out, "minutes": args.minutes, "device": torch.device(args.device), "protocol": protocol,
+            "dataset": lambda: data.load(protocol.data["dataset"]["name"]), "force": args.force, "code": args.code,
+        }  # fmt: skip
+        if args.whole:
+            also = json.loads(args.also.read_text(encoding="utf-8")) if args.also else ()
+            kept = run_whole(**common, also=also)
+        else:
+            kept = run_many(
+                **common, lr=args.lr, n_seeds=args.seeds, epochs=args.epochs, how=ways[args.how], check_only=args.check
+            )
     except (TrainError, ProtocolError, data.DataError) as error:
         print(f"many: {error}", file=sys.stderr)
         return 2 if isinstance(error, ProtocolError) else 1

@@ -29,7 +29,7 @@ from resattn.training.config import ConfigError, TrainConfig
 ROOT = Path(__file__).resolve().parents[2]
 PROTOCOL = ROOT / "docs" / "protocol.json"
 RESULTS = ROOT / "results" / "protocol"
-RUNS, WORK, ACCELERATOR = "runs", ".work", "accelerator"
+RUNS, WORK, ACCELERATOR, EXTRA = "runs", ".work", "accelerator", "extra"
 SWEEP, BUDGET = "sweep", "budget"
 WAIT_S = 5.0
 
@@ -101,6 +101,29 @@ class Protocol:
     def _planned(self, part: str, name: str, short: str, **settings: Any) -> Planned:
         config = self.config(self.networks[short], **settings)
         return Planned(id=self.run_id(name, config), part=part, network=short, config=config)
+
+
+def extra_runs(
+    protocol: Protocol, rows: Sequence[Mapping[str, Any]], rates: Mapping[str, float], kept: Path
+) -> list[Planned]:
+    """Runs beside the protocol, under its recipe, that a folder of kept runs lacks.
+
+    A row has the keys network (its short name), spec, epochs, seeds, and lr: a number, or the short name of the network
+    of the protocol whose rate it takes; such a row waits for the sweep.
+
+    Raises: ProtocolError for a row that is no such run.
+    """
+    runs = []
+    for row in rows:
+        try:
+            lr = rates.get(row["lr"]) if isinstance(row["lr"], str) else row["lr"]
+            for seed in row["seeds"] if lr is not None else ():
+                config = protocol.config(row["spec"], lr=lr, seed=seed, epochs=row["epochs"])
+                name = protocol.run_id(f"{EXTRA}-{row['network']}-e{config.epochs}-s{seed}", config)
+                runs.append(Planned(id=name, part=EXTRA, network=row["network"], config=config))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"no run beside the protocol: {row} ({error!r})") from error
+    return [run for run in runs if not (kept / run.id).exists()]
 
 
 def read_protocol(path: Path | None = None) -> Protocol:
@@ -320,18 +343,18 @@ def _make(protocol: Protocol, planned: Planned, out: Path, dataset: Any, say: Ca
         return
     # Of this process, so that other work on the machine is not in it; of the last part alone, where a run was resumed.
     about |= {"side_by_side": 1, "cpu_s": round(time.process_time() - cpu_start, 1), "resumed": resumed}
-    weights = _bf16_weights(trained(work)) if _keeps_weights(protocol, planned) else None
+    weights = bf16_weights(trained(work)) if keeps_weights(protocol, planned) else None
     keep(target, run, (work / CORRECT).read_bytes(), about, weights=weights)
     say(f"{planned.id}: kept after {time.monotonic() - start:.0f} s, {run.images_per_s:.0f} images/s")
 
 
-def _keeps_weights(protocol: Protocol, planned: Planned) -> bool:
+def keeps_weights(protocol: Protocol, planned: Planned) -> bool:
     part = protocol.data["weights"]
     is_asked = planned.config.epochs == part["epochs"] and planned.config.seed in part["seeds"]
-    return planned.part == BUDGET and is_asked
+    return planned.part == EXTRA or (planned.part == BUDGET and is_asked)
 
 
-def _bf16_weights(network: Any) -> bytes:
+def bf16_weights(network: Any) -> bytes:
     import torch
 
     content = io.BytesIO()

@@ -18,8 +18,8 @@ from resattn.training import data, many
 from resattn.training.config import DATASETS
 from resattn.training.kept import read_all
 from resattn.training.loop import train
-from resattn.training.many import ManyError, check_machine, main, plan_of, run_many
-from resattn.training.protocol import Protocol, ProtocolError, run_protocol
+from resattn.training.many import ManyError, check_machine, main, plan_of, run_many, run_whole
+from resattn.training.protocol import Protocol, ProtocolError, extra_runs, run_protocol
 from resattn.training.run import weights_digest
 from resattn.training.trainee import Trainee, _laid_out, restart_all, start_all
 
@@ -197,10 +197,80 @@ def test_rounding_is_amplified_in_float32_and_not_in_float64(config, digits):
     assert apart[torch.float64] < 1e-6 < apart[torch.float32]
 
 
-def test_a_run_that_diverges_is_not_kept(tiny, digits, tmp_path):
+def test_a_run_that_diverges_is_kept_as_diverged(tiny, digits, tmp_path):
     n, lines = made(tiny, digits, tmp_path, lr=1e30, n_seeds=1, force=True)
-    assert n == 0
-    assert sum("diverged, not kept" in line for line in lines) == 2
+    assert n == 2
+    assert [(run.run, run.about["diverged"].partition(" in ")[0]) for run in read_all(tmp_path)] == 2 * [
+        (None, "the loss is no finite number")
+    ]
+    assert sum(line.endswith(": diverged") for line in lines) == 2
+
+
+# ---- the whole protocol
+
+
+def whole(protocol, digits, out, **changes):
+    lines: list[str] = []
+    n = run_whole(
+        out=out, device=CPU, protocol=protocol, dataset=lambda: digits, say=lines.append, **{"minutes": 5} | changes
+    )
+    return n, lines
+
+
+def test_the_whole_protocol_side_by_side_is_that_of_the_loop(tiny, digits, tmp_path):
+    """The same runs with the same ids, curves and bits, the budgets after the sweep, a stopped one resumed."""
+    values = json.loads(json.dumps(tiny.data))
+    values["sweep"] |= {"lr": [0.01, 0.02]}
+    values["budgets"] |= {"epochs": [1, 2], "seeds": [0, 1]}
+    values["weights"] = {"epochs": 2, "seeds": [0]}
+    protocol = Protocol(values, "another digest")
+    run_protocol(out=tmp_path / "loop", protocol=protocol, dataset=digits, say=lambda line: None)
+    first, lines = whole(protocol, digits, tmp_path / "many", side_by_side=2, minutes=0)  # too short for a second block
+    assert 0 < first < protocol.n_runs
+    assert any("not begun" in line for line in lines)
+    rest, lines = whole(protocol, digits, tmp_path / "many", side_by_side=2)
+    assert first + rest == protocol.n_runs
+    assert not any("test error" in line for line in lines)
+    ours, loops = (read_all(tmp_path / name / "runs") for name in ("many", "loop"))
+    assert [run.id for run in ours] == [run.id for run in loops]
+    for run, loop in zip(ours, loops, strict=True):
+        assert (run.run.rows, run.run.weights_digest) == (loop.run.rows, loop.run.weights_digest)
+        for name in ("metrics.csv", "correct.bin", "weights.pt"):
+            assert (run.folder / name).exists() == (loop.folder / name).exists()
+            if (run.folder / name).exists() and name != "weights.pt":
+                assert (run.folder / name).read_bytes() == (loop.folder / name).read_bytes()
+    weights = [torch.load(path) for path in sorted(tmp_path.glob("*/runs/*/weights.pt"))]
+    assert len(weights) == 4
+    assert all(torch.equal(a, b) for x, y in zip(weights[:2], weights[2:], strict=True) for a, b in zip(x.values(), y.values(), strict=True))  # fmt: skip
+    assert whole(protocol, digits, tmp_path / "many")[0] == 0
+
+
+def test_runs_beside_the_protocol_wait_for_its_rates(tiny, digits, tmp_path):
+    also = [
+        {"network": "naive", "spec": "cifar-attention56[width=2, merge=naive]", "epochs": 1, "lr": "attention56", "seeds": [0]},
+        {"network": "plain", "spec": "cifar-resnet20-basic[width=2]", "epochs": 1, "lr": 0.03, "seeds": [0, 1]},
+    ]  # fmt: skip
+    assert [run.network for run in extra_runs(tiny, also, {}, tmp_path)] == ["plain", "plain"]
+    n, _ = whole(tiny, digits, tmp_path, also=also)
+    extra = read_all(tmp_path / "extra")
+    assert n == tiny.n_runs + 3
+    assert [(run.about["network"], run.config.lr, run.config.seed) for run in extra] == [("naive", 0.01, 0), ("plain", 0.03, 0), ("plain", 0.03, 1)]  # fmt: skip
+    assert all((run.folder / "weights.pt").exists() for run in extra)
+    with pytest.raises(ProtocolError, match="no run beside the protocol: .*'seeds'"):
+        extra_runs(tiny, [{"network": "naive", "spec": "cifar-attention56", "epochs": 1, "lr": 0.1}], {}, tmp_path)
+
+
+def test_the_whole_protocol_needs_its_data_and_agreement(tiny, digits, tmp_path, monkeypatch):
+    with pytest.raises(ProtocolError, match="the protocol is about another; found cluttered-digits"):
+        whole(
+            Protocol(dict(tiny.data) | {"dataset": {"label": "another", "sha256": "0", "name": "x"}}, "d"),
+            digits,
+            tmp_path,
+        )
+    monkeypatch.setattr(many, "TOLERANCE", many.TOLERANCE | {"fp64": (-1.0, 1.0, 0.9)})
+    with pytest.raises(ManyError, match="do not agree with the CPU's"):
+        whole(tiny, digits, tmp_path)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_machine_that_is_not_fit_says_so_before_data_are_loaded(tiny, tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ def test_the_detectable_difference_is_detected_four_times_in_five() -> None:
 
 
 def _committed() -> list[kept.Kept]:
-    folders = (protocol.RESULTS / protocol.RUNS, protocol.RESULTS / protocol.ACCELERATOR)
+    folders = [folder for folder in protocol.RESULTS.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
     return [run for folder in folders if folder.is_dir() for run in read_all(folder)]
 
 
@@ -272,7 +272,7 @@ from resattn.training.protocol import Protocol, run_protocol
 settings = json.loads(sys.argv[1])
 config.DATASETS["cluttered-digits"] = config.DATASETS["cluttered-digits"]._replace(train=settings["size"][0], test=settings["size"][1])
 moment, count = settings["moment"], 0
-name, module = {"epoch": ("train_epoch", loop), "keep": ("write_whole", kept), "after": ("_bf16_weights", protocol)}[moment]
+name, module = {"epoch": ("train_epoch", loop), "keep": ("write_whole", kept), "after": ("bf16_weights", protocol)}[moment]
 whole = getattr(module, name)
 
 def die_at_the_third(*args, **kwargs):
