@@ -6,6 +6,7 @@ moment and started again. Every kept run carries the digest of the protocol file
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import hashlib
 import io
@@ -116,8 +117,8 @@ def extra_runs(
     runs = []
     for row in rows:
         try:
-            lr = rates.get(row["lr"]) if isinstance(row["lr"], str) else row["lr"]
-            for seed in row["seeds"] if lr is not None else ():
+            lr: float = row["lr"] if row["lr"] not in protocol.networks else rates.get(row["lr"], 0.0)
+            for seed in row["seeds"] if lr else ():
                 config = protocol.config(row["spec"], lr=lr, seed=seed, epochs=row["epochs"])
                 name = protocol.run_id(f"{EXTRA}-{row['network']}-e{config.epochs}-s{seed}", config)
                 runs.append(Planned(id=name, part=EXTRA, network=row["network"], config=config))
@@ -324,7 +325,8 @@ def _make(protocol: Protocol, planned: Planned, out: Path, dataset: Any, say: Ca
     from resattn.training.record import CORRECT
     from resattn.training.run import DivergedError
 
-    work, target = out / WORK / planned.id, out / RUNS / planned.id
+    work = out / WORK / planned.id
+    target = out / (EXTRA if planned.part == EXTRA else RUNS) / planned.id
     start, cpu_start = time.monotonic(), time.process_time()
     about: dict[str, Any] = {
         "protocol": protocol.digest,
@@ -374,5 +376,39 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
+def run_extra(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    out: Path | None = None,
+    protocol: Protocol | None = None,
+    dataset: Any = None,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> None:
+    """Make the runs beside the protocol (see `extra_runs`) that `out`/extra lacks, one after the other.
+
+    Raises: ProtocolError for a row that is no run, and where the data are not those of the protocol.
+    """
+    out, protocol = out or RESULTS, protocol or read_protocol()
+    missing = extra_runs(protocol, rows, state_of(out / RUNS, protocol).rates, out / EXTRA)
+    dataset = dataset or (_dataset(protocol) if missing else None)
+    for planned in missing:
+        with _claimed(out / WORK / f"{planned.id}.lock") as is_ours:
+            if is_ours and not (out / EXTRA / planned.id).exists():
+                _make(protocol, planned, out, dataset, say)
+                shutil.rmtree(out / WORK / planned.id, ignore_errors=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """A process of `run_protocol`, or the runs beside the protocol."""
+    parser = argparse.ArgumentParser(prog="python3 -m resattn.training.protocol", description=main.__doc__)
+    parser.add_argument("out", type=Path, nargs="?", default=RESULTS)
+    parser.add_argument("--also", type=Path, metavar="FILE", help="make the runs of this JSON file alone")
+    args = parser.parse_args(argv)
+    if args.also:
+        run_extra(json.loads(args.also.read_text(encoding="utf-8")), out=args.out)
+        return 0
+    return run_protocol(out=args.out)
+
+
 if __name__ == "__main__":
-    sys.exit(run_protocol(out=Path(sys.argv[1])))
+    sys.exit(main())

@@ -111,6 +111,7 @@ ELSEWHERE = {
     ". .venv/bin/activate": "changes a shell and nothing else",
     "resattn study *": "takes minutes to days: tests/study runs small studies",
     "python3 -m resattn.training.many *": "is for a machine with a GPU: tests/training runs it on the CPU",
+    "python3 -m resattn.training.protocol *": "trains for an hour: tests/training runs it on small networks",
     "resattn study mine.yaml*": "test_how_to runs it",
     "resattn claims mine.csv": "test_how_to runs it",
     "resattn claims*": "judges every row, which takes a minute: tests/claims does the same in all its forms",

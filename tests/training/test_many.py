@@ -19,7 +19,7 @@ from resattn.training.config import DATASETS
 from resattn.training.kept import read_all
 from resattn.training.loop import train
 from resattn.training.many import ManyError, check_machine, main, plan_of, run_many, run_whole
-from resattn.training.protocol import Protocol, ProtocolError, extra_runs, run_protocol
+from resattn.training.protocol import Protocol, ProtocolError, extra_runs, run_extra, run_protocol
 from resattn.training.run import weights_digest
 from resattn.training.trainee import Trainee, _laid_out, restart_all, start_all
 
@@ -256,6 +256,9 @@ def test_runs_beside_the_protocol_wait_for_its_rates(tiny, digits, tmp_path):
     assert n == tiny.n_runs + 3
     assert [(run.about["network"], run.config.lr, run.config.seed) for run in extra] == [("naive", 0.01, 0), ("plain", 0.03, 0), ("plain", 0.03, 1)]  # fmt: skip
     assert all((run.folder / "weights.pt").exists() for run in extra)
+    run_extra(also[1:], out=tmp_path / "loop", protocol=tiny, dataset=digits, say=lambda line: None)
+    by_loop = read_all(tmp_path / "loop" / "extra")
+    assert [(run.id, run.run.rows) for run in by_loop] == [(run.id, run.run.rows) for run in extra[1:]]
     with pytest.raises(ProtocolError, match="no run beside the protocol: .*'seeds'"):
         extra_runs(tiny, [{"network": "naive", "spec": "cifar-attention56", "epochs": 1, "lr": 0.1}], {}, tmp_path)
 
