@@ -124,6 +124,7 @@ def extra_runs(
                 runs.append(Planned(id=name, part=EXTRA, network=row["network"], config=config))
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"no run beside the protocol: {row} ({error!r})") from error
+    runs.sort(key=lambda run: run.config.seed)  # whole blocks first, as in the protocol
     return [run for run in runs if not (kept / run.id).exists()]
 
 
