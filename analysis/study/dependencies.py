@@ -18,6 +18,7 @@ from analysis.tables.provenance import ROOT
 from resattn.networks.catalog import named
 from resattn.networks.spec import SpecError
 from resattn.training.config import DATASETS
+from resattn.training.record import RUN as RECORD
 
 VERSION = 1  # of what a run leaves; results of another version are never taken for this one's
 RESULT, KINDS = "result.json", ("tables", "figures", "run")  # what lists the files of a job, by folder
@@ -179,13 +180,15 @@ def _data_files(name: Any) -> dict[str, str]:
 
 
 def _results_read(folder: Path, parameters: Mapping[str, Value]) -> Iterator[tuple[str, str]]:
-    """Each finished job in the folders that parameters name, and the digest of its files."""
+    """Each finished job and each kept run in the folders that parameters name, and the digest of what it left."""
     for name, value in parameters.items():
         if isinstance(value, str) and 0 < len(value) < LONGEST_PATH and "\0" not in value:
             step = folder / value
             for file in sorted([*step.glob(RESULT), *step.glob(f"*/{RESULT}")]):
                 inside = "/".join([name, *file.parent.relative_to(step).parts])
                 yield inside, _left(file, file.stat().st_size, file.stat().st_mtime_ns)
+            for file in sorted(step.glob(f"*/{RECORD}")):
+                yield f"{name}/{file.parent.name}", _digest_now(file)
 
 
 @functools.lru_cache(maxsize=4096)

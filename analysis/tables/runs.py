@@ -1,8 +1,13 @@
-"""Training runs as tables: what each run writes, and all runs below a folder."""
+"""Training runs as tables: what each run writes, and all runs below a folder.
+
+A folder holds runs that notebook 50 made, or kept runs (`resattn.training.kept`), which may come from another machine.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +20,8 @@ from analysis.tables.quantities import DEPTHS
 from analysis.tables.schemas import Schema
 from resattn.measures.audit import audit
 from resattn.training.config import FIELDS
+from resattn.training.kept import KeptRunError, read_all
+from resattn.training.record import RUN
 
 if TYPE_CHECKING:
     from resattn.training.loop import Run
@@ -60,10 +67,10 @@ def epoch_rows(run: Run) -> pd.DataFrame:
 def run_frame(folder: Path | str) -> pd.DataFrame:
     """Every run below a folder, from the table that each run wrote, by noise, network and seed: `schemas.RUNS`.
 
-    What its schema has of the recipe comes from the record beside each table.
+    What its schema has of the recipe comes from the record beside each table, and all of a kept run from its record.
     Raises: FrameError where there is none; TableError for a table that does not fit its schema, or a broken record.
     """
-    runs = _concatenated(Path(folder), schemas.RUN)
+    runs = _concatenated(Path(folder), schemas.RUN, run_row)
     images = runs["images"] // runs["batch_size"] * runs["batch_size"]  # an incomplete batch is left out
     runs = runs.assign(
         s_per_epoch=runs["elapsed_s"] / runs["epochs"], training_macs=3 * runs["macs"] * images * runs["epochs"]
@@ -74,7 +81,7 @@ def run_frame(folder: Path | str) -> pd.DataFrame:
 
 def epoch_frame(folder: Path | str) -> pd.DataFrame:
     """Every epoch of every run below a folder: `schemas.EPOCHS`. Raises: FrameError, TableError."""
-    return _concatenated(Path(folder), schemas.EPOCHS)
+    return _concatenated(Path(folder), schemas.EPOCHS, epoch_rows)
 
 
 def recipe_value(value: Any) -> Any:
@@ -82,9 +89,8 @@ def recipe_value(value: Any) -> Any:
     return json.dumps(list(value)) if isinstance(value, list | tuple) else value
 
 
-def _with_recipe(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+def _with_recipe(record: Path, frame: pd.DataFrame) -> pd.DataFrame:
     """With the columns of `schemas.RECIPE`, empty where the run has no record."""
-    record = path.parents[1] / "run" / "run.json"
     try:
         config = json.loads(record.read_text(encoding="utf-8"))["config"] if record.is_file() else {}
     except (ValueError, KeyError, TypeError) as error:
@@ -95,17 +101,34 @@ def _with_recipe(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{name: pd.Series([value] * len(frame), dtype=object) for name, value in values.items()})
 
 
-def _concatenated(folder: Path, schema: Schema) -> pd.DataFrame:
-    paths = sorted(folder.glob(f"*/tables/{schema.file}"))
-    if not paths:
-        raise FrameError(f"no run in {folder}: no */tables/{schema.file} (run {steps.TRAIN} with an out_dir below it)")
-    frames = [read_table(path, schema) for path in paths]
-    if schema == schemas.RUN:
-        frames = [_with_recipe(path, frame) for path, frame in zip(paths, frames, strict=True)]
-    for path, frame in zip(paths, frames, strict=True):
+def _concatenated(folder: Path, schema: Schema, of_run: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
+    paths = {path: path.parents[1] / "run" / RUN for path in sorted(folder.glob(f"*/tables/{schema.file}"))}
+    frames = {record: read_table(path, schema) for path, record in paths.items()}
+    frames |= {record: of_run(run) for record, run in _kept(folder)}
+    if not frames:
+        raise FrameError(
+            f"no run in {folder}: no */tables/{schema.file} (run {steps.TRAIN} with an out_dir below it), no kept run"
+        )
+    for path, frame in zip(paths, frames.values(), strict=False):
         if frame.empty:
             raise TableError(path, "no rows", "at least one")
-    return pd.concat(frames, ignore_index=True)
+    if schema == schemas.RUN:
+        frames = {record: _with_recipe(record, frame) for record, frame in frames.items()}
+    return pd.concat(frames.values(), ignore_index=True)
+
+
+def _kept(folder: Path) -> list[tuple[Path, Run]]:
+    """Kept runs with their records. Of runs that shared a device, the time is each one's share of it."""
+    try:
+        found = [(kept.folder / RUN, kept.run, kept.about.get("side_by_side", 1)) for kept in read_all(folder)]
+    except KeptRunError as error:
+        raise FrameError(str(error)) from error
+    return [(record, _shared(run, n)) for record, run, n in found if run is not None]
+
+
+def _shared(run: Run, side_by_side: int) -> Run:
+    shares = {"train_s": 1 / side_by_side, "elapsed_s": 1 / side_by_side, "images_per_s": side_by_side}
+    return replace(run, timing=tuple({k: v * shares.get(k, 1) for k, v in row.items()} for row in run.timing))
 
 
 def budget(runs: pd.DataFrame) -> str:

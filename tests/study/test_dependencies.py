@@ -157,6 +157,15 @@ def test_the_jobs_in_a_folder_that_a_parameter_names_count(write_notebook, tmp_p
     assert changes("damaged", after) == ["everything"]
 
 
+def test_the_kept_runs_in_a_folder_that_a_parameter_names_count(write_notebook, tmp_path):
+    path, record = write_notebook("a", "1"), tmp_path / "out" / "runs" / "s0" / "run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("1")
+    before = run_inputs(path, {"runs_dir": "../out/runs"})
+    record.write_text("20")
+    assert changes(before, run_inputs(path, {"runs_dir": "../out/runs"})) == ["runs_dir/s0"]
+
+
 def test_parameters_and_the_structure_of_named_networks_count(write_notebook):
     inputs = run_inputs(write_notebook("a", "1"), {"depth": 3, "networks": ("resnet50",), "model": "attention56"})
     assert inputs["parameters"] == {"depth": 3, "networks": ["resnet50"], "model": "attention56"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,12 @@ from made_up import run, runs
 
 from analysis.statistics.conclusions import comparison_frame
 from analysis.tables import schemas
-from analysis.tables.files import FrameError, TableError
-from analysis.tables.runs import budget, run_frame
+from analysis.tables.files import FrameError, TableError, check_frame
+from analysis.tables.provenance import ROOT
+from analysis.tables.runs import budget, epoch_frame, run_frame
+from analysis.trained import comparisons
+
+ACCELERATOR = ROOT / "results" / "protocol" / "accelerator"
 
 
 def write_run(row: dict[str, Any], folder: Path, *, without: tuple[str, ...] = ()) -> None:
@@ -66,4 +72,36 @@ def test_a_folder_without_runs(tmp_path: Path) -> None:
 def test_a_run_table_that_lacks_a_column(tmp_path: Path) -> None:
     write_run(run("ours", 0, 10.0), tmp_path / "ours-s0", without=("dataset",))
     with pytest.raises(TableError, match="also dataset"):
+        run_frame(tmp_path)
+
+
+# ---- kept runs
+
+
+def test_kept_runs_are_read_from_their_records() -> None:
+    found, epochs = run_frame(ACCELERATOR), epoch_frame(ACCELERATOR)
+    check_frame(found, schemas.RUNS)
+    check_frame(epochs, schemas.EPOCHS)
+    seeds = found.groupby("network")["seed"].agg(list)
+    assert list(seeds.index) == ["cifar-attention56", "cifar-resnet74", "cifar-resnet83"]
+    assert all(own == list(range(8)) for own in seeds)
+    assert set(found["schedule"]) == {"linear"}
+    for row in found.itertuples():
+        assert epochs[(epochs["network"] == row.network) & (epochs["seed"] == row.seed)]["test_error_pct"].iloc[-1] == row.test_error_pct  # fmt: skip
+
+
+def test_runs_that_shared_a_device_have_their_share_of_its_time() -> None:
+    """The summary of that call measured its throughput and its whole time apart from the records of its runs."""
+    found, summary = run_frame(ACCELERATOR), json.loads((ACCELERATOR / "summary.json").read_text())
+    assert found["images_per_s"].median() == pytest.approx(summary["best_images_per_s"], rel=0.05)
+    assert 0.8 * summary["elapsed_s"] < found["elapsed_s"].sum() < summary["elapsed_s"]
+    assert "elapsed_s" not in comparisons.differing_sizes(found)
+
+
+def test_a_damaged_kept_run_is_named(tmp_path: Path) -> None:
+    one = next(path for path in ACCELERATOR.iterdir() if path.is_dir())
+    shutil.copytree(one, tmp_path / one.name)
+    assert len(run_frame(tmp_path)) == 1
+    (tmp_path / one.name / "correct.bin").write_bytes(bytes(1250))
+    with pytest.raises(FrameError, match="correct.bin has 0 images right"):
         run_frame(tmp_path)
