@@ -52,7 +52,7 @@ SECTIONS = (
     Section("depth", "Depth", (steps.DEPTH,), ("depth", "stages", "modules", "path")),
     Section("cost", "Cost", (steps.COST,)),
     Section("field", "Receptive field", (steps.RECEPTIVE_FIELD,), ("over_image", "by_stage", "gradient")),
-    Section("training", "Training", (steps.COMPARE,), ("error", "differences"), (steps.TRAIN,)),
+    Section("training", "Training", (steps.COMPARE, steps.PROTOCOL), ("error", "differences"), (steps.TRAIN,)),
     Section(
         "masks", "Masks", (steps.MASKS, steps.RESPONSE), ("scores_auc", "heat_mean", "responses", "scores"),
         (steps.TRAIN_DIGITS,),

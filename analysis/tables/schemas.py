@@ -301,6 +301,20 @@ PRINTED_BESIDE = _table(
     Column("difference", str, "how our recipe differs from the printed one"),
 )  # fmt: skip
 
+SWEEP = _table(
+    steps.PROTOCOL, "sweep", "one run of the protocol's sweep of learning rates", NETWORK,
+    Column("lr", float, "largest learning rate of the run"), SEED,
+    Column("error_pct", float, "error on the held-out training images", "%", may_be_empty=True),
+    Column("diverged", bool, "whether the loss stopped being a number"),
+    Column("chosen", bool, "whether the rule of the protocol chose this rate for the network"),
+)  # fmt: skip
+BUDGETS = _table(
+    steps.PROTOCOL, "budgets", "one run of a budget whose seeds are complete", NETWORK,
+    Column("epochs", int, "epochs of all training images, a schedule of its own"), SEED,
+    Column("lr", float, "largest learning rate of the run"), ERROR, _quantity("training_macs", "multiply-adds"),
+    _quantity("elapsed_s", "s", float, may_be_empty=True),
+)  # fmt: skip
+
 MASKS = _table(
     steps.MASKS, "masks", "one score of one map; the error is that of the trained network in both states", NETWORK,
     DATASET, SEED, ERROR, Column("state", str, "`before` or `after` training"), MODULE, STAGE,
@@ -350,8 +364,8 @@ STATE = _table(
 
 SCHEMAS = (
     SPECS, SUMMARY, DEPTH, STAGES, MODULES, ARTICLE, RATIOS, PATH_LENGTHS, PATH_SUMMARY, COST, CROSSCHECK, PUBLISHED,
-    RECEPTIVE_FIELD, GRADIENT, EFFECTIVE, EPOCHS, RUN, RUNS, COMPARISON, DIFFERENCES, PRINTED_BESIDE, MASKS, GAINS,
-    RESPONSES, MEASURED, CLAIMS, LAYOUTS, STATE,
+    RECEPTIVE_FIELD, GRADIENT, EFFECTIVE, EPOCHS, RUN, RUNS, COMPARISON, DIFFERENCES, PRINTED_BESIDE, SWEEP, BUDGETS,
+    MASKS, GAINS, RESPONSES, MEASURED, CLAIMS, LAYOUTS, STATE,
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ COST = "30_cost"
 RECEPTIVE_FIELD = "40_receptive_field"
 TRAIN = "50_train"
 COMPARE = "60_compare"
+PROTOCOL = "62_protocol"
 TRAIN_DIGITS = "65_train_digits"  # runs of the notebook TRAIN on the built-in digits, whose foreground is known
 MASKS = "70_masks"
 RESPONSE = "75_response"

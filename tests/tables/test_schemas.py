@@ -33,6 +33,7 @@ from analysis.tables.receptive_field import gradient_frame, receptive_frame
 from analysis.tables.runs import epoch_rows, run_frame, run_row
 from analysis.tables.schemas import SCHEMAS, Schema
 from analysis.tables.specs import spec_frame, summary_frame
+from analysis.trained.experiment import experiment, sweep_frame
 from resattn.claims.measured import measure
 from resattn.claims.verdicts import verdict_table
 from resattn.compare import layouts
@@ -79,11 +80,12 @@ WRITERS: Mapping[Schema, Callable[[], pd.DataFrame]] = {
     schemas.COMPARISON: lambda: comparison_frame(run_frame(KEPT)),
     schemas.DIFFERENCES: lambda: difference_frame(run_frame(KEPT), "cifar-attention56"),
     schemas.PRINTED_BESIDE: lambda: published_beside(run_frame(KEPT), "wang2017", "Table 3"),
+    schemas.SWEEP: lambda: sweep_frame(experiment()),
     schemas.MEASURED: lambda: measured_runs(run_frame(KEPT)),
     schemas.CLAIMS: _claims,
     schemas.LAYOUTS: _few_layouts,
 }
-ELSEWHERE = {schemas.MASKS, schemas.GAINS, schemas.RESPONSES, schemas.EFFECTIVE, schemas.STATE}
+ELSEWHERE = {schemas.BUDGETS, schemas.MASKS, schemas.GAINS, schemas.RESPONSES, schemas.EFFECTIVE, schemas.STATE}
 
 
 def test_every_table_has_a_writer_that_is_tested() -> None:

@@ -1,0 +1,180 @@
+"""The experiment of docs/protocol.md as tables and sentences, as far as its runs are kept.
+
+A budget is shown once all its networks have all their seeds, and not before: nobody looks at a comparison early.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.statistics.comparisons import Comparison, compare_networks
+from analysis.statistics.conclusions import chance_pct
+from analysis.statistics.intervals import mean_interval
+from analysis.statistics.protocol import sweep_of
+from analysis.tables import schemas
+from analysis.tables.files import FrameError
+from analysis.tables.formats import display_name, listed
+from resattn.measures.captured import captured
+from resattn.measures.quantities import count
+from resattn.training.kept import KeptRunError
+from resattn.training.protocol import BUDGET, RESULTS, RUNS, SWEEP, WHOLE, Protocol, State, read_protocol, state_of
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The set of runs that is shown. `device`: a CPU or an accelerator; runs of the two are never mixed."""
+
+    state: State
+    device: str
+
+    @property
+    def protocol(self) -> Protocol:
+        return self.state.protocol
+
+    @property
+    def complete_epochs(self) -> list[int]:
+        """The budgets that have all seeds of all networks."""
+        part = self.protocol.data["budgets"]
+        n_runs = len(part["seeds"]) * len(self.protocol.networks)
+        return [e for e in part["epochs"] if len(self.state.errors(BUDGET, e)) == n_runs]
+
+
+def experiment(folder: Path | str = RESULTS, protocol: Protocol | None = None) -> Experiment:
+    """The complete set of runs, else the one with more of them. Raises: FrameError for a damaged run."""
+    protocol = protocol or read_protocol()
+    try:
+        sets = [
+            Experiment(state_of(Path(folder) / name, protocol), device)
+            for name, device in ((RUNS, "a CPU"), (WHOLE, "an accelerator"))
+        ]
+    except KeptRunError as error:
+        raise FrameError(str(error)) from error
+    return max(sets, key=lambda found: (found.state.is_complete, len(found.state.kept)))
+
+
+def sweep_frame(found: Experiment) -> pd.DataFrame:
+    """One row for each kept run of the sweep: `schemas.SWEEP`."""
+    names, rates = found.protocol.networks, found.state.rates
+    rows = [
+        {
+            "network": names[short], "lr": lr, "seed": seed, "error_pct": error, "diverged": error != error,
+            "chosen": rates.get(short) == lr,
+        }
+        for (short, lr, seed), error in sorted(found.state.errors(SWEEP).items())
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=schemas.SWEEP.names).astype({"error_pct": float})
+
+
+def budget_frame(found: Experiment) -> pd.DataFrame:
+    """One row for each run of a complete budget: `schemas.BUDGETS`. A run that diverged counts as chance level."""
+    rows = []
+    chance = chance_pct(found.protocol.data["dataset"]["label"])
+    for planned in found.state.planned:
+        config = planned.config
+        if planned.part == BUDGET and config.epochs in found.complete_epochs:
+            run = found.state.kept[planned.id].run
+            rows.append(
+                {
+                    "network": found.protocol.networks[planned.network], "epochs": config.epochs, "seed": config.seed,
+                    "lr": config.lr, "test_error_pct": run.test_error_pct if run else chance,
+                    "training_macs": 3 * count(captured(config.spec), "macs") * config.steps * config.batch_size,
+                    "elapsed_s": run.elapsed_s if run else float("nan"),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=schemas.BUDGETS.names)
+
+
+def comparisons(found: Experiment, budgets: pd.DataFrame) -> dict[int, tuple[Comparison, ...]]:
+    """Epochs -> the comparisons of that budget, by the protocol's model."""
+    asked, chance = found.protocol.data["comparisons"], chance_pct(found.protocol.data["dataset"]["label"])
+    first, others = (found.protocol.networks[asked["first"]], [found.protocol.networks[s] for s in asked["minus"]])
+    wide = budgets.pivot_table(index=["epochs", "seed"], columns="network", values="test_error_pct")
+    return {
+        epochs: compare_networks(wide.loc[epochs, [first, *others]].to_dict(), first, chance=chance)
+        for epochs in found.complete_epochs
+    }
+
+
+def slope(found: Experiment, budgets: pd.DataFrame) -> tuple[float, ...]:
+    """For each seed, the slope of the primary difference over log2 of the epochs; empty before all are complete."""
+    asked = found.protocol.data["comparisons"]
+    if found.complete_epochs != found.protocol.data["budgets"]["epochs"] or len(found.complete_epochs) < 2:
+        return ()
+    first, other = (found.protocol.networks[name] for name in (asked["first"], asked["primary"]["minus"]))
+    wide = budgets.pivot_table(index="epochs", columns=["network", "seed"], values="test_error_pct")
+    difference = wide[first] - wide[other]
+    return tuple(np.polyfit(np.log2(difference.index), difference.to_numpy(), 1)[0])
+
+
+def progress_words(found: Experiment) -> str:
+    """How many runs are kept, and which budgets can be read."""
+    state, data = found.state, found.protocol.data
+    kept = len(state.planned) - len(state.missing)
+    words = f"{kept} of the protocol's {found.protocol.n_runs} runs are kept; they were made on {found.device}."
+    if state.others:
+        words += f" {len(state.others)} more are of another version of the protocol or of training, and not counted."
+    if not state.rates:
+        n = len(state.errors(SWEEP))
+        return (
+            f"{words} The sweep of learning rates has {n} of its {len(found.protocol.sweep)} runs; no rate is chosen."
+        )
+    open_ = [e for e in data["budgets"]["epochs"] if e not in found.complete_epochs]
+    for epochs in open_:
+        runs, names = state.errors(BUDGET, epochs), found.protocol.networks
+        n_seeds = len(set.intersection(*({seed for name, _, seed in runs if name == short} for short in names)))
+        of = len(data["budgets"]["seeds"])
+        words += f" {_epochs(epochs)}: {n_seeds} of {of} seeds are complete, so nothing is compared yet."
+    return words
+
+
+def sweep_words(found: Experiment) -> str:
+    """The rates that were chosen, the spread of a run, and the difference that the budgets can detect."""
+    swept = sweep_of(found.state)
+    if swept is None:
+        return ""
+    names = found.protocol.networks
+    rates = listed(f"{display_name(names[short])} {lr:g}" for short, lr in swept.rates.items())
+    edge = (
+        f" At the edge of the grid: {listed(display_name(names[s]) for s in swept.at_edge)}." if swept.at_edge else ""
+    )
+    time = "is" if swept.equal_time else "is not"
+    return (
+        f"Learning rates: {rates}.{edge} The residual standard deviation of a run is {swept.sd_points:.2f} points "
+        f"({swept.df} degrees of freedom), so eight seeds detect a difference of {swept.detectable_points:.2f} points "
+        f"with a power of 80 %. {display_name(names['resnet74'])} {time} also the twin of equal training time: "
+        f"{swept.images_per_s['resnet74'] / swept.images_per_s['attention56']:.2f} of the images per second."
+    )
+
+
+def outcome_words(found: Experiment, budgets: pd.DataFrame) -> str:
+    """The primary comparison, the secondary ones and the slope; empty where no budget is complete."""
+    data, sentences = found.protocol.data, []
+    primary = data["comparisons"]["primary"]
+    for epochs, rows in comparisons(found, budgets).items():
+        for c in rows:
+            is_primary = (c.network, epochs) == (found.protocol.networks[primary["minus"]], primary["epochs"])
+            kind = "Primary comparison" if is_primary else "Secondary"
+            ends = f"95 % simultaneous interval {c.low:+.2f} to {c.high:+.2f}" if c.low is not None else ""
+            where = f" ({ends}, adjusted p = {c.p_value:.2g})" if ends else ""
+            verdict = f"the error is {c.order}" if c.order else "no difference is shown"
+            note = f"no order is claimed, because {c.note}" if c.note else verdict
+            sentences.append(
+                f"{kind}, {_epochs(epochs)}: {display_name(c.reference)} minus {display_name(c.network)} is "
+                f"{c.mean:+.2f} points{where}: {note}. {c.equivalence(EQUAL_POINTS)}"
+            )
+    if slopes := slope(found, budgets):
+        mean = mean_interval(slopes)
+        where = f" ({mean.low:+.2f} to {mean.high:+.2f})" if mean.low is not None else ""
+        sentences.append(f"The primary difference changes by {mean.mean:+.2f} points with each doubling{where}.")
+    return "\n\n".join(sentences)
+
+
+EQUAL_POINTS = 0.5  # the margin of equivalence that the protocol states
+
+
+def _epochs(n: int) -> str:
+    return f"{n} epoch" if n == 1 else f"{n} epochs"
