@@ -183,8 +183,10 @@ def test_an_unknown_profile_is_told_the_nearest(tmp_path):
         read_profile(tmp_path / "p.yaml")
 
 
-@pytest.mark.parametrize(("name", "seeds", "gpus"), [("quick", 2, 0), ("small", 7, 0), ("paper", 7, 1)])
-def test_the_profiles_of_the_project(name, seeds, gpus):
+@pytest.mark.parametrize(
+    ("name", "networks", "seeds", "gpus"), [("quick", 3, 2, 0), ("small", 3, 7, 0), ("paper", 4, 8, 1)]
+)
+def test_the_profiles_of_the_project(name, networks, seeds, gpus):
     """Every notebook of the project runs in each, with parameters that it has."""
     asked = read_profile(name)
     # Figure 4 of the paper is about networks that only its own experiment trains; 90 is to be played with. The runs of
@@ -192,7 +194,7 @@ def test_the_profiles_of_the_project(name, seeds, gpus):
     everything = {file.stem for file in module.NOTEBOOKS.glob("*.ipynb")} - {"62_protocol", "75_response", "90_explore"}
     assert {task.notebook.stem for task in asked.tasks.values()} - {"62_protocol"} == everything
     runs = [task for task in asked.tasks.values() if task.step == "50_train"]
-    assert len(runs) == 3 * seeds
+    assert len(runs) == networks * seeds
     assert asked.gpus == gpus
     if name == "paper":
         assert {run.training.steps // 1000 for run in runs} == {160}
