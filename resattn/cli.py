@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,6 +104,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command("claims", _claims, "Compare published numbers with counted ones and give each a verdict.")
     sub.add_argument("file", nargs="?", type=Path, metavar="FILE.csv", help="a table of claims (default: the study's)")
     sub.add_argument("--references", type=Path, metavar="FILE.bib", help="the sources that FILE.csv may cite")
+    sub.add_argument("--source", metavar="S", help="only the claims of this source")
+    sub.add_argument("--verdict", metavar="V", help="only the claims with this verdict, such as off or 'built so'")
+    sub.add_argument("--format", choices=("text", "md", "csv", "tex"), default="text", help="form of the table")
     _json_option(sub)
 
     sub = command("census", _census, "Compare named depth with counted depth for classic networks.")
@@ -331,22 +335,35 @@ def _crosscheck(args: argparse.Namespace) -> int:
 
 
 def _claims(args: argparse.Namespace) -> None:
+    from resattn.claims import measured
     from resattn.claims.claims import load
-    from resattn.claims.measured import measure
-    from resattn.claims.verdicts import judge, to_json, verdict_text
+    from resattn.claims.forms import FORMS, to_json
+    from resattn.claims.verdicts import Finding, judge
 
+    _check_choice("verdict", args.verdict, list(Finding))
+    measure = measured.measure
     if args.file is None:
-        claims = _of_the_study("claims without a FILE.csv", "claims.ledger").ledger()
+        study = _of_the_study("claims without a FILE.csv", "claims.ledger")
+        every, measure = study.ledger(), study.measure
     else:
         for file in filter(None, (args.file, args.references)):
             if not file.is_file():
                 raise UsageError(f"no file {file}")
-        claims = load(args.file, args.references)
+        every = load(args.file, args.references)
+    _check_choice("source", args.source, sorted({claim.source for claim in every}))
+    claims = [claim for claim in every if args.source in (None, claim.source)]
     print(f"{len(claims)} claims; the networks that they name are captured", file=sys.stderr)
-    verdicts = judge(claims, measure)
+    verdicts = [v for v in judge(claims, measure, among=every) if args.verdict in (None, v.finding)]
     if args.json:
         return _print_json(to_json(verdicts))
-    print(verdict_text(verdicts))
+    if text := FORMS[args.format](verdicts):
+        print(text)
+
+
+def _check_choice(kind: str, given: str | None, choices: Sequence[str]) -> None:
+    if given is not None and given not in choices:
+        near = get_close_matches(given, choices, n=3) or choices
+        raise UsageError(f"no {kind} {given!r} (nearest: {', '.join(near)})")
 
 
 def _census(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from golden_rows import DERIVED, GOLDEN, derived, rows
 from analysis.claims.ledger import REFERENCES
 from resattn.claims.claims import bib_keys
 
-OPEN = (bib_keys(REFERENCES) | bib_keys(GOLDEN / "sources.bib")) - {"factsheet"}
+OPEN = bib_keys(REFERENCES) | bib_keys(GOLDEN / "sources.bib")
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.csv")), ids=lambda path: path.stem)

@@ -67,7 +67,7 @@ RESATTN: dict[str, set[str]] = {
     "measures": {"graph", "rules", "networks", "targets"},
     "instruments": {"graph", "rules", "measures", "networks", "targets", "extras"},
     "compare": {"graph", "rules", "measures", "networks"},
-    "claims": {"graph", "rules", "measures", "networks"},
+    "claims": {"extras", "graph", "measures", "networks", "rules", "targets"},
     "training": {"networks"},
     "cli": {"extras", "graph", "measures", "instruments", "compare", "claims", "networks", "training"},
     "__main__": {"cli"},

@@ -18,8 +18,8 @@ from analysis.tables.provenance import ROOT
 from analysis.tables.runs import run_frame
 from analysis.trained import comparisons
 from resattn.claims.claims import Claim
+from resattn.claims.forms import verdict_table
 from resattn.claims.measured import measure
-from resattn.claims.verdicts import verdict_table
 from resattn.claims.vocabulary import TRAINING_RESULTS
 
 FOLDER = ROOT / "results" / "reference"

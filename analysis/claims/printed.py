@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable
 
 import pandas as pd
 
-from analysis.claims.ledger import ledger
+from analysis.claims.ledger import bibliography, ledger, measure
 from analysis.tables import schemas
 from analysis.tables.files import FrameError
-from resattn.claims.measured import measure
-from resattn.claims.verdicts import judge, verdict_table
+from resattn.claims.forms import verdict_table
+from resattn.claims.verdicts import judge
 
 
 def published_frame(source: str, places: Collection[str]) -> pd.DataFrame:
@@ -19,11 +19,13 @@ def published_frame(source: str, places: Collection[str]) -> pd.DataFrame:
     `schemas.PUBLISHED`. Raises: FrameError where the ledger has none.
     """
     claims = [
-        c for c in ledger() if c.source == source and c.place in places and c.quantity in ("params", "cost", "depth")
+        c
+        for c in ledger()
+        if c.source == source and set(c.places) & set(places) and c.quantity in ("params", "cost", "depth")
     ]
     if not claims:
         raise FrameError(f"the ledger has no counted row from {source} in {', '.join(places)}")
-    return verdict_table(judge(claims, measure))[schemas.PUBLISHED.names]
+    return verdict_table(judge(claims, measure, among=ledger()))[schemas.PUBLISHED.names]
 
 
 def printed_params(source: str, place: str, networks: Iterable[str]) -> dict[str, str]:
@@ -34,12 +36,19 @@ def printed_params(source: str, place: str, networks: Iterable[str]) -> dict[str
     rows = {
         str(c.subject): c.value
         for c in ledger()
-        if c.source == source and c.place == place and c.quantity == "params" and c.unit == "M"
+        if c.source == source and place in c.places and c.quantity == "params" and c.unit == "M"
     }
     missing = [name for name in networks if name not in rows]
     if missing:
         raise FrameError(f"the ledger has no parameters of {missing[0]} from {source}, {place}")
     return {name: rows[name] for name in networks}
+
+
+def source_frame(keys: Iterable[str]) -> pd.DataFrame:
+    """The sources of a verdict table, those of most claims first: `schemas.SOURCES`."""
+    known, counts = bibliography(), pd.Series(list(keys)).value_counts(sort=True)
+    rows = [(key, known[key].text, known[key].url) for key in counts.index]
+    return pd.DataFrame(rows, columns=schemas.SOURCES.names)
 
 
 def finding_counts(claims: pd.DataFrame, least: int = 10) -> pd.DataFrame:

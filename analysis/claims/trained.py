@@ -23,14 +23,14 @@ from analysis.tables.runs import recipe_value
 from resattn.claims.claims import Claim, ClaimError, Measure, Subject, is_row_id, parse_subject, split_reference
 from resattn.claims.expressions import Expression, evaluate
 from resattn.claims.measured import runs_of_table, spec_of
-from resattn.claims.verdicts import DEFAULT_READING, Finding, Trial, Verdict, judge
+from resattn.claims.verdicts import DEFAULT_READING, Finding, Trial, Verdict, judge, reason_of
 from resattn.claims.vocabulary import TRAINED
 from resattn.training.config import FIELDS
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 OFFICIAL = tuple(f"{title} (official" for title in DATA.values())  # how `resattn.training.cifar` labels such a source
 # Where in the ledger the recipe of the paper stands.
-STEPS, BATCH, EPOCHS, SIZE = "s41.recipe.stop", "s41.recipe.batch", "count1.epochs", 50_000
+STEPS, BATCH, SIZE = "s41.recipe.stop", "s41.recipe.batch", 50_000
 # The defaults of a run are that recipe, which says nothing of precision: it is older than training in bf16.
 PRINTED = {name: recipe_value(FIELDS[name].default) for name in schemas.RECIPE} | {"precision": "fp32"}
 PRINTED_EPOCHS = (204, 205)  # 160,000 steps of 64 are 204.8
@@ -92,11 +92,12 @@ def judge_study(
     has a lower error than another. Another direction needs the seeds of one comparison. Networks near chance level
     decide nothing. Raises: ClaimError.
     """
-    verdicts = judge(claims, measure, runs_of_table(measured.loc[measured["is_recipe"]]))
+    every = ledger()
+    verdicts = judge(claims, measure, runs_of_table(measured.loc[measured["is_recipe"]]), among=every)
     asked = [claim for claim in claims if _is_direction(claim)]
     learned = measured.loc[~measured["near_chance"]]
     widest = learned.loc[learned.groupby(["subject", "quantity", "seed"])["width"].transform("max") == learned["width"]]
-    judged = judge(asked, measure, runs_of_table(widest))
+    judged = judge(asked, measure, runs_of_table(widest), among=every)
     found = {v.claim.id: _ordered(v, orders) or _with_budget(v, widest) for v in judged}
     return tuple(found.get(v.claim.id, v) for v in verdicts)
 
@@ -133,12 +134,12 @@ def _ordered(verdict: Verdict, orders: pd.DataFrame | None) -> Verdict | None:
     if holds is None:
         return _untestable(verdict, why)
     trial = Trial(DEFAULT_READING, next(iter(claim.formulas)), measured, holds, why)
-    return Verdict(claim, Finding.CONFIRMED if holds else Finding.REFUTED, trial, (trial,), why)
+    return Verdict(claim, Finding.CONFIRMED if holds else Finding.OFF, trial, (trial,), why)
 
 
 def _untestable(verdict: Verdict, why: str) -> Verdict:
     trial = Trial(DEFAULT_READING, verdict.decisive.definition, None, None, why)
-    return Verdict(verdict.claim, Finding.NOT_TESTABLE, trial, (trial,), why)
+    return Verdict(verdict.claim, Finding.NOT_TESTABLE, trial, (trial,), why, reason_of(verdict.claim))
 
 
 def _difference_of(claim: Claim, expression: Expression) -> tuple[tuple[object, object], str] | None:
@@ -190,8 +191,8 @@ def published_beside(
     `schemas.PRINTED_BESIDE`. No row where the place prints nothing about these networks.
     """
     claims = ledger() if claims is None else claims
-    recipe = {claim.id: claim for claim in claims if claim.id in (STEPS, BATCH, EPOCHS)}
-    printed = [c for c in claims if c.source == source and c.place == place and c.quantity in TRAINED and c.formulas]
+    recipe = {claim.id: claim for claim in claims if claim.id in (STEPS, BATCH)}
+    printed = [c for c in claims if c.source == source and place in c.places and c.quantity in TRAINED and c.formulas]
     rows = []
     for (network, noise), part in runs.groupby(["network", "label_noise"], sort=False):
         subject, first = subject_of(str(network)), part.iloc[0].to_dict()
@@ -270,8 +271,8 @@ def _difference(run: Mapping[str, object], recipe: Mapping[str, Claim]) -> str:
     """In what a run differs from the paper's recipe, as the ledger has it."""
     if _is_recipe(run):
         return "the printed recipe"
-    epochs, batch = (float(recipe[name].number) for name in (EPOCHS, BATCH))
-    printed = f"{epochs:g} epochs of {SIZE:,} images in batches of {batch:g}, full width, CIFAR-10"
+    steps, batch = (float(recipe[name].number) for name in (STEPS, BATCH))
+    printed = f"{steps * batch / SIZE:g} epochs of {SIZE:,} images in batches of {batch:g}, full width, CIFAR-10"
     changed = {name: value for name, value in _changed(run).items() if name != "batch_size"}
     known = [f"{name} {value} (printed: {PRINTED[name]})" for name, value in changed.items() if pd.notna(value)]
     unknown = [name for name, value in changed.items() if pd.isna(value)]

@@ -14,10 +14,14 @@ from analysis.tables.formats import display_name
 
 FINDINGS = {
     "confirmed": "#009E73",
-    "matches under another definition": "#0072B2",
-    "depends on the reading": "#CC79A7",
-    "refuted": "#D55E00",
-    "not testable here": "#8A8A8A",
+    "built so": "#4F8F7A",
+    "other definition": "#0072B2",
+    "by reading": "#CC79A7",
+    "off": "#D55E00",
+    "contradicts itself": "#A34700",
+    "misquotes": "#B58225",
+    "superseded": "#853DD5",
+    "not testable": "#8A8A8A",
 }
 
 

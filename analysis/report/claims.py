@@ -5,28 +5,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analysis.report.gaps import MissingError
 from analysis.report.reading import Study
 from analysis.tables import schemas
 from analysis.tables.formats import anchor
 from analysis.tables.quantities import quantity_label
 
+NOT_TESTABLE = "not testable"
 SIGNS = {  # verdict -> its sign and its style
     "confirmed": ("\N{CHECK MARK}", "confirmed"),
-    "refuted": ("\N{BALLOT X}", "refuted"),
-    "matches under another definition": ("\N{ALMOST EQUAL TO}", "other"),
-    "depends on the reading": ("\N{CIRCLE WITH LEFT HALF BLACK}", "reading"),
-    "not testable here": ("\N{EN DASH}", "none"),
+    "built so": ("\N{IDENTICAL TO}", "built"),
+    "other definition": ("\N{ALMOST EQUAL TO}", "other"),
+    "by reading": ("\N{CIRCLE WITH LEFT HALF BLACK}", "reading"),
+    "off": ("\N{BALLOT X}", "off"),
+    "contradicts itself": ("\N{NOT EQUAL TO}", "off"),
+    "misquotes": ("\N{RIGHT DOUBLE QUOTATION MARK}", "off"),
+    "superseded": ("\N{ANTICLOCKWISE OPEN CIRCLE ARROW}", "other"),
+    NOT_TESTABLE: ("\N{EN DASH}", "none"),
 }
 
 
 @dataclass(frozen=True)
 class Claims:
-    """The verdict table, row by row."""
+    """The verdict table, row by row, and its sources."""
 
     rows: tuple[Mapping[str, str], ...]
+    sources: tuple[Mapping[str, str], ...] = ()
 
     def values(self, column: str) -> list[str]:
         return sorted({row[column] for row in self.rows})
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """source -> its address on the web, where it has one."""
+        return {row["source"]: row["url"] for row in self.sources if row["url"]}
+
+    @property
+    def n_testable(self) -> int:
+        return sum(row["verdict"] != NOT_TESTABLE for row in self.rows)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """reason -> number of claims that were not tested for it."""
+        given = [row["reason"] for row in self.rows if row["reason"]]
+        return {reason: given.count(reason) for reason in sorted(set(given), key=lambda r: -given.count(r))}
 
     @property
     def networks(self) -> list[str]:
@@ -59,10 +81,17 @@ def claims(study: Study) -> Claims:
         taken.add(place)
         counted = row["quantity"].startswith("=")  # a formula, whose names say what is counted
         what = [] if counted else [quantity_label(row["quantity"])]
-        rows.append({**row, "anchor": place, "about": ", ".join([*what, row["definition"].replace("_", " ")])})
+        off = f" by {row['off_pct']} %" if row["off_pct"] else ""
+        rows.append(
+            {**row, "off": off, "anchor": place, "about": ", ".join([*what, row["definition"].replace("_", " ")])}
+        )
     if not rows:
         raise study.no_rows(schemas.CLAIMS)
-    return Claims(tuple(rows))
+    try:
+        sources = tuple(study.rows(schemas.SOURCES))
+    except MissingError:  # a study of an older version
+        sources = ()
+    return Claims(tuple(rows), sources)
 
 
 def networks_of(subject: str) -> list[str]:

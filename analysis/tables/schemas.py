@@ -109,13 +109,16 @@ _LEDGER = {
     "id": Column("id", str, "id of the claim in the ledger"),
     "source": Column("source", str, "key of the source in the bibliography"),
     "place": Column("place", str, "table, figure or section of the source"),
-    "quote": Column("quote", str, "words of the source", may_be_empty=True),
+    "quote": Column("quote", str, "words of the source, or the cell with its row and column", may_be_empty=True),
+    "translation": Column("translation", str, "the quote in English, if it is in another language", may_be_empty=True),
     "subject": Column("subject", str, "network and settings that the claim is about", may_be_empty=True),
     "quantity": Column("quantity", str, "quantity in the ledger's vocabulary, or a formula"),
     "definition": Column("definition", str, "definition that the source uses", may_be_empty=True),
     "printed": Column("printed", str, "number as printed, with its unit"),
     "measured": Column("measured", str, "what is counted or measured, in the printed unit", may_be_empty=True),
     "verdict": Column("verdict", str, "what the count says of the claim"),
+    "off_pct": Column("off_pct", str, "per cent that print is above or below what was measured", may_be_empty=True),
+    "reason": Column("reason", str, "why nothing was tested", may_be_empty=True),
     "definition_used": Column("definition_used", str, "definition under which the verdict holds", may_be_empty=True),
     "reading": Column("reading", str, "reading of the source under which the verdict holds", may_be_empty=True),
     "why": Column("why", str, "reason of the verdict", may_be_empty=True),
@@ -344,6 +347,11 @@ MEASURED = _table(
 )  # fmt: skip
 CLAIMS = _table(
     steps.CLAIMS, "claims", "one claim of the ledger", *_LEDGER.values(),
+)  # fmt: skip
+SOURCES = _table(
+    steps.CLAIMS, "sources", "one source of a claim", _LEDGER["source"],
+    Column("text", str, "authors, title, year and remarks"),
+    Column("url", str, "address on the web", may_be_empty=True),
 )  # fmt: skip
 LAYOUTS = _table(
     steps.LAYOUTS, "layouts", "one layout of the CIFAR networks", Column("width", int, "channels of the first stage"),

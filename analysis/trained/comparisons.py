@@ -85,9 +85,11 @@ def cost_words(runs: pd.DataFrame) -> str:
     )
 
 
-def printed_responses(networks: Iterable[str], *, figure: str = "wang2017 Figure 4") -> dict[str, list[float]]:
+def printed_responses(
+    networks: Iterable[str], *, source: str = "wang2017", figure: str = "Figure 4"
+) -> dict[str, list[float]]:
     """Network -> its mean absolute responses by stage over that of stage 1, as read off the paper's figure 4."""
-    claims = [c for c in ledger() if c.quantity == "stage_response" and figure in c.place]
+    claims = [c for c in ledger() if (c.quantity, c.source) == ("stage_response", source) and figure in c.place]
     responses: dict[str, list[float]] = {}
     for network in networks:
         spec = spec_of(subject_of(network))

@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from fractions import Fraction
@@ -17,13 +17,25 @@ from pathlib import Path
 from typing import TypeVar
 
 from resattn.claims.expressions import Expression, parse
-from resattn.claims.vocabulary import DEFINITIONS, FOREIGN, MEASURABLE, TRAINING_RESULTS, UNITS, Reading
+from resattn.claims.vocabulary import (
+    DEFINITIONS,
+    FOREIGN,
+    MEASURABLE,
+    TRAINING_RESULTS,
+    UNITS,
+    Definition,
+    Reading,
+)
 
 T = TypeVar("T")
 
 
 class ClaimError(ValueError):
-    """An invalid row; the message names file, line and column, and the allowed values."""
+    """Invalid rows; one line of the message for each, with file, line and column, and the allowed values."""
+
+
+class UnmeasuredError(Exception):
+    """A number that nothing here gives; the message says why."""
 
 
 # ---------------------------------------------------------------------------------------------- what a row says
@@ -33,7 +45,8 @@ class ClaimError(ValueError):
 class Subject:
     """A network, the fields set apart from its default reading, and the part that is meant (all of it, if empty).
 
-    As text: `attention56`, `resnet152 stride_on=1x1`, `attention56 @stage1.module1`.
+    As text: `attention56`, `resnet152 stride_on=1x1`, `attention56 @stage1.module1`. A model of one's own is named as
+    on the command line, with its input: `my_net.py:net input=3,32,32`, `timm:resnet50 input=3,224,224`.
     """
 
     network: str
@@ -44,10 +57,14 @@ class Subject:
         words = [self.network, *(f"{field}={value}" for field, value in self.settings)]
         return " ".join(words + [f"@{self.part}"] * bool(self.part))
 
-    def read(self, reading: Reading | None) -> Subject:
+    def read(self, reading: Reading | None, source: str = "") -> Subject:
         """The subject under a reading; itself, where the reading is not open or the row fixes one of its fields."""
         fixed = {field for field, _ in self.settings}
-        if reading is None or not reading.is_open(self.network) or fixed & {field for field, _ in reading.settings}:
+        if (
+            reading is None
+            or not reading.is_open(self.network, source)
+            or fixed & {field for field, _ in reading.settings}
+        ):
             return self
         return Subject(self.network, (*self.settings, *reading.settings), self.part)
 
@@ -67,7 +84,7 @@ def parse_subject(text: str) -> Subject:
     return Subject(match["network"], tuple((field, value) for field, value in settings), match["part"] or "")
 
 
-SUBJECT = re.compile(r"(?P<network>[\w:.-]+)(?P<settings>(?:\s+\w+=\S+)*)(?:\s+@(?P<part>[\w.]+))?")
+SUBJECT = re.compile(r"(?P<network>[\w:./-]+)(?P<settings>(?:\s+\w+=\S+)*)(?:\s+@(?P<part>[\w.]+))?")
 
 
 @dataclass(frozen=True)
@@ -80,11 +97,11 @@ class Printed:
 
 
 def parse_printed(text: str) -> Printed:
-    """The printed number of a text: `31.9`, `-0.4`, `31,810,728`, `< 152`.
+    """The printed number of a text: `31.9`, `-0.4`, `31,810,728`, `< 152`, `>= 0`.
 
     Raises: ValueError where it does not parse.
     """
-    match = PRINTED.fullmatch(text.strip().replace("\N{MINUS SIGN}", "-"))
+    match = PRINTED.fullmatch(text.strip().translate(SIGNS))
     if not match:
         raise ValueError(f"{text!r} is no printed number")
     try:
@@ -98,7 +115,8 @@ def parse_printed(text: str) -> Printed:
     return Printed(match["relation"] or "=", Fraction(number), Fraction(10) ** exponent)
 
 
-PRINTED = re.compile(r"(?P<relation>[<>])?\s*(?P<number>[+-]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?([eE][+-]?\d+)?)")
+SIGNS = {ord("\N{MINUS SIGN}"): "-", ord("\N{LESS-THAN OR EQUAL TO}"): "<=", ord("\N{GREATER-THAN OR EQUAL TO}"): ">="}
+PRINTED = re.compile(r"(?P<relation>[<>]=?)?\s*(?P<number>[+-]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?([eE][+-]?\d+)?)")
 LARGEST_EXPONENT = 100
 
 
@@ -147,6 +165,7 @@ class Claim:
     source: str
     place: str
     quote: str
+    translation: str
     subject: str
     quantity: str
     definition: str
@@ -155,11 +174,18 @@ class Claim:
     base: str
     mac_or_flop: str
     tolerance: str
+    cites: str
+    superseded_by: str
     note: str
     subjects: tuple[Subject, ...]
     printed: Printed
     allowed: Tolerance
     formulas: Mapping[str, Expression]  # by definition: the printed one first, then the others; none if untestable
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Every place of the source that prints the number."""
+        return tuple(place.strip() for place in self.place.split(";"))
 
     @property
     def scale(self) -> Fraction:
@@ -180,32 +206,59 @@ class Claim:
                 return difference < 0
             case ">":
                 return difference > 0
+            case "<=":
+                return difference <= 0
+            case ">=":
+                return difference >= 0
         return abs(difference) <= (self.allowed.slack(self.printed) if slack is None else slack)
 
+    def prints_as(self, other: Claim) -> bool:
+        """Do two rows print one number, as far as the digits of the shorter one go?"""
+        slack = max(claim.printed.step * claim.scale for claim in (self, other)) / 2
+        return self.printed.relation == other.printed.relation and abs(self.number - other.number) <= slack
 
+
+# In this order in the ledger; a table of one's own may leave out those that may be empty.
 COLUMNS = (
-    "id", "source", "place", "quote", "subject", "quantity", "definition", "value", "unit", "base", "mac_or_flop",
-    "tolerance", "note",
+    "id", "source", "place", "quote", "translation", "subject", "quantity", "definition", "value", "unit", "base",
+    "mac_or_flop", "tolerance", "cites", "superseded_by", "note",
 )  # fmt: skip
-MAY_BE_EMPTY = {"subject", "unit", "base", "mac_or_flop", "note"}
+MAY_BE_EMPTY = {"translation", "subject", "unit", "base", "mac_or_flop", "cites", "superseded_by", "note"}
 
 
 # ---------------------------------------------------------------------------------------------- reading the ledger
 
 
 def check_subject(subject: Subject) -> None:
-    """Nothing, if the catalog or the list of foreign networks knows the subject and it can be built.
+    """Nothing, if the catalog, the classic networks or the list of foreign networks know the subject, or it is the
+    target of a model with its input.
 
     Raises: ValueError (the catalog's own) with the nearest names.
     """
-    from resattn.networks.catalog import UnknownNetworkError, named
+    from resattn.networks.catalog import UnknownNetworkError, is_name, named
     from resattn.networks.spec import override
 
+    if not is_name(subject.network):
+        if [field for field, _ in subject.settings] != [INPUT]:
+            raise ValueError(
+                f"{subject.network} needs its input and nothing else ({subject.network} {INPUT}=3,224,224)"
+            )
+        return
     try:
         override(named(subject.network), dict(subject.settings))
     except UnknownNetworkError:
-        if subject.network not in FOREIGN:
+        if subject.network not in FOREIGN and not is_classic(subject.network):
             raise
+
+
+INPUT = "input"
+
+
+def is_classic(network: str) -> bool:
+    """Whether a name is that of a classic network, such as vgg16."""
+    from resattn.networks.classic import ZOO
+
+    return network in ZOO
 
 
 def load(
@@ -214,13 +267,13 @@ def load(
     *,
     check_subject: Callable[[Subject], None] = check_subject,
 ) -> tuple[Claim, ...]:
-    """The claims of a ledger, in its order.
+    """The claims of a table, in its order: of one in the format of `COLUMNS`, or of one that `ADAPTERS` know.
 
     `references`: the BibTeX file whose keys the claims may cite; without it any source may be cited.
     `check_subject` raises a ValueError for a subject that is unknown.
-    Raises: ClaimError naming file, line and column.
+    Raises: ClaimError naming file, line and column of every invalid row.
     """
-    return tuple(_Loader(path, None if references is None else bib_keys(references), check_subject).claims())
+    return _Loader(path, None if references is None else bib_keys(references), check_subject).claims()
 
 
 def bib_keys(path: Path) -> frozenset[str]:
@@ -228,67 +281,89 @@ def bib_keys(path: Path) -> frozenset[str]:
     return frozenset(re.findall(r"^@\w+\{\s*([^,\s]+)\s*,", path.read_text(encoding="utf-8"), re.MULTILINE))
 
 
-@dataclass(frozen=True)
+Row = dict[str, str]
+
+
+@dataclass
 class _Loader:
     path: Path
     sources: frozenset[str] | None
     check_subject: Callable[[Subject], None]
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    checked: dict[Subject, str] = field(default_factory=dict)  # and what is wrong with it
 
-    def claims(self) -> Iterator[Claim]:
-        rows = list(self._rows())
+    def claims(self) -> tuple[Claim, ...]:
+        rows = self._rows()
         lines: dict[str, int] = {}
         for line, row in rows:
             if row["id"] in lines:
-                raise self._error(line, "id", f"{row['id']!r} is already used on line {lines[row['id']]}")
-            lines[row["id"]] = line
-        checked: set[Subject] = set()
-        for line, row in rows:
-            yield self._claim(line, row, lines, checked)
+                self._bad(line, "id", f"{row['id']!r} is already used on line {lines[row['id']]}")
+            lines.setdefault(row["id"], line)
+        found = [self._claim(line, row, lines) for line, row in rows]
+        if self.problems:
+            raise ClaimError("\n".join(text for _, text in sorted(self.problems, key=lambda problem: problem[0])))
+        return tuple(claim for claim in found if claim is not None)
 
-    def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
+    def _rows(self) -> list[tuple[int, Row]]:
+        """Each row with its first line; those that are no rows of the table become problems."""
         try:
-            text = self.path.read_bytes().decode("utf-8")
+            text = self.path.read_bytes().decode("utf-8-sig")
         except OSError as error:
             raise ClaimError(f"{self.path}: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise ClaimError(f"{self.path.name}: not UTF-8 text at byte {error.start}") from None
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        rows: list[tuple[int, Row]] = []
+        line = 1
         try:
-            header = next(reader, [])
-            if tuple(header) != COLUMNS:
-                raise ClaimError(f"{self.path.name}, line 1: columns {header}, expected {list(COLUMNS)}")
+            header = [name.strip() for name in next(reader, [])]
+            adapter = ADAPTERS.get(tuple(header))
+            if adapter is None:
+                self._check_header(header)
+            line = reader.line_num + 1
             for cells in reader:
-                if len(cells) != len(COLUMNS):
-                    raise ClaimError(
-                        f"{self.path.name}, line {reader.line_num}: {len(cells)} cells, expected {len(COLUMNS)}"
-                    )
-                row = dict(zip(COLUMNS, (cell.strip() for cell in cells), strict=True))
-                for column in COLUMNS:
-                    if not row[column] and column not in MAY_BE_EMPTY:
-                        raise self._error(reader.line_num, column, "empty")
-                yield reader.line_num, row
+                here, line = line, reader.line_num + 1
+                if not any(cells):
+                    continue
+                if len(cells) != len(header):
+                    self._bad(here, "", f"{len(cells)} cells, expected {len(header)}")
+                    continue
+                cells = [cell.strip() for cell in cells]
+                row = dict(zip(header, cells, strict=True))
+                if adapter is not None:
+                    rows += [(here, {**dict.fromkeys(COLUMNS, ""), **made}) for made in adapter(row)]
+                    continue
+                row = {**dict.fromkeys(COLUMNS, ""), **row}
+                if empty := [c for c in COLUMNS if not row[c] and c not in MAY_BE_EMPTY]:
+                    for column in empty:
+                        self._bad(here, column, "empty")
+                    continue
+                rows.append((here, row))
         except csv.Error as error:
-            raise ClaimError(f"{self.path.name}, line {reader.line_num}: {error}") from None
+            self._bad(line, "", str(error))
+        return rows
 
-    def _claim(self, line: int, row: dict[str, str], ids: Mapping[str, int], checked: set[Subject]) -> Claim:
-        def parsed(column: str, parser: Callable[[str], T]) -> T:
+    def _check_header(self, header: Sequence[str]) -> None:
+        missing = [c for c in COLUMNS if c not in header and c not in MAY_BE_EMPTY]
+        unknown = [c for c in header if c not in COLUMNS]
+        twice = sorted({c for c in header if header.count(c) > 1})
+        for words, columns in (("lacks", missing), ("does not know", unknown), ("has twice", twice)):
+            if columns:
+                raise ClaimError(
+                    f"{self.path.name}, line 1: the table {words} {', '.join(map(repr, columns))} "
+                    f"(columns: {', '.join(COLUMNS)}; may be left out: {', '.join(sorted(MAY_BE_EMPTY))})"
+                )
+
+    def _claim(self, line: int, row: Row, ids: Mapping[str, int]) -> Claim | None:
+        """The claim of a row; None where it has problems, each of which is kept."""
+        before = len(self.problems)
+
+        def parsed(column: str, parser: Callable[[str], T]) -> T | None:
             try:
                 return parser(row[column])
             except ValueError as error:
-                raise self._error(line, column, str(error)) from None
-
-        def known_subject(text: str) -> Subject:
-            found = parse_subject(text)
-            if found not in checked:
-                self.check_subject(found)
-                checked.add(found)
-            return found
-
-        def known_formula(text: str) -> Expression:
-            expression = parse(text)
-            for reference in expression.references:
-                self._check_reference(reference, row, ids, subjects, known_subject)
-            return expression
+                self._bad(line, column, str(error))
+                return None
 
         def known(choices: Iterable[str]) -> Callable[[str], str]:
             return lambda text: _one_of(text, choices)
@@ -296,36 +371,67 @@ class _Loader:
         parsed("id", _row_id)
         if self.sources is not None:
             parsed("source", known(self.sources))
-        subjects = parsed("subject", lambda text: tuple(known_subject(part) for part in text.split("|") if part))
+        subjects = parsed(
+            "subject", lambda text: tuple(self._subject(part) for part in text.split("|") if part.strip())
+        )
+        printed, allowed = parsed("value", parse_printed), parsed("tolerance", parse_tolerance)
+        parsed("unit", known(UNITS))
+        for column in ("cites", "superseded_by"):
+            if row[column]:
+                parsed(column, known([id for id in ids if id != row["id"]]))
         quantity = "=" if row["quantity"].startswith("=") else row["quantity"]
-        parsed("quantity", lambda _: _one_of(quantity, sorted({d.quantity for d in DEFINITIONS})))
         ways = {d.id: d for d in DEFINITIONS if d.quantity == quantity}
-        parsed("definition", known(ways))
-        way = ways[row["definition"]]
-        if quantity == "=":
-            formulas = {way.id: parsed("quantity", lambda text: known_formula(text[1:]))}
+        if not ways:
+            parsed("quantity", lambda _: _one_of(quantity, {d.quantity for d in DEFINITIONS}))
+        elif parsed("definition", known(ways)) is not None:
+            way = ways[row["definition"]]
+            if row["unit"] in UNITS:
+                parsed("base", known(("1000", "1024") if UNITS[row["unit"]].power else ("",)))
+            parsed("mac_or_flop", known(("", "mac", "flop") if quantity == "=" else (way.counts,)))
+            formulas = (
+                None
+                if subjects is None
+                else parsed("quantity", lambda _: self._formulas(row, way, ways, subjects, ids))
+            )
+            if allowed is not None and formulas is not None:
+                if (allowed.kind == "statistical") != _is_trained(formulas.get(way.id)):
+                    wrong = f"{row['tolerance']!r}: statistical is for training results, and for them alone"
+                    self._bad(line, "tolerance", wrong)
+                elif len(self.problems) == before:
+                    assert printed is not None
+                    assert subjects is not None
+                    return Claim(**row, subjects=subjects, printed=printed, allowed=allowed, formulas=formulas)
+        return None
+
+    def _formulas(
+        self, row: Row, way: Definition, ways: Mapping[str, Definition], subjects: Sequence[Subject],
+        ids: Mapping[str, int],
+    ) -> dict[str, Expression]:  # fmt: skip
+        if row["quantity"].startswith("="):
+            texts = {way.id: row["quantity"][1:]}
         else:
             order = [way, *(d for d in ways.values() if d is not way)] if way.formula else []
-            formulas = parsed("quantity", lambda _: {d.id: known_formula(d.formula) for d in order})
-        parsed("unit", known(UNITS))
-        parsed("base", known(("1000", "1024") if UNITS[row["unit"]].power else ("",)))
-        parsed("mac_or_flop", known(("", "mac", "flop") if quantity == "=" else (way.counts,)))
-        allowed = parsed("tolerance", parse_tolerance)
-        if (allowed.kind == "statistical") != _is_trained(formulas.get(way.id)):
-            raise self._error(
-                line, "tolerance", f"{row['tolerance']!r}: statistical is for training results, and for them alone"
-            )
-        return Claim(
-            **row, subjects=subjects, printed=parsed("value", parse_printed), allowed=allowed, formulas=formulas
-        )
+            texts = {d.id: d.formula for d in order}
+        formulas = {id: parse(text) for id, text in texts.items()}
+        for expression in formulas.values():
+            for reference in expression.references:
+                self._check_reference(reference, row, ids, subjects)
+        return formulas
+
+    def _subject(self, text: str) -> Subject:
+        found = parse_subject(text)
+        if found not in self.checked:
+            try:
+                self.check_subject(found)
+                self.checked[found] = ""
+            except ValueError as error:
+                self.checked[found] = str(error)
+        if self.checked[found]:
+            raise ValueError(self.checked[found])
+        return found
 
     def _check_reference(
-        self,
-        reference: str,
-        row: Mapping[str, str],
-        ids: Mapping[str, int],
-        subjects: Sequence[Subject],
-        known_subject: Callable[[str], Subject],
+        self, reference: str, row: Mapping[str, str], ids: Mapping[str, int], subjects: Sequence[Subject]
     ) -> None:
         if is_row_id(reference):
             if reference == row["id"]:
@@ -338,10 +444,37 @@ class _Loader:
             if not 1 <= int(named or 1) <= len(subjects):
                 raise ValueError(f"{{{reference}}} asks for subject {named or 1} of {len(subjects)}")
         else:
-            known_subject(named)
+            self._subject(named)
 
-    def _error(self, line: int, column: str, text: str) -> ClaimError:
-        return ClaimError(f"{self.path.name}, line {line}, column {column}: {text}")
+    def _bad(self, line: int, column: str, text: str) -> None:
+        where = f"{self.path.name}, line {line}" + (f", column {column}" if column else "")
+        self.problems.append((line, f"{where}: {text}"))
+
+
+# ---------------------------------------------------------------------------------------------- public tables
+
+
+def _timm_rows(row: Row) -> Iterator[Row]:
+    """Two claims for each model of timm's table of benchmarks, whose columns have no unit in their values."""
+    subject = f"timm:{row['model']} {INPUT}=3,{row['img_size']},{row['img_size']}"
+    shared = {
+        "source": "timm", "subject": subject, "base": "1000", "tolerance": "printed",
+        "note": "counted there by DeepSpeed or fvcore, whichever was installed",
+    }  # fmt: skip
+    for column, quantity, definition, unit, counted in (
+        ("params_m", "params", "learnable", "M", ""), ("gmacs", "cost", "multiply_adds", "G", "mac"),
+    ):  # fmt: skip
+        yield {
+            **shared, "id": f"timm.{row['model'].replace('.', '-')}.{row['img_size']}.{quantity}",
+            "place": f"row {row['model']}, {row['img_size']} px", "quote": row[column], "quantity": quantity,
+            "definition": definition, "value": row[column], "unit": unit, "mac_or_flop": counted,
+        }  # fmt: skip
+
+
+# The header of a public table -> its rows as claims. A number of activations has no quantity here.
+ADAPTERS: Mapping[tuple[str, ...], Callable[[Row], Iterable[Row]]] = {
+    ("model", "img_size", "gmacs", "macts", "params_m"): _timm_rows,
+}
 
 
 def is_row_id(reference: str) -> bool:

@@ -6,18 +6,27 @@ each such number is one row of `PART` here, a function of the same captured netw
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from resattn.claims.claims import ClaimError, Runs, Subject, parse_subject
-from resattn.claims.vocabulary import TRAINING_RESULTS
+import torch
+
+from resattn.claims.claims import INPUT, ClaimError, Runs, Subject, UnmeasuredError, is_classic, parse_subject
+from resattn.claims.vocabulary import FOREIGN, TRAINING_RESULTS
+from resattn.extras import MissingError
+from resattn.graph.errors import CaptureError
 from resattn.measures import depth, receptive, roles
 from resattn.measures.captured import Captured, PartError, captured, is_in
 from resattn.measures.quantities import QUANTITIES, SPLITS, Absent
-from resattn.networks.catalog import UnknownNetworkError, named
+from resattn.networks import classic
+from resattn.networks.catalog import UnknownNetworkError, is_name, named
+from resattn.networks.mask import GATES
 from resattn.networks.spec import NetworkSpec, override
+from resattn.targets import LIBRARIES, ModelError, TargetError, model_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -87,15 +96,47 @@ PART: Mapping[str, Callable[[Captured, str], int]] = {
 }
 
 
-def measure(subject: Subject, quantity: str) -> int | float | None:
-    """The counted number; None for a network outside the catalog, or a quantity that nothing here counts.
+def _mask_values(spec: NetworkSpec, size: float = 1e6) -> torch.Tensor:
+    """What the gate makes of maps (N, C, H, W) that are `size`, or -`size`, in one value and 0 elsewhere."""
+    maps = torch.zeros(2, 4, 64, 64, dtype=torch.float64)
+    maps[0, 0, 0, 0], maps[1, 0, 0, 0] = size, -size
+    values: torch.Tensor = GATES[spec.gate]()(maps)
+    return values
 
-    Raises: ClaimError for a part that the network has not; SpecError for settings that make no network.
+
+def _drawn_mask_values(spec: NetworkSpec) -> torch.Tensor:
+    drawn = torch.randn(4, 16, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    values: torch.Tensor = GATES[spec.gate]()(1e3 * drawn)
+    return values
+
+
+def _common(values: torch.Tensor, digits: int = 3) -> float | None:
+    """The value that all share, to some digits; None where they differ."""
+    low, high = round(float(values.min()), digits), round(float(values.max()), digits)
+    return low if low == high else None
+
+
+# Of a network's gate, as the function that it is: its weights and its input do not enter.
+GATE: Mapping[str, Callable[[NetworkSpec], float | None]] = {
+    "mask_least": lambda spec: round(float(_mask_values(spec).min()), 3),
+    "mask_most": lambda spec: round(float(_mask_values(spec).max()), 3),
+    "mask_norm": lambda spec: _common(_drawn_mask_values(spec).square().sum(1).sqrt()),
+    "mask_logit_spread": lambda spec: _common(_drawn_mask_values(spec).logit().std((2, 3), correction=0)),
+}
+
+
+def measure(subject: Subject, quantity: str) -> int | float | None:
+    """The counted number; None for a network that cannot be built here, or a quantity that nothing here counts.
+
+    Raises: ClaimError for a part that the network has not, or a target that names no model; UnmeasuredError for a
+    model that cannot be built or captured here; SpecError for settings that make no network.
     """
     spec = spec_of(subject)
-    if spec is None:
+    if spec is not None and quantity in GATE:
+        return GATE[quantity](spec) if spec.has_masks else None
+    network = captured(spec) if spec is not None else _model(subject)
+    if network is None:
         return None
-    network = captured(spec)
     if subject.part:
         try:
             return PART[quantity](network, subject.part) if quantity in PART else None
@@ -104,6 +145,38 @@ def measure(subject: Subject, quantity: str) -> int | float | None:
     row = QUANTITIES.get(quantity) or SPLITS.get(quantity)
     value = row.value(network) if row else None
     return None if isinstance(value, Absent) else value
+
+
+@functools.lru_cache(maxsize=8)
+def _captured_model(target: str, shape: tuple[int, ...]) -> Captured | str:
+    """The model, or why there is none."""
+    try:
+        return Captured.of(model_of(target), (1, *shape), name=target)
+    except (MissingError, ModelError, CaptureError) as error:
+        return str(error)
+    except TargetError as error:
+        if target.partition(":")[0] in LIBRARIES:  # another version of the library has it
+            return str(error)
+        raise ClaimError(str(error)) from None
+
+
+def _model(subject: Subject) -> Captured | None:
+    """A classic network or the target of a model; None for another name. Raises: UnmeasuredError, ClaimError."""
+    if is_classic(subject.network):
+        row = classic.ZOO[subject.network]
+        return _built(f"{row.make.__module__}:{subject.network}", row.input_shape)
+    if subject.network in FOREIGN or is_name(subject.network):
+        return None
+    shape = dict(subject.settings)[INPUT]
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", shape):
+        raise ClaimError(f"{subject}: {INPUT} {shape!r} is no shape, such as 3,224,224")
+    return _built(subject.network, tuple(map(int, shape.split(","))))
+
+
+def _built(target: str, shape: tuple[int, ...]) -> Captured:
+    if isinstance(found := _captured_model(target, shape), str):
+        raise UnmeasuredError(found)
+    return found
 
 
 def spec_of(subject: Subject) -> NetworkSpec | None:

@@ -1,44 +1,66 @@
-"""From claims and measured numbers to verdicts, and their forms: frame, JSON, text.
+"""From claims and measured numbers to verdicts.
 
-A verdict is never typed. It follows from what the printed definition gives under each open reading, then from what
-other definitions of the same quantity give.
+A verdict is never typed. A number that is quoted is compared with the row that it cites; else the verdict follows from
+what the printed definition gives under each open reading, then from what other definitions of the same quantity give.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from itertools import groupby
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
 
 from resattn.claims.claims import (
-    COLUMNS,
     Claim,
     ClaimError,
     Measure,
     Runs,
     Subject,
+    UnmeasuredError,
     is_row_id,
     parse_subject,
     split_reference,
 )
 from resattn.claims.expressions import ExpressionError, evaluate
-from resattn.claims.vocabulary import DEFINITIONS, FOREIGN, READINGS, Definition, Reading
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from resattn.claims.vocabulary import (
+    ANOTHERS_NETWORK,
+    DEFINITIONS,
+    FOREIGN,
+    NEEDS_IMAGENET,
+    NEEDS_RECIPE,
+    READINGS,
+    TYPED,
+    Definition,
+    Reading,
+)
 
 
 class Finding(StrEnum):
     CONFIRMED = "confirmed"
-    REFUTED = "refuted"
-    OTHER_DEFINITION = "matches under another definition"
-    READING = "depends on the reading"
-    NOT_TESTABLE = "not testable here"
+    BUILT_SO = "built so"
+    OTHER_DEFINITION = "other definition"
+    READING = "by reading"
+    OFF = "off"
+    CONTRADICTS = "contradicts itself"
+    MISQUOTES = "misquotes"
+    SUPERSEDED = "superseded"
+    NOT_TESTABLE = "not testable"
+
+
+MEANING = {
+    Finding.CONFIRMED: "the number holds, counted or computed as its source defines it",
+    Finding.BUILT_SO: "a field of our spec was typed from that source, so the match confirms nothing",
+    Finding.OTHER_DEFINITION: "the number holds if the quantity is counted in another way, which is named",
+    Finding.READING: "the number holds under some readings of what the source leaves open",
+    Finding.OFF: "the number differs beyond its printed digits, by the per cent given",
+    Finding.CONTRADICTS: "the source prints another number elsewhere, or numbers that give another",
+    Finding.MISQUOTES: "the source that it cites prints another number",
+    Finding.SUPERSEDED: "the source that it rests on has since printed another number",
+    Finding.NOT_TESTABLE: "nothing here can measure it, for the reason given",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,15 @@ class Verdict:
     decisive: Trial
     trials: tuple[Trial, ...]
     why: str
+    reason: str = ""  # one of REASONS, where nothing was tested
+
+    @property
+    def off_pct(self) -> float | None:
+        """How far print is above (+) or below (-) what was measured, in per cent of it; None unless it is off."""
+        measured = self.decisive.measured
+        if self.finding is not Finding.OFF or not measured or self.claim.printed.relation != "=":
+            return None
+        return float(100 * (self.claim.number - measured) / abs(measured))
 
 
 DEFAULT_READING = "default"
@@ -69,18 +100,16 @@ CONFIDENCE = 0.95
 WIDEST_REACH = Fraction(1, 10)  # of the printed number, to either side
 
 
-class _UnmeasuredError(Exception):
-    """A number that a formula asks for and nothing gives."""
-
-
-def judge(claims: Sequence[Claim], measure: Measure, runs: Runs | None = None) -> tuple[Verdict, ...]:
-    """A verdict on every claim, in their order.
+def judge(
+    claims: Sequence[Claim], measure: Measure, runs: Runs | None = None, *, among: Sequence[Claim] = ()
+) -> tuple[Verdict, ...]:
+    """A verdict on every claim, in their order. `among`: the table that they are some rows of, if they are not all.
 
     `measure(subject, quantity)` gives a counted number, or None where it cannot. `runs(subject, quantity)` gives the
     results of training runs with the printed recipe by seed, as fractions; without it no training result is testable.
     Raises: ClaimError where a formula has no value (it divides by zero).
     """
-    bench = _Bench({claim.id: claim for claim in claims}, measure, runs)
+    bench = _Bench({claim.id: claim for claim in (*among, *claims)}, measure, runs)
     # By subject, so that a measure which captures networks has one at a time before it.
     found = {claim.id: bench.verdict(claim) for claim in sorted(claims, key=lambda claim: claim.subject)}
     return tuple(found[claim.id] for claim in claims)
@@ -93,25 +122,93 @@ class _Bench:
     runs: Runs | None
 
     def verdict(self, claim: Claim) -> Verdict:
-        if why := definition_of(claim, claim.definition).untestable:
-            trial = Trial(DEFAULT_READING, claim.definition, None, None, why)
+        if found := self.quoted(claim) or self.superseded(claim):
+            return found
+        way = definition_of(claim, claim.definition)
+        if way.untestable:
+            trial = Trial(DEFAULT_READING, claim.definition, None, None, way.text)
             return _verdict(claim, Finding.NOT_TESTABLE, trial, [trial])
-        way, *others = claim.formulas
-        trials = [self.trial(claim, way, None)]
+        trials = [self.trial(claim, way.id, None)]
         if trials[0].holds is None:
             return _verdict(claim, Finding.NOT_TESTABLE, trials[0], trials)
-        open_readings = [r for r in READINGS if any(s.read(r) != s for s in subjects(claim))]
-        trials += [self.trial(claim, way, reading) for reading in open_readings]
+        open_readings = [r for r in READINGS if any(s.read(r, claim.source) != s for s in subjects(claim))]
+        trials += [self.trial(claim, way.id, reading) for reading in open_readings]
         decided = [trial for trial in trials if trial.holds is not None]
         if fits := [trial for trial in decided if trial.holds]:
             finding = Finding.CONFIRMED if len(fits) == len(decided) else Finding.READING
-            return _verdict(claim, finding, fits[0], decided)
+            if finding is Finding.CONFIRMED and is_built_so(claim):
+                finding = Finding.BUILT_SO
+            return self.outdated(claim, fits[0]) or _verdict(claim, finding, fits[0], decided)
+        if claim.definition == ARITHMETIC and self.is_own(claim):
+            return _verdict(claim, Finding.CONTRADICTS, trials[0], trials)
         # An inequality holds too easily by some other count to say what its author meant.
-        for other in others if claim.printed.relation == "=" else ():
+        for other in [id for id in claim.formulas if id != way.id] if claim.printed.relation == "=" else ():
             trials.append(trial := self.trial(claim, other, None))
             if trial.holds:
                 return _verdict(claim, Finding.OTHER_DEFINITION, trial, trials)
-        return _verdict(claim, Finding.REFUTED, trials[0], trials)
+        return _verdict(claim, Finding.OFF, trials[0], trials)
+
+    def quoted(self, claim: Claim) -> Verdict | None:
+        """The verdict on a number that its source takes from another row, where that decides."""
+        if not claim.cites:
+            return None
+        cited = self.ledger[claim.cites]
+        if claim.prints_as(cited):
+            later = self.later(cited)
+            return self._by_print(claim, Finding.SUPERSEDED, later, "has since printed") if later else None
+        finding = Finding.CONTRADICTS if cited.source == claim.source else Finding.MISQUOTES
+        about = {subject.network for subject in claim.subjects}
+        elsewhere = [
+            other for other in self.ledger.values()
+            if other.source != claim.source and (other.quantity, other.number) == (claim.quantity, claim.number)
+            and (other.source == cited.source or about & {subject.network for subject in other.subjects})
+        ]  # fmt: skip
+        more = ""
+        if finding is Finding.MISQUOTES and elsewhere:
+            where = dict.fromkeys(f"{_printed_in(other)} (for {other.subject})" for other in elsewhere)
+            more = f"; {printed_text(claim)} is printed in {' and '.join(where)}"
+        return self._by_print(claim, finding, cited, "prints", more)
+
+    def superseded(self, claim: Claim) -> Verdict | None:
+        later = self.later(claim)
+        return self._by_print(claim, Finding.SUPERSEDED, later, "has since printed") if later else None
+
+    def later(self, claim: Claim) -> Claim | None:
+        """The row that took the place of this one with another number."""
+        if not claim.superseded_by:
+            return None
+        later = self.ledger[claim.superseded_by]
+        return None if claim.prints_as(later) else later
+
+    def outdated(self, claim: Claim, held: Trial) -> Verdict | None:
+        """The verdict on a formula over printed numbers that holds, and fails with those that took their place."""
+        if claim.definition != ARITHMETIC:
+            return None
+
+        def newest(reference: str) -> Fraction:
+            row = self.ledger[reference]
+            cited = self.ledger[row.cites] if row.cites else row
+            later = self.later(row) or (self.later(cited) if row.prints_as(cited) else None)
+            replaced.extend([later] if later else [])
+            return (later or row).number
+
+        replaced: list[Claim] = []
+        value = evaluate(claim.formulas[ARITHMETIC], newest)
+        if not replaced or claim.holds(value):
+            return None
+        trial = Trial(held.reading, ARITHMETIC, value, False)
+        since = " and ".join(f"{printed_text(row)} ({_printed_in(row)})" for row in replaced)
+        why = f"{_counted(claim, held)} with the numbers as printed; {_counted(claim, trial)} with {since}"
+        return Verdict(claim, Finding.SUPERSEDED, trial, (held, trial), why)
+
+    def is_own(self, claim: Claim) -> bool:
+        """Whether a formula is over numbers of the claim's own source alone."""
+        return all(self.ledger[r].source == claim.source for r in claim.formulas[ARITHMETIC].references)
+
+    def _by_print(self, claim: Claim, finding: Finding, other: Claim, verb: str, more: str = "") -> Verdict:
+        trial = Trial(DEFAULT_READING, claim.definition, other.number, False)
+        why = f"{_printed_in(other)} {verb} {printed_text(other)}{more}"
+        return Verdict(claim, finding, trial, (trial,), why)
 
     def trial(self, claim: Claim, definition: str, reading: Reading | None) -> Trial:
         name = " ".join(f"{k}={v}" for k, v in reading.settings) if reading else DEFAULT_READING
@@ -119,7 +216,7 @@ class _Bench:
             sampled = claim.allowed.kind == "statistical"
             trial = self.trial_of_runs if sampled else self.trial_of_counts
             return Trial(name, definition, *trial(claim, definition, reading))
-        except _UnmeasuredError as missing:
+        except UnmeasuredError as missing:
             return Trial(name, definition, None, None, str(missing))
         except ExpressionError as error:
             raise ClaimError(f"{claim.id}: {error}") from None
@@ -130,9 +227,9 @@ class _Bench:
                 return self.ledger[reference].number
             about, quantity = self.resolve(claim, reference, reading)
             if about.network in FOREIGN:
-                raise _UnmeasuredError(FOREIGN[about.network])
+                raise UnmeasuredError(FOREIGN[about.network])
             if (number := self.measure(about, quantity)) is None:
-                raise _UnmeasuredError(f"{quantity} of {about} was not measured")
+                raise UnmeasuredError(f"{quantity} of {about} was not measured")
             return Fraction(number)
 
         measured = evaluate(claim.formulas[definition], value_of)
@@ -148,7 +245,7 @@ class _Bench:
         seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
         if len(seeds) < LEAST_RUNS:
             about, _ = next(iter(asked.values()))
-            raise _UnmeasuredError(
+            raise UnmeasuredError(
                 f"a training result: it takes at least {LEAST_RUNS} runs with the printed recipe, {len(seeds)} given"
                 + (f"; {FOREIGN[about.network]}" if about.network in FOREIGN else "")
             )
@@ -177,7 +274,7 @@ class _Bench:
         named, quantity = split_reference(reference)
         numbered = named.isdigit() or not named
         about = claim.subjects[int(named or 1) - 1] if numbered else parse_subject(named)
-        return about.read(reading), quantity
+        return about.read(reading, claim.source), quantity
 
 
 def subjects(claim: Claim) -> tuple[Subject, ...]:
@@ -195,7 +292,33 @@ def _t_quantile(freedom: int) -> float:
 
 def _verdict(claim: Claim, finding: Finding, decisive: Trial, trials: Iterable[Trial]) -> Verdict:
     trials = tuple(trials)
-    return Verdict(claim, finding, decisive, trials, WHY[finding](claim, decisive, trials))
+    reason = reason_of(claim) if finding is Finding.NOT_TESTABLE else ""
+    return Verdict(claim, finding, decisive, trials, WHY[finding](claim, decisive, trials), reason)
+
+
+ARITHMETIC = "arithmetic"
+
+
+def reason_of(claim: Claim) -> str:
+    """Why a claim that was not tested cannot be: one of REASONS."""
+    if given := definition_of(claim, claim.definition).untestable:
+        return given
+    if any(subject.network in FOREIGN for subject in subjects(claim)):
+        return ANOTHERS_NETWORK
+    asked = [split_reference(r)[1] for e in claim.formulas.values() for r in e.references if not is_row_id(r)]
+    if any(quantity.startswith("imagenet") for quantity in asked):
+        return NEEDS_IMAGENET
+    return NEEDS_RECIPE if claim.allowed.kind == "statistical" else ANOTHERS_NETWORK
+
+
+def is_built_so(claim: Claim) -> bool:
+    """Whether the number is read back from a field that was typed from the claim's source, for each network in it."""
+    way, networks = definition_of(claim, claim.definition), {subject.network for subject in subjects(claim)}
+    return bool(networks) and all(any(t.covers(name, claim.source, way) for t in TYPED) for name in networks)
+
+
+def _printed_in(claim: Claim) -> str:
+    return f"{claim.source}, {claim.places[0]}"
 
 
 # ---------------------------------------------------------------------------------------------- in words
@@ -205,7 +328,7 @@ def _why_confirmed(claim: Claim, decisive: Trial, trials: Sequence[Trial]) -> st
     return f"{_counted(claim, decisive)}: {_text(claim, decisive)}" + (f" ({decisive.why})" if decisive.why else "")
 
 
-def _why_refuted(claim: Claim, decisive: Trial, trials: Sequence[Trial]) -> str:
+def _why_off(claim: Claim, decisive: Trial, trials: Sequence[Trial]) -> str:
     return f"{_why_confirmed(claim, decisive, trials)}; printed {printed_text(claim)}{_band(claim)}"
 
 
@@ -221,7 +344,11 @@ def _why_reading(claim: Claim, decisive: Trial, trials: Sequence[Trial]) -> str:
 
 WHY = {
     Finding.CONFIRMED: _why_confirmed,
-    Finding.REFUTED: _why_refuted,
+    Finding.BUILT_SO: lambda claim, decisive, trials: (
+        f"{_why_confirmed(claim, decisive, trials)}; the spec has it from {claim.source}"
+    ),
+    Finding.OFF: _why_off,
+    Finding.CONTRADICTS: _why_off,
     Finding.OTHER_DEFINITION: _why_other,
     Finding.READING: _why_reading,
     Finding.NOT_TESTABLE: lambda claim, decisive, trials: decisive.why,
@@ -260,77 +387,3 @@ def measured_text(claim: Claim, measured: Fraction) -> str:
         return f"{int(number):,} {claim.unit}".strip()
     decimals = len(str(claim.printed.step.denominator)) + 1
     return f"{float(number):.{decimals}f} {claim.unit}".strip()
-
-
-# ---------------------------------------------------------------------------------------------- as data
-
-
-def to_json(verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
-    """Every field of every row, beside what was measured and how; `measured` has no unit prefix."""
-    return [_record(verdict) for verdict in verdicts]
-
-
-def _record(verdict: Verdict) -> dict[str, Any]:
-    claim, decisive = verdict.claim, verdict.decisive
-    return {
-        **{column: getattr(claim, column) for column in COLUMNS},
-        "verdict": str(verdict.finding),
-        "printed": _number(claim.number),
-        "measured": _number(decisive.measured),
-        "measured_text": "" if decisive.measured is None else measured_text(claim, decisive.measured),
-        "slack": _number(claim.allowed.slack(claim.printed) * claim.scale),
-        "definition_used": decisive.definition if decisive.holds else None,
-        "definition_text": _text(claim, decisive),
-        "reading": decisive.reading if decisive.measured is not None else None,
-        "why": verdict.why,
-        "trials": [
-            {"reading": t.reading, "definition": t.definition, "measured": _number(t.measured), "holds": t.holds}
-            for t in verdict.trials
-        ],
-    }
-
-
-def _number(number: Fraction | None) -> int | float | None:
-    if number is None:
-        return None
-    return int(number) if number.denominator == 1 else float(number)
-
-
-TABLE_COLUMNS = (
-    "id", "source", "place", "quote", "subject", "quantity", "definition", "printed", "measured", "verdict",
-    "definition_used", "reading", "why", "note",
-)  # fmt: skip
-
-
-def verdict_table(verdicts: Iterable[Verdict]) -> DataFrame:
-    """One row per claim, `printed` and `measured` as text in the printed unit.
-
-    Columns: id, source, place, quote, subject, quantity, definition, printed, measured, verdict, definition_used,
-    reading, why, note.
-    """
-    from pandas import DataFrame
-
-    rows = [
-        {**record, "printed": printed_text(verdict.claim), "measured": record["measured_text"]}
-        for verdict, record in ((verdict, _record(verdict)) for verdict in verdicts)
-    ]
-    return DataFrame(rows, columns=list(TABLE_COLUMNS)).fillna("")
-
-
-def verdict_text(verdicts: Iterable[Verdict]) -> str:
-    """The verdicts for a terminal, by source and finding, each with what was printed and what was found."""
-    return "\n".join(_lines(verdicts))
-
-
-def _lines(verdicts: Iterable[Verdict]) -> Iterator[str]:
-    order = list(Finding)
-    ranked = sorted(verdicts, key=lambda v: (v.claim.source, order.index(v.finding)))
-    for source, of_source in groupby(ranked, key=lambda v: v.claim.source):
-        yield source
-        for finding, found in groupby(of_source, key=lambda v: v.finding):
-            group = list(found)
-            yield f"  {finding} ({len(group)})"
-            for verdict in group:
-                about = f" of {verdict.claim.subject}" if verdict.claim.subject else ""
-                yield f"    {verdict.claim.id}: {verdict.claim.quantity}{about} is {printed_text(verdict.claim)}"
-                yield f"      {verdict.why}"

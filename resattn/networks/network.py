@@ -82,6 +82,7 @@ def _stage(spec: NetworkSpec, stage: StageSpec, channels: int) -> nn.Sequential:
     kinds = ["unit"] * stage.units + ["module"] * stage.modules + ["tail"] * stage.tail
     for i, kind in enumerate(kinds):
         name = f"{kind}{i - kinds.index(kind) + 1}"
+        stride *= stage.last_stride if i == len(kinds) - 1 else 1
         if kind == "module":
             parts[name] = AttentionModule(spec, stage, channels, stride)
         else:

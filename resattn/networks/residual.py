@@ -164,7 +164,8 @@ def unit(
 
 
 def _shortcut(spec: NetworkSpec, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    if spec.shortcut == "zero-pad":
+    # TF-slim samples the identity where a unit has a stride and keeps its channels.
+    if spec.shortcut == "zero-pad" or (spec.stride_at == "last" and in_channels == out_channels):
         return ZeroPad(in_channels, out_channels, stride)
     projection: OrderedDict[str, nn.Module] = OrderedDict(conv=conv(in_channels, out_channels, 1, stride))
     if spec.order == "post":

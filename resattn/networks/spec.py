@@ -43,6 +43,7 @@ class StageSpec:
     modules: int
     tail: int
     poolings: int
+    last_stride: int = 1  # of the last unit
 
     @property
     def name(self) -> str:
@@ -94,6 +95,9 @@ class NetworkSpec:
     )
     stride_on: str = _choice(
         "3x3", "1x1", doc="stride of a bottleneck: on its 3x3 (the release, torchvision) or first 1x1 (he2016)"
+    )
+    stride_at: str = _choice(
+        "first", "last", doc="unit of a stage that has the stride: its first, or (TF-slim) the last of the stage before"
     )
     shortcut: str = _choice(
         "projection", "zero-pad", "convolution",
@@ -159,6 +163,10 @@ class NetworkSpec:
             if value not in allowed:
                 found = f"{name} {value!r} of {self.name} is not defined for {self.unit} units"
                 raise SpecError(f"{found} (one of: {', '.join(allowed)})")
+        if self.stride_at == "last" and (
+            self.has_masks or 0 in (u + t for u, t in zip(self.units, self.tail, strict=True))
+        ):
+            raise SpecError(f"stride_at 'last' of {self.name} is for networks of residual units alone")
         least = LEAST_POOLED[self.pool_padding]
         if self.stem == "imagenet" and -(-min(self.input_shape[1:]) // 2) < least:
             raise SpecError(
@@ -221,11 +229,15 @@ class NetworkSpec:
         for k, (units, modules, tail, poolings, stride) in enumerate(
             zip(self.units, self.modules, self.tail, self.poolings, strides, strict=True)
         ):
-            size = -(-size // stride)
+            last = 1
+            if self.stride_at == "last":
+                stride, last = (stride if k == 0 else 1), (strides[k + 1] if k + 1 < len(strides) else 1)
+            for step in (stride, last):
+                size = -(-size // step)
             inner = round(self.width * self.widen * 2**k)
             yield StageSpec(
                 number=k + 1, size=size, channels=inner * self.expansion, inner=inner, stride=stride,
-                units=units, modules=modules, tail=tail, poolings=poolings,
+                units=units, modules=modules, tail=tail, poolings=poolings, last_stride=last,
             )  # fmt: skip
 
     @property

@@ -33,7 +33,7 @@ def ledger(tmp_path: Path) -> Ledger:
         path, references = tmp_path / "ledger.csv", tmp_path / "references.bib"
         references.write_text("@article{wang2017,\n}\n@misc{he2016,\n}\n")
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, COLUMNS, restval="")
             writer.writeheader()
             writer.writerows({**ROW, **row} for row in rows)
         return load(path, references, check_subject=check_known)

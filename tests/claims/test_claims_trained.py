@@ -30,9 +30,7 @@ def runs(network: str, errors: list[float], *, noise: float = 0.0, **budget: obj
 @pytest.fixture(scope="module")
 def claims() -> tuple[Claim, ...]:
     """The ledger's rows about training, and those that give the recipe."""
-    return tuple(
-        c for c in ledger() if c.allowed.kind == "statistical" or c.id.startswith(("s41.recipe", "count1.epochs"))
-    )
+    return tuple(c for c in ledger() if c.allowed.kind == "statistical" or c.id.startswith("s41.recipe"))
 
 
 def verdicts(claims: tuple[Claim, ...], measured: pd.DataFrame) -> dict[str, Verdict]:
@@ -42,7 +40,10 @@ def verdicts(claims: tuple[Claim, ...], measured: pd.DataFrame) -> dict[str, Ver
 def test_nothing_trained_leaves_every_training_claim_open(claims: tuple[Claim, ...]) -> None:
     found = verdicts(claims, measured_runs())
     assert list(found) == [claim.id for claim in claims]
-    assert {v.finding for v in found.values() if v.claim.allowed.kind == "statistical"} == {Finding.NOT_TESTABLE}
+    by_print = {Finding.MISQUOTES, Finding.CONTRADICTS, Finding.SUPERSEDED}  # what other rows print decides these
+    for verdict in found.values():
+        if verdict.claim.allowed.kind == "statistical" and verdict.finding not in by_print:
+            assert (verdict.finding, bool(verdict.reason)) == (Finding.NOT_TESTABLE, True)
 
 
 def test_a_printed_error_is_tested_by_its_recipe_alone(claims: tuple[Claim, ...]) -> None:
@@ -51,7 +52,7 @@ def test_a_printed_error_is_tested_by_its_recipe_alone(claims: tuple[Claim, ...]
     assert found["t1.f1.c10"].finding == Finding.CONFIRMED  # 5.52
     assert found["t1.f2.c10"].finding == Finding.NOT_TESTABLE  # another gate
     far = verdicts(claims, measured_runs(runs("cifar-attention56", [8.4, 8.5, 8.6], **RECIPE)))
-    assert far["t1.f1.c10"].finding == Finding.REFUTED
+    assert far["t1.f1.c10"].finding == Finding.OFF
     changes = {
         "lr": 1e-5, "momentum": 0.5, "weight_decay": 0.0, "milestones": "[0.6, 0.85]", "decay": 0.2, "augment": "none",
         "normalise": "channel", "precision": "bf16", "test_images": 1000, "schedule": "linear", "warmup": 0.1, "holdout": 10, "presentations": 10, "batch_size": 32, "epochs": 8, "images": 10_000,
@@ -121,7 +122,7 @@ def _masks(contrasts: list[float], error: float = 9.0) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("contrasts", "finding"),
-    [([0.2, 0.25, 0.22] * 2, Finding.CONFIRMED), ([-0.2, -0.25, -0.22] * 2, Finding.REFUTED),
+    [([0.2, 0.25, 0.22] * 2, Finding.CONFIRMED), ([-0.2, -0.25, -0.22] * 2, Finding.OFF),
      ([-0.2, 0.25, 0.02] * 2, Finding.NOT_TESTABLE), ([0.2, 0.25, 0.22], Finding.NOT_TESTABLE)],
 )  # fmt: skip
 def test_trained_masks_judge_that_the_mask_filters_the_background_out(claims, contrasts, finding) -> None:
@@ -142,7 +143,7 @@ def test_stage_responses_belong_to_their_stage(claims: tuple[Claim, ...]) -> Non
     )  # fmt: skip
     found = verdicts(claims, measured_runs(trained, responses=responses))
     assert found["f4.resnet164.stage2"].finding == Finding.CONFIRMED  # 0.566
-    assert found["f4.resnet164.stage3"].finding == Finding.REFUTED  # 0.302
+    assert found["f4.resnet164.stage3"].finding == Finding.OFF  # 0.302
     assert found["f4.arl.stage2"].finding == Finding.NOT_TESTABLE
 
 

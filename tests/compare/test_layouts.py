@@ -31,8 +31,10 @@ def found():
 
 
 def test_thousands_of_layouts_and_none_gives_all_three_numbers(found) -> None:
-    assert len(found) > 3000
+    assert len(found) == 2 * 4**3 * 2 * 2 * 3 * 2 * 2 == 6144
     assert found["n_matches"].max() == 2
+    pairs = found["cifar-attention92_matches"] & found["cifar-attention236_matches"]
+    assert (pairs.sum(), round(found["worst_miss_m"].min(), 2)) == (42, 0.37)
 
 
 def test_the_default_reading_is_the_only_one_by_the_rules_of_the_release_that_gives_two(found) -> None:

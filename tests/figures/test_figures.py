@@ -37,7 +37,7 @@ RUNS = pd.DataFrame(
     ]
 )  # fmt: skip
 LAST = RUNS[RUNS["epoch"] == 2]
-CLAIMS = pd.DataFrame({"source": ["a", "a", "b"], "verdict": ["confirmed", "refuted", "confirmed"]})
+CLAIMS = pd.DataFrame({"source": ["a", "a", "b"], "verdict": ["confirmed", "off", "confirmed"]})
 
 
 @functools.cache
@@ -97,7 +97,7 @@ SAYS = {
     "training_curves": ("Test error (%) by epoch on cluttered-digits", "47.5"),
     "error_against": ("trunk depth", "CIFAR ResNet-56: 47.5 %"),
     "paired_differences": ("CIFAR ResNet-56: +0.00", "2 seeds"),
-    "finding_bars": ("3 published numbers", "confirmed: 2", "refuted: 1"),
+    "finding_bars": ("3 published numbers", "confirmed: 2", "off: 1"),
 }
 
 

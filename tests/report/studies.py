@@ -244,7 +244,7 @@ def training_tables(name: str) -> Tables:
     return {schemas.RUN: [run_row(network, int(seed))]}
 
 
-VERDICTS = ("confirmed", "refuted", "matches under another definition", "depends on the reading", "not testable here")
+VERDICTS = ("confirmed", "built so", "other definition", "off", "not testable")
 
 
 def claim_rows(n: int = 12) -> Rows:
@@ -260,16 +260,22 @@ def claim_rows(n: int = 12) -> Rows:
             "printed": ("31.9 M", "56 layers", "6.2 G", "< 152")[k % 4],
             "measured": "" if k % 5 == 4 else "31.81 M",
             "verdict": VERDICTS[k % 5],
+            "off_pct": "-2.2" if k % 5 == 3 else "",
+            "reason": "needs ImageNet" if k % 5 == 4 else "",
             "why": "made up",
         }
         for k in range(n)
     ]
 
 
+SOURCES = [
+    {"source": "source0", "text": f"A made-up source {HOSTILE}.", "url": "https://example.org/source0"},
+    {"source": "source1", "text": "Another.", "url": ""}, {"source": "source2", "text": "A third.", "url": ""},
+]  # fmt: skip
 PUBLISHED = [
     {
         "id": "p.1", "place": "Table 2", "subject": "attention56", "quantity": "params", "printed": "31.9 M",
-        "measured": "31.81 M", "verdict": "refuted",
+        "measured": "31.81 M", "verdict": "off",
     },
 ]  # fmt: skip
 CROSSCHECK = [
@@ -315,5 +321,5 @@ TABLES: Mapping[str, Tables] = {
         schemas.DIFFERENCES: [difference_row("cifar-resnet56"), difference_row("cifar-resnet74")],
     },
     steps.MASKS: {schemas.MASKS: mask_rows()},
-    steps.CLAIMS: {schemas.CLAIMS: claim_rows()},
+    steps.CLAIMS: {schemas.CLAIMS: claim_rows(), schemas.SOURCES: SOURCES},
 }

@@ -53,7 +53,7 @@ CASES = {
     "near chance": ((80.0, 84.0, 77.0), 7, ("", "")),
     "one near chance": ((40.0, 84.0, 37.0), 7, ("", "higher")),
 }
-FINDINGS = {"lower": Finding.CONFIRMED, "higher": Finding.REFUTED, "": Finding.NOT_TESTABLE}
+FINDINGS = {"lower": Finding.CONFIRMED, "higher": Finding.OFF, "": Finding.NOT_TESTABLE}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -34,8 +34,8 @@ from analysis.tables.runs import epoch_rows, run_frame, run_row
 from analysis.tables.schemas import SCHEMAS, Schema
 from analysis.tables.specs import spec_frame, summary_frame
 from analysis.trained.experiment import experiment, sweep_frame
+from resattn.claims.forms import verdict_table
 from resattn.claims.measured import measure
-from resattn.claims.verdicts import verdict_table
 from resattn.compare import layouts
 from resattn.instruments.crosscheck import crosscheck
 from resattn.networks.catalog import named
