@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -148,8 +149,8 @@ def measure(subject: Subject, quantity: str) -> int | float | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _captured_model(target: str, shape: tuple[int, ...]) -> Captured | str:
-    """The model, or why there is none."""
+def _captured_model(target: str, shape: tuple[int, ...], version: object) -> Captured | str:
+    """The model, or why there is none. `version` tells a file from what it was before, or in another folder."""
     try:
         return Captured.of(model_of(target), (1, *shape), name=target)
     except (MissingError, ModelError, CaptureError) as error:
@@ -174,7 +175,9 @@ def _model(subject: Subject) -> Captured | None:
 
 
 def _built(target: str, shape: tuple[int, ...]) -> Captured:
-    if isinstance(found := _captured_model(target, shape), str):
+    file = Path(target.rpartition(":")[0])
+    version = (file.resolve(), file.stat().st_mtime_ns) if file.is_file() else Path.cwd()
+    if isinstance(found := _captured_model(target, shape, version), str):
         raise UnmeasuredError(found)
     return found
 

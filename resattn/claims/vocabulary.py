@@ -276,18 +276,18 @@ READINGS = (
 class Typed:
     """Fields of the catalog's networks that were typed from a source: what reads them back confirms nothing.
 
-    `quantities`: what a field that the source leaves open was chosen to meet.
+    `fitted`: definitions (`depth.trunk`) that fields which the source leaves open were chosen to meet.
     """
 
     networks: str
     source: str
     fields: frozenset[str]
-    quantities: frozenset[str] = frozenset()
+    fitted: frozenset[str] = frozenset()
 
     def covers(self, network: str, source: str, way: Definition) -> bool:
         is_read = bool(way.reads) and set(way.reads) <= self.fields
         meant = self.source == source and fnmatchcase(network, self.networks)
-        return meant and (is_read or way.quantity in self.quantities)
+        return meant and (is_read or f"{way.quantity}.{way.id}" in self.fitted)
 
 
 TYPED = (
@@ -299,7 +299,7 @@ TYPED = (
     ),
     Typed(
         "cifar-attention*", "wang2017", frozenset({"input_shape", "modules", "p", "t", "r"}),
-        frozenset({"depth", "mask_units", "cost_ratio"}),
+        frozenset({"depth.trunk", "mask_units.all_units", "cost_ratio.multiply_adds"}),
     ),
     Typed(
         "attention*", "fwang91",

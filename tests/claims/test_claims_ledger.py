@@ -1,4 +1,5 @@
 import csv
+import re
 from dataclasses import replace
 from decimal import ROUND_HALF_DOWN, ROUND_HALF_UP, Decimal
 from fractions import Fraction
@@ -272,6 +273,11 @@ def test_every_removed_row_is_accounted_for(literature):
         assert row["reason"]
         for place in filter(None, row["into"].split(", ")):
             assert place in ids or (ROOT / place).exists() or any(r["id"] == place for r in removed), row
+    page = (ROOT / "docs" / "removed-claims.md").read_text(encoding="utf-8")
+    assert f"{len(removed)} rows have left" in page
+    for reason in {row["reason"] for row in removed}:
+        counts = [int(n) for n in re.findall(rf"^\| (\d+) \| {re.escape(reason)} \|", page, re.MULTILINE)]
+        assert sum(counts) == sum(row["reason"] == reason for row in removed), reason
 
 
 def test_the_counts_of_public_libraries_are_those_that_are_kept():

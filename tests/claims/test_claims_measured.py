@@ -2,11 +2,11 @@ from fractions import Fraction
 
 import pandas as pd
 import pytest
-from golden_rows import BY_HAND, rows
+from golden_rows import BY_HAND, GOLDEN, rows
 
-from analysis.claims.ledger import ledger
+from analysis.claims.ledger import REFERENCES, ledger
 from analysis.claims.ledger import measure as study_measure
-from resattn.claims.claims import ClaimError, Subject, parse_printed, parse_subject
+from resattn.claims.claims import ClaimError, Subject, load, parse_printed, parse_subject
 from resattn.claims.measured import GATE, PART, measure, runs_of_table
 from resattn.claims.verdicts import Finding, judge, subjects
 from resattn.claims.vocabulary import COUNTED_BESIDES, DEFINITIONS, FOREIGN, READINGS, REASONS, STATED, TRAINED, UNITS
@@ -162,6 +162,13 @@ HEADLINES = {
         """,
 }
 BY_PRINT = (Finding.MISQUOTES, Finding.CONTRADICTS, Finding.SUPERSEDED)
+
+
+@pytest.mark.slow
+def test_numbers_that_were_counted_by_hand_hold():
+    """Nobody prints them: they were counted from files that anyone can open, before this suite existed."""
+    for verdict in judge(load(GOLDEN / "counted.csv", REFERENCES), measure):
+        assert verdict.finding in (Finding.CONFIRMED, Finding.OTHER_DEFINITION, Finding.BUILT_SO), verdict.why
 
 
 # One test, so that one process measures the hundred networks once.

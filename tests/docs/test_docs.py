@@ -114,6 +114,7 @@ ELSEWHERE = {
     "python3 -m resattn.training.protocol *": "trains for an hour: tests/training runs it on small networks",
     "resattn study mine.yaml*": "test_how_to runs it",
     "resattn claims mine.csv": "test_how_to runs it",
+    "resattn claims paper.csv*": "test_how_to runs it",
     "resattn claims*": "judges every row, which takes a minute: tests/claims does the same in all its forms",
     "sbatch *": "needs a cluster: tests of the cluster profile stand in for it",
     "sinfo*": "needs a cluster", "squeue*": "needs a cluster", "sacct*": "needs a cluster", "scancel*": "needs a cluster",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -161,6 +162,32 @@ def test_the_claims_of_the_page_have_verdicts(
     assert main([*command.split()[1:], "--json"]) == 0
     verdicts = {row["id"]: row["verdict"] for row in json.loads(capsys.readouterr().out)}
     assert verdicts == {"mine.depth": "confirmed", "mine.twice": "confirmed"}
+
+
+def test_the_table_of_a_paper_becomes_a_test_and_a_latex_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from resattn.cli import main
+
+    net, test = blocks("check-a-table", "python")
+    (table,) = blocks("check-a-table", "csv")
+    for name, text in (("net.py", net), ("test_paper.py", test), ("paper.csv", table)):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    given: dict[str, Any] = {}
+    exec(compile(test, "test_paper.py", "exec"), given)
+    given["test_the_table_of_the_paper"]()  # holds
+    (tmp_path / "paper.csv").write_text(table.replace(",5.4,k", ",5.5,k"))
+    with pytest.raises(AssertionError):  # 5.418 k
+        given["test_the_table_of_the_paper"]()
+    (tmp_path / "paper.csv").write_text(table.replace("operations,10.3,M,1000,flop", "multiply_adds,10.3,M,1000,mac"))
+    (_, command) = [line for block in blocks("check-a-table", "sh") for line in block.splitlines()]
+    assert main(command.partition(" > ")[0].split()[1:]) == 0
+    assert r"t1.flops & mine, Table 1 & net.py:small input=3,32,32 & cost & 10.3 M & " in (
+        tex := capsys.readouterr().out
+    )
+    assert tex.count("other definition") == 1
+    assert tex.startswith(r"\begin{tabular}")
 
 
 @pytest.mark.parametrize("page", sorted(path.stem for path in PAGES.glob("add-*.md")))
