@@ -22,7 +22,7 @@ from analysis.tables.formats import name_and_settings
 from analysis.tables.runs import recipe_value
 from resattn.claims.claims import Claim, ClaimError, Measure, Subject, is_row_id, parse_subject, split_reference
 from resattn.claims.expressions import Expression, evaluate
-from resattn.claims.measured import runs_of_table, spec_of
+from resattn.claims.measured import is_share, runs_of_table, spec_of
 from resattn.claims.verdicts import DEFAULT_READING, Finding, Trial, Verdict, judge, reason_of
 from resattn.claims.vocabulary import TRAINED
 from resattn.training.config import FIELDS
@@ -150,7 +150,7 @@ def _difference_of(claim: Claim, expression: Expression) -> tuple[tuple[object, 
     ones = [evaluate(expression, {r: Fraction(r == one) for r in references}.__getitem__) for one in references]
     about, quantities = zip(*(_about_reference(claim, reference) for reference in references), strict=True)
     kinds = {re.sub(r"_(final_epoch|unstated)$", "", quantity) for quantity in quantities}
-    if ones not in ([1, -1], [-1, 1]) or len(kinds) != 1 or not kinds <= set(TRAINED):
+    if ones not in ([1, -1], [-1, 1]) or len(kinds) != 1 or not all(map(is_share, kinds)):
         return None
     first, second = (spec_of(subject) for subject in (about if ones == [1, -1] else reversed(about)))
     return ((first, second), kinds.pop()) if first and second else None

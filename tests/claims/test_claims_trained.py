@@ -96,6 +96,36 @@ def test_a_direction_is_tested_at_one_width_and_by_enough_seeds(claims: tuple[Cl
     assert verdicts_of(three)["article.8.f1_below_f2"].finding == Finding.NOT_TESTABLE
 
 
+@pytest.mark.parametrize(("naive", "finding"), [(50.0, Finding.CONFIRMED), (30.0, Finding.OFF)])
+def test_a_direction_of_the_paper_is_decided_by_the_rule_of_the_comparison_page(
+    claims: tuple[Claim, ...], naive: float, finding: Finding
+) -> None:
+    made = pd.concat(
+        runs(f"cifar-attention56{name}[width=8]", [error * (1 + k % 3 / 100) + k for k in range(6)], **SHORT)
+        for name, error in (("", 40.0), ("[merge=naive]", naive))
+    )
+    found = {v.claim.id: v for v in judge_study(claims, measure, measured_runs(made), every_order(made))}
+    assert found["dir.arl_below_nal.m1"].finding == finding
+    assert found["dir.arl_below_nal.m1"].off_pct is None
+    assert found["dir.arl_below_nal.m2"].reason == "needs that recipe"
+
+
+def test_the_response_of_naive_attention_is_held_against_that_of_residual_attention(claims: tuple[Claim, ...]) -> None:
+    networks = {"cifar-attention164": 0.5, "cifar-attention164[merge=naive]": 0.02}
+    trained = pd.concat(runs(name, [20.0 + k for k in range(6)], **SHORT) for name in networks)
+    responses = pd.DataFrame(
+        [
+            {"network": name, "dataset": COPY, "seed": seed, "place": "output", "stage": stage, "relative": value + seed / 1000}
+            for name, second in networks.items()
+            for seed in range(6)
+            for stage, value in (("stage1", 1.0), ("stage2", second), ("stage3", 0.3))
+        ]
+    )  # fmt: skip
+    verdict = verdicts(claims, measured_runs(trained, responses=responses))["dir.nal_vanishes"]
+    assert verdict.finding == Finding.CONFIRMED
+    assert "at a budget of our own" in verdict.why
+
+
 def test_runs_on_other_data_say_nothing_about_cifar(claims: tuple[Claim, ...]) -> None:
     digits = {**SHORT, "dataset": "cluttered-digits"}
     both = [

@@ -99,6 +99,14 @@ def test_a_constant_mask_has_the_gate_of_single_values(gate: str) -> None:
     assert override(ATTENTION, {"mask": "constant"}).digest != ATTENTION.digest
 
 
+def test_the_stride_of_a_last_unit_is_for_residual_units_alone() -> None:
+    with pytest.raises(SpecError, match="stride_at 'last' of attention56.* is for networks of residual units alone"):
+        override(ATTENTION, {"stride_at": "last"})
+    first, last = (override(RESNET, {"stride_at": at}).stages for at in ("first", "last"))
+    assert [stage.size for stage in first] == [56, 28, 14, 7]
+    assert [stage.size for stage in last] == [28, 14, 7, 7]
+
+
 def test_a_basic_unit_has_no_1x1_to_stride_on() -> None:
     with pytest.raises(SpecError, match="stride_on '1x1' of .* is not defined for basic units .one of: 3x3."):
         override(BASIC, {"stride_on": "1x1"})

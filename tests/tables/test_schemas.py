@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.claims.ledger import ledger
-from analysis.claims.printed import published_frame
+from analysis.claims.printed import published_frame, source_frame
 from analysis.claims.trained import judge_study, measured_runs, published_beside
 from analysis.statistics.conclusions import comparison_frame, difference_frame
 from analysis.tables import schemas, steps
@@ -83,6 +83,7 @@ WRITERS: Mapping[Schema, Callable[[], pd.DataFrame]] = {
     schemas.SWEEP: lambda: sweep_frame(experiment()),
     schemas.MEASURED: lambda: measured_runs(run_frame(KEPT)),
     schemas.CLAIMS: _claims,
+    schemas.SOURCES: lambda: source_frame(["wang2017", "he2016", "wang2017"]),
     schemas.LAYOUTS: _few_layouts,
 }
 ELSEWHERE = {schemas.BUDGETS, schemas.MASKS, schemas.GAINS, schemas.RESPONSES, schemas.EFFECTIVE, schemas.STATE}
