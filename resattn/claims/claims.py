@@ -181,6 +181,7 @@ class Claim:
     printed: Printed
     allowed: Tolerance
     formulas: Mapping[str, Expression]  # by definition: the printed one first, then the others; none if untestable
+    where: str = ""  # file and line
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -243,6 +244,9 @@ def check_subject(subject: Subject) -> None:
             raise ValueError(
                 f"{subject.network} needs its input and nothing else ({subject.network} {INPUT}=3,224,224)"
             )
+        where = subject.network.rpartition(":")[0]
+        if where.endswith(".py") and not Path(where).is_file():
+            raise ValueError(f"no file {where}")
         return
     try:
         override(named(subject.network), dict(subject.settings))
@@ -400,7 +404,10 @@ class _Loader:
                 elif len(self.problems) == before:
                     assert printed is not None
                     assert subjects is not None
-                    return Claim(**row, subjects=subjects, printed=printed, allowed=allowed, formulas=formulas)
+                    where = f"{self.path.name}, line {line}"
+                    return Claim(
+                        **row, subjects=subjects, printed=printed, allowed=allowed, formulas=formulas, where=where
+                    )  # fmt: skip
         return None
 
     def _formulas(

@@ -107,11 +107,21 @@ def judge(
 
     `measure(subject, quantity)` gives a counted number, or None where it cannot. `runs(subject, quantity)` gives the
     results of training runs with the printed recipe by seed, as fractions; without it no training result is testable.
-    Raises: ClaimError where a formula has no value (it divides by zero).
+    Raises: ClaimError where a formula has no value (it divides by zero), or a subject no such part or callable: one
+    line for each row, with file, line and column.
     """
     bench = _Bench({claim.id: claim for claim in (*among, *claims)}, measure, runs)
+    found, problems = {}, []
     # By subject, so that a measure which captures networks has one at a time before it.
-    found = {claim.id: bench.verdict(claim) for claim in sorted(claims, key=lambda claim: claim.subject)}
+    for claim in sorted(claims, key=lambda claim: claim.subject):
+        try:
+            found[claim.id] = bench.verdict(claim)
+        except ExpressionError as error:
+            problems.append(f"{claim.where}, column quantity: {error}")
+        except ClaimError as error:
+            problems.append(f"{claim.where}, column subject: {error}")
+    if problems:
+        raise ClaimError("\n".join(problems))
     return tuple(found[claim.id] for claim in claims)
 
 
@@ -174,10 +184,11 @@ class _Bench:
         return self._by_print(claim, Finding.SUPERSEDED, later, "has since printed") if later else None
 
     def later(self, claim: Claim) -> Claim | None:
-        """The row that took the place of this one with another number."""
-        if not claim.superseded_by:
-            return None
-        later = self.ledger[claim.superseded_by]
+        """The row that took the place of this one with another number: the last of a chain."""
+        later, passed = claim, {claim.id}
+        while later.superseded_by and later.superseded_by not in passed:
+            later = self.ledger[later.superseded_by]
+            passed.add(later.id)
         return None if claim.prints_as(later) else later
 
     def outdated(self, claim: Claim, held: Trial) -> Verdict | None:
@@ -218,8 +229,6 @@ class _Bench:
             return Trial(name, definition, *trial(claim, definition, reading))
         except UnmeasuredError as missing:
             return Trial(name, definition, None, None, str(missing))
-        except ExpressionError as error:
-            raise ClaimError(f"{claim.id}: {error}") from None
 
     def trial_of_counts(self, claim: Claim, definition: str, reading: Reading | None) -> tuple[Fraction, bool]:
         def value_of(reference: str) -> Fraction:

@@ -154,7 +154,7 @@ def test_an_inequality_is_not_saved_by_another_definition(ledger):
 
 def test_a_formula_without_a_value_names_its_row(ledger):
     row = {"quantity": "= 1 / ({params} - 31810728)", "definition": "counted", "unit": "", "base": ""}
-    with pytest.raises(ClaimError, match=r"^a\.1: .* divides by zero"):
+    with pytest.raises(ClaimError, match=r"^ledger\.csv, line 2, column quantity: .* divides by zero"):
         judge(ledger(row), measure)
 
 
@@ -426,8 +426,12 @@ def test_a_model_of_ones_own_is_judged(ledger, tmp_path, monkeypatch):
     assert judged()[0].finding is Finding.CONFIRMED
     (absent,) = judged(subject="timm:no_such_model input=3,32,32")
     assert (absent.finding, absent.reason) == (Finding.NOT_TESTABLE, "another's network")
-    with pytest.raises(ClaimError, match="has no callable 'nett'"):
+    with pytest.raises(ClaimError, match="^mine.csv, line 2, column subject: my_net.py has no callable 'nett'"):
         judged(subject="my_net.py:nett input=3,32,32")
+    with pytest.raises(ClaimError, match="^mine.csv, line 2, column subject: no file my_nett.py"):
+        judged(subject="my_nett.py:net input=3,32,32")
+    with pytest.raises(ClaimError, match="^mine.csv, line 2, column subject: .*no module 'stem' was executed"):
+        judged(subject="my_net.py:net input=3,32,32 @stem", quantity="channels", definition="out")
     with pytest.raises(ClaimError, match="line 2, column subject: my_net.py:net needs its input"):
         judged(subject="my_net.py:net")
 
