@@ -355,7 +355,8 @@ class _Loader:
             if columns:
                 raise ClaimError(
                     f"{self.path.name}, line 1: the table {words} {', '.join(map(repr, columns))} "
-                    f"(columns: {', '.join(COLUMNS)}; may be left out: {', '.join(sorted(MAY_BE_EMPTY))})"
+                    f"(found: {', '.join(header) or 'nothing'}; columns: {', '.join(COLUMNS)}; "
+                    f"may be left out: {', '.join(sorted(MAY_BE_EMPTY))})"
                 )
 
     def _claim(self, line: int, row: Row, ids: Mapping[str, int]) -> Claim | None:

@@ -188,7 +188,7 @@ def test_two_rows_with_one_id(ledger):
     [
         (b"id,source\n", "ledger.csv, line 1: the table lacks 'place', 'quote', 'quantity'"),
         (b"", "ledger.csv, line 1: the table lacks 'id', 'source'"),
-        (",".join([*COLUMNS, "colour"]).encode(), "ledger.csv, line 1: the table does not know 'colour' (columns: id"),
+        (",".join([*COLUMNS, "colour"]).encode(), "ledger.csv, line 1: the table does not know 'colour' (found: id"),
         (",".join([*COLUMNS, "id"]).encode(), "ledger.csv, line 1: the table has twice 'id'"),
         (",".join(COLUMNS).encode() + b"\na,b\n", f"ledger.csv, line 2: 2 cells, expected {len(COLUMNS)}"),
         (",".join(COLUMNS).encode() + b'\n"a"b,c\n', "ledger.csv, line 2: "),
