@@ -36,11 +36,6 @@ class Claims:
         return sorted({row[column] for row in self.rows})
 
     @property
-    def urls(self) -> dict[str, str]:
-        """source -> its address on the web, where it has one."""
-        return {row["source"]: row["url"] for row in self.sources if row["url"]}
-
-    @property
     def n_testable(self) -> int:
         return sum(row["verdict"] != NOT_TESTABLE for row in self.rows)
 

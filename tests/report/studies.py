@@ -270,7 +270,7 @@ def claim_rows(n: int = 12) -> Rows:
 
 SOURCES = [
     {"source": "source0", "text": f"A made-up source {HOSTILE}.", "url": "https://example.org/source0"},
-    {"source": "source1", "text": "Another.", "url": ""}, {"source": "source2", "text": "A third.", "url": ""},
+    {"source": "source1", "text": "Another.", "url": "javascript:alert(1)"}, {"source": "source2", "text": "A third.", "url": ""},
 ]  # fmt: skip
 PUBLISHED = [
     {

@@ -160,6 +160,9 @@ def test_every_link_leads_somewhere(report: Path) -> None:
         assert len(ids[path]) == len(set(ids[path])), path
         for link in page("a"):
             file, _, fragment = unquote(str(link.get("href", ""))).partition("#")
+            if link.find_parent(id="bibliography"):  # the only links that leave the report
+                assert file.startswith("https://")
+                continue
             target = (path.parent / file).resolve() if file else path
             assert target in pages, (path, link)
             assert not fragment or fragment in ids[target], (path, link)
@@ -732,3 +735,18 @@ def test_numbers_on_the_strip_can_be_read() -> None:
     inks = {"outside": "#ffffff", "trunk": "#ffffff", "mask": "#17191c"}
     assert ".part.mask { color: #17191c; }" in STYLE
     assert all(_contrast(inks[part], build.COLOURS[part]) >= 4.5 for part in inks)
+
+
+def test_a_claim_leads_to_its_source_and_the_headline_counts_what_can_be_tested(opening: BeautifulSoup) -> None:
+    claims, section = studies.claim_rows(), opening.find(id="claims")
+    assert section is not None
+    for row, claim in zip(opening.select("#ledger tbody tr"), claims, strict=True):
+        assert row.find("a", href=f"#source-{claim['source']}") is not None
+        assert (f" by {claim['off_pct']} %" in row.get_text()) == (claim["verdict"] == "off")
+        assert claim["reason"] in row.get_text()
+    entries = {entry["id"]: entry.find_next_sibling("dd") for entry in opening.select("#bibliography dt")}
+    assert set(entries) == {f"source-{source['source']}" for source in studies.SOURCES}
+    assert [link["href"] for link in opening.select("#bibliography a")] == ["https://example.org/source0"]
+    tested = sum(claim["verdict"] != "not testable" for claim in claims)
+    assert f"{tested} of them can be tested here" in _words(section)
+    assert f"{len(claims) - tested}: needs ImageNet" in _words(section)
