@@ -139,7 +139,7 @@ PORTS: dict[str, NetworkSpec] = {
     for spec in specs
 }
 
-_CIFAR_RESNET = re.compile(r"cifar-resnet(\d+)(-basic)?")
+_CIFAR_RESNET = re.compile(r"cifar-resnet(\d{1,12})(-basic)?")
 _SETTINGS = re.compile(r"(?P<name>.+)\[(?P<settings>\w+=[^\[\]]*)\]", re.DOTALL)
 
 

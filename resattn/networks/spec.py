@@ -18,6 +18,9 @@ class SpecError(ValueError):
     """An impossible network or an unknown field; the message names it and the allowed values."""
 
 
+# Bounds of a network, far above any that is known: beyond them a capture takes hours, or sizes overflow.
+MOST_UNITS, MOST_CHANNELS, MOST_PX = 10_000, 1_000_000, 100_000
+
 # The kernel and stride of every pooling in the networks of the paper: the stem's and the mask's.
 POOL_KERNEL, POOL_STRIDE = 3, 2
 
@@ -157,6 +160,7 @@ class NetworkSpec:
             raise SpecError(f"width of {self.name} must be a number of at least 1, found {self.width!r}")
         if 0 in self.strides:
             raise SpecError(f"strides of {self.name} must be at least 1, found {self.strides}")
+        self._check_bounds()
         row = UNITS[self.unit]
         for name, allowed in (("shortcut", row.shortcuts), ("stride_on", row.strides_on), ("order", row.orders)):
             value = getattr(self, name)
@@ -180,6 +184,23 @@ class NetworkSpec:
                     f"{stage.name} of {self.name} begins with an attention module with p=0: "
                     "no unit is left to change the number of channels (units or p must be at least 1)"
                 )
+
+    def _check_bounds(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if f.name != "claimed_depth" and any(n > MOST_CHANNELS for n in numbers if isinstance(n, int | float)):
+                raise SpecError(f"{f.name} of {self.name} may be at most {MOST_CHANNELS:,}, found {value!r:.40}")
+        in_module = [2 * self.p + self.t + 2 * self.r * (poolings + 1) for poolings in self.poolings]
+        units = sum(self.units) + sum(self.tail) + sum(n * m for n, m in zip(in_module, self.modules, strict=True))
+        channels = round(self.width * self.widen * 2 ** min(len(self.units) - 1, 64)) * self.expansion
+        for what, found, most in (
+            ("residual units", max(units, len(self.units)), MOST_UNITS),
+            ("channels", channels, MOST_CHANNELS),
+            ("pixels or poolings on a side", max(*self.input_shape[1:], *self.poolings), MOST_PX),
+        ):
+            if found > most:
+                raise SpecError(f"{self.name} would have {found:,} {what}; at most {most:,} are built")
 
     def _check_masks(self) -> None:
         if not self.has_masks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -22,10 +23,11 @@ Labels = NDArray[np.uint8]
 class Raw(NamedTuple):
     """What was read: (N, 3, 32, 32) uint8 images and (N,) labels, and where from.
 
-    A source without a name is one that no published digest vouches for.
+    A source without a name is one that no published digest confirms; `remark` is what a note beside its files says.
     """
 
     source: str | None
+    remark: str
     images: Images
     labels: Labels
     test_images: Images
@@ -39,15 +41,21 @@ def read(layout: Layout, place: Path) -> Raw:
     """
     if place.name == layout.archive:
         return _from_records(layout, place, _archive_files(layout, place), f"{layout.title} (official binary)")
+    if place.name == layout.python_archive:
+        members_ = {f"{layout.python_folder}/{file}": _most_bytes(layout, file) for file in layout.python_md5}
+        found = members(place, members_, exact=False)
+        return _from_pickles(layout, place, {PurePosixPath(name).name: raw for name, raw in found.items()})
     if place.name == layout.python_folder:
-        return _read_pickles(layout, place)
+        return _from_pickles(layout, place, {file: _pickle(place / file, layout) for file in layout.python_md5})
     files = {file: _file(place / file, layout.file_bytes(file)) for file in (*layout.train, *layout.test)}
-    return _from_records(layout, place, files, _source_of(layout, place, files))
+    return _from_records(layout, place, files, _source_of(layout, place, files), _remark(place))
 
 
-def _from_records(layout: Layout, place: Path, files: Mapping[str, bytes], source: str | None) -> Raw:
+def _from_records(
+    layout: Layout, place: Path, files: Mapping[str, bytes], source: str | None, remark: str = ""
+) -> Raw:
     parts = {file: _records(layout, f"{place}: {file}", raw) for file, raw in files.items()}
-    return _raw(source, [parts[f] for f in layout.train], [parts[f] for f in layout.test])
+    return _raw(source, remark if source is None else "", parts, layout)
 
 
 def _records(layout: Layout, where: str, raw: bytes) -> tuple[Images, Labels]:
@@ -57,12 +65,12 @@ def _records(layout: Layout, where: str, raw: bytes) -> tuple[Images, Labels]:
     return records[:, layout.label_bytes :].reshape(-1, 3, SIDE, SIDE), labels
 
 
-def _raw(source: str | None, train: list[tuple[Images, Labels]], test: list[tuple[Images, Labels]]) -> Raw:
+def _raw(source: str | None, remark: str, parts: Mapping[str, tuple[Images, Labels]], layout: Layout) -> Raw:
     (images, labels), (test_images, test_labels) = (
-        (np.concatenate([part[0] for part in split]), np.concatenate([part[1] for part in split]))
-        for split in (train, test)
+        (np.concatenate([parts[file][0] for file in split]), np.concatenate([parts[file][1] for file in split]))
+        for split in (layout.train, layout.test)
     )
-    return Raw(source, images, labels, test_images, test_labels)
+    return Raw(source, remark, images, labels, test_images, test_labels)
 
 
 def _check_labels(layout: Layout, where: str, labels: NDArray[Any]) -> None:
@@ -82,26 +90,36 @@ def _file(path: Path, n_bytes: int) -> bytes:
 
 
 def _source_of(layout: Layout, folder: Path, files: Mapping[str, bytes]) -> str | None:
-    """The name of the source of a folder: by a published digest, else as its SOURCE.txt says, else unknown."""
+    """The name of the source of a folder by its published digests; None where they do not confirm any."""
     found = {file: hashlib.sha256(raw).hexdigest() for file, raw in files.items()}
     _match(folder, _sums(folder), found, "SHA256SUMS")
     for label, expected in layout.copies.items():
         if any(found[file] == digest for file, digest in expected.items()):
             _match(folder, expected, found, label)
             return label
-    note = folder / "SOURCE.txt"
-    if note.is_file():
-        lines = note.read_text(encoding="utf-8", errors="replace")[:1000].splitlines()
-        return lines[0].strip() or None if lines else None
     return None
+
+
+def _remark(folder: Path) -> str:
+    """What SOURCE.txt says in its first line. Anyone can write it, so it is quoted and is no label."""
+    note = folder / "SOURCE.txt"
+    if not note.is_file():
+        return ""
+    with note.open(encoding="utf-8", errors="replace") as file:
+        line = "".join(c if c.isprintable() else " " for c in file.readline(200)).strip()
+    return f"its SOURCE.txt says {line!r}" if line else ""
 
 
 def _sums(folder: Path) -> dict[str, str]:
     """File -> digest, as `sha256sum *.bin > SHA256SUMS` wrote them beside the files; empty where nobody did."""
-    path = folder / "SHA256SUMS"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    pairs = (line.split(maxsplit=1) for line in lines if line.strip())
-    return {file.lstrip("*"): digest for digest, file in pairs}
+    path, sums = folder / "SHA256SUMS", {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        digest, _, file = line.strip().partition(" ")
+        if digest and not file:
+            raise DataError(f"{path}, line {number}: expected a digest and the name of a file, found {line[:80]!r}")
+        sums[file.strip().lstrip("*")] = digest
+    return sums
 
 
 def _match(folder: Path, expected: Mapping[str, str], found: Mapping[str, str], who: str) -> None:
@@ -119,8 +137,9 @@ def _archive_files(layout: Layout, path: Path) -> dict[str, bytes]:
     return {PurePosixPath(member).name: raw for member, raw in members(path, wanted).items()}
 
 
-def members(archive: Path, wanted: Mapping[str, int]) -> dict[str, bytes]:
-    """The wanted members of a .tar.gz, name -> content, read in memory; `wanted` gives each one's size in bytes.
+def members(archive: Path, wanted: Mapping[str, int], *, exact: bool = True) -> dict[str, bytes]:
+    """The wanted members of a .tar.gz, name -> content, read in memory; `wanted` gives each one's size in bytes, or
+    the most that it may have where it is not `exact`.
 
     Raises: DataError for a member with an absolute or climbing path, a link, a device, a wrong size, a second copy,
     one that is missing, or an archive that breaks off.
@@ -139,12 +158,15 @@ def members(archive: Path, wanted: Mapping[str, int]) -> dict[str, bytes]:
                     continue
                 if name in contents:
                     raise DataError(f"{archive}: refused: member {name!r} occurs twice")
-                if member.size != wanted[name]:
-                    raise DataError(f"{archive}: member {name!r}: expected {wanted[name]} bytes, found {member.size}")
+                if member.size > wanted[name] or (exact and member.size < wanted[name]):
+                    most = "" if exact else "at most "
+                    raise DataError(
+                        f"{archive}: member {name!r}: expected {most}{wanted[name]} bytes, found {member.size}"
+                    )
                 stream = tar.extractfile(member)
                 assert stream is not None  # a regular file has a stream
                 contents[name] = stream.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{archive}: truncated or altered: {error}") from error
     missing = sorted(set(wanted) - set(contents))
     if missing:
@@ -155,24 +177,26 @@ def members(archive: Path, wanted: Mapping[str, int]) -> dict[str, bytes]:
 # ---- the pickles
 
 
-def _read_pickles(layout: Layout, folder: Path) -> Raw:
-    raws = {}
-    for file in layout.python_md5:
-        path = folder / file
-        if not path.is_file():
-            raise DataError(f"{path}: missing")
-        # The official ones are within 1 % of their pixels; the bound keeps a hostile one from filling the memory.
-        most = 2 * layout.records(_binary_name(layout, file)) * PIXEL_BYTES
-        if path.stat().st_size > most:
-            raise DataError(f"{path}: altered: expected at most {most} bytes, found {path.stat().st_size}")
-        raws[file] = path.read_bytes()
+def _most_bytes(layout: Layout, file: str) -> int:
+    # The official ones are within 1 % of their pixels; the bound keeps a hostile one from filling the memory.
+    return 2 * layout.records(_binary_name(layout, file)) * PIXEL_BYTES
+
+
+def _pickle(path: Path, layout: Layout) -> bytes:
+    if not path.is_file():
+        raise DataError(f"{path}: missing")
+    if path.stat().st_size > (most := _most_bytes(layout, path.name)):
+        raise DataError(f"{path}: altered: expected at most {most} bytes, found {path.stat().st_size}")
+    return path.read_bytes()
+
+
+def _from_pickles(layout: Layout, folder: Path, raws: Mapping[str, bytes]) -> Raw:
     found = {file: hashlib.md5(raw, usedforsecurity=False).hexdigest() for file, raw in raws.items()}
     official = any(found[file] == digest for file, digest in layout.python_md5.items())
     if official:
         _match(folder, layout.python_md5, found, "official md5")
     parts = {_binary_name(layout, file): _pickled_batch(layout, folder / file, raw) for file, raw in raws.items()}
-    source = f"{layout.title} (official python)" if official else None
-    return _raw(source, [parts[f] for f in layout.train], [parts[f] for f in layout.test])
+    return _raw(f"{layout.title} (official python)" if official else None, "", parts, layout)
 
 
 def _binary_name(layout: Layout, python_file: str) -> str:

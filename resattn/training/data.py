@@ -15,7 +15,7 @@ from torch import Tensor
 from resattn.training import cifar, download
 from resattn.training.config import DATASETS, SIDE, ConfigError, TrainConfig
 from resattn.training.download import DownloadError
-from resattn.training.layouts import LAYOUTS, DataError, Layout, find
+from resattn.training.layouts import LAYOUTS, DataError, Layout, chosen_home, find
 
 __all__ = ["DataError", "Dataset", "DownloadError", "Feed", "fetch", "home", "load", "prepare", "resolve", "verify"]
 
@@ -53,8 +53,8 @@ class Dataset:
 
 def home() -> Path:
     """The folder that holds the datasets: RESATTN_DATA, else the user's cache folder."""
-    if folder := os.environ.get("RESATTN_DATA"):
-        return Path(folder)
+    if folder := chosen_home():
+        return folder
     import pooch
 
     return Path(pooch.os_cache("resattn"))
@@ -72,7 +72,15 @@ def load(name: str = "auto", folder: Path | str | None = None) -> Dataset:
     if DATASETS[name].make:
         return made(name, note=note)
     layout = LAYOUTS[name]
-    return _cifar(layout, find(layout, where) or download.fetch(layout, where), note)
+    return _cifar(layout, find(layout, where) or _fetched(layout, where), note)
+
+
+def _fetched(layout: Layout, where: Path) -> Path:
+    try:
+        return download.fetch(layout, where)
+    except DownloadError as error:
+        looked = f"no {layout.title} in {where} (looked for {', '.join(layout.places)}; RESATTN_DATA names the folder)"
+        raise DownloadError(f"{looked}, and {error}") from error
 
 
 def resolve(name: str, folder: Path | str | None = None) -> tuple[str, str]:
@@ -109,19 +117,19 @@ def verify(path: Path | str) -> Dataset:
 
     Raises: DataError naming the file, expected and found.
     """
-    path = Path(path)
+    path = Path(os.path.abspath(os.path.expanduser(path)))  # `.` has no name of its own
     for layout in LAYOUTS.values():
-        if path.name in (layout.archive, layout.binary_folder, layout.python_folder) and path.exists():
+        if path.name in layout.places and path.exists():
             return _cifar(layout, path)
     for layout in LAYOUTS.values():
         if place := find(layout, path):
             return _cifar(layout, place)
-    known = ", ".join(n for la in LAYOUTS.values() for n in (la.archive, la.binary_folder, la.python_folder))
+    known = ", ".join(name for layout in LAYOUTS.values() for name in layout.places)
     raise DataError(f"{path}: no dataset found, expected one of {known}")
 
 
 def _cifar(layout: Layout, place: Path, note: str = "") -> Dataset:
-    source, *arrays = cifar.read(layout, place)
+    source, remark, *arrays = cifar.read(layout, place)
     digest = _digest(*arrays)
     images, labels, test_images, test_labels = (torch.from_numpy(a) for a in arrays)
     return Dataset(
@@ -134,7 +142,7 @@ def _cifar(layout: Layout, place: Path, note: str = "") -> Dataset:
         classes=layout.classes,
         digest=digest,
         mirrors=DATASETS[layout.name].mirrors,
-        note=note,
+        note="; ".join(filter(None, [note, remark])),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ class Layout:
     test: tuple[str, ...]
     label_bytes: int
     python_folder: str
+    python_archive: str
     python_md5: Mapping[str, str]
     python_labels: bytes
     # Label of a copy that is not the official one -> sha256 of its binary files.
@@ -37,6 +39,11 @@ class Layout:
     @property
     def classes(self) -> int:
         return DATASETS[self.name].classes
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The names under which the dataset is looked for, the first one there is taken."""
+        return self.archive, self.binary_folder, self.python_folder, self.python_archive
 
     def records(self, file: str) -> int:
         split, files = (
@@ -60,6 +67,7 @@ CIFAR10 = Layout(
     test=("test_batch.bin",),
     label_bytes=1,
     python_folder="cifar-10-batches-py",
+    python_archive="cifar-10-python.tar.gz",
     python_md5={
         "data_batch_1": "c99cafc152244af753f735de768cd75f",
         "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -91,6 +99,7 @@ CIFAR100 = Layout(
     test=("test.bin",),
     label_bytes=2,  # coarse, then fine
     python_folder="cifar-100-python",
+    python_archive="cifar-100-python.tar.gz",
     python_md5={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
     python_labels=b"fine_labels",
 )
@@ -98,9 +107,14 @@ LAYOUTS = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 
 
 def find(layout: Layout, home: Path) -> Path | None:
-    """The archive or folder of the dataset under `home`: archive, then binary folder, then pickles."""
-    places = (home / place for place in (layout.archive, layout.binary_folder, layout.python_folder))
-    return next((place for place in places if place.exists()), None)
+    """The archive or folder of the dataset under `home`, in the order of `Layout.places`."""
+    return next((home / place for place in layout.places if (home / place).exists()), None)
+
+
+def chosen_home() -> Path | None:
+    """The absolute path of RESATTN_DATA; `~` is the user's home, a relative path starts at the current folder."""
+    folder = os.environ.get("RESATTN_DATA")
+    return Path(os.path.abspath(os.path.expanduser(folder))) if folder else None
 
 
 def check_archive(layout: Layout, path: Path) -> None:

@@ -47,6 +47,7 @@ from resattn.training.run import (
     DivergedError,
     Run,
     TrainError,
+    alone_in,
     cpu_capabilities,
     device_name,
     first_weights,
@@ -69,6 +70,8 @@ __all__ = [
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_VERSION = 1
 _PARTS = {"identity", "config", "model", "optimizer", "generators", "rows", "timing"}  # of it, that are read
+ROW = ("epoch", "step", "lr", "train_loss", "train_error_pct", "test_loss", "test_error_pct")
+TIMING_ROW = ("epoch", "train_s", "images_per_s", "elapsed_s", "peak_memory_bytes")
 # Steps between two looks at the loss: each makes an accelerator wait.
 LOOK_EVERY = 32
 
@@ -100,18 +103,32 @@ def train(
     A damaged checkpoint is set aside, which is said, and the run starts again. `on_other`: what is done with a whole
     one of another run; a folder that only ever holds one run, as in a study, can set it aside too.
 
-    Raises: ConfigError, DataError before anything is trained; OtherRunError; CheckpointError for a full disk;
-    DivergedError naming epoch and step. The checkpoint of the last good epoch stays.
+    Raises: ConfigError, DataError before anything is trained; RunInUseError where another process trains in the
+    folder; OtherRunError; CheckpointError for a full disk; DivergedError naming epoch and step. The checkpoint of the
+    last good epoch stays.
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     dataset = dataset if dataset is not None else data.load(config.dataset)
     say(f"dataset: {dataset}")
+    with alone_in(out, say) if _is_first(config) else nullcontext():
+        return _train_alone(config, out, dataset, on_other, say)
+
+
+def _is_first(config: TrainConfig) -> bool:
+    """Whether this process is the first of those that torchrun, Slurm or Fabric started for one run."""
+    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+    return config.n_processes == 1 or all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+def _train_alone(
+    config: TrainConfig, out: Path, dataset: Dataset, on_other: str, say: Callable[[str], None]
+) -> Run:
     if not (out / CHECKPOINT).exists() and (record := _finished(out, config, dataset, on_other == "set aside", say)):
         say(f"finished earlier, not trained again; its weights are not kept: {out / RUN}")
         return Run.from_json(record)
     config = settled(config, dataset)
-    _set_aside_unusable(out / CHECKPOINT, identity(config, dataset.digest), on_other == "set aside", say)
+    _set_aside_unusable(out / CHECKPOINT, config, dataset, on_other == "set aside", say)
     if not (out / CHECKPOINT).exists():
         (out / RUN).unlink(missing_ok=True)  # of the checkpoint that was set aside
     # Bound by keyword: Fabric hands itself over as the only argument, and looks into those it is given.
@@ -136,8 +153,10 @@ def trained(out_dir: Path | str) -> Network:
             "(in a study: the folder of its job) and run the same command"
         )
     saved = _read(path)
-    network = build(NetworkSpec.from_json(saved["config"]["spec"]))
-    network.load_state_dict(saved["model"])
+    with _refused(path):
+        network = build(NetworkSpec.from_json(saved["config"]["spec"]))
+        _check_tensors("model", saved["model"], network.state_dict())
+        network.load_state_dict(saved["model"])
     if record.exists() and read_run(out_dir).weights_digest != weights_digest(network):
         raise CheckpointError(f"{path}: these are not the weights of the run that {RUN} records")
     return network.eval()
@@ -472,12 +491,14 @@ def _set_aside(path: Path, why: str, say: Callable[[str], None]) -> None:
     say(f"{why}; it is now {aside.name}, and the run starts again")
 
 
-def _set_aside_unusable(path: Path, wanted: Mapping[str, Any], also_others: bool, say: Callable[[str], None]) -> None:
+def _set_aside_unusable(
+    path: Path, config: TrainConfig, dataset: Dataset, also_others: bool, say: Callable[[str], None]
+) -> None:
     """Rename a checkpoint that no run can go on from, or that this one cannot. Raises: OtherRunError."""
     if not path.exists():
         return
     try:
-        _check_same_run(path, _read(path), wanted)
+        _read_checked(path, config, dataset, build(config.spec, device="meta"))
     except CheckpointError as error:
         if isinstance(error, OtherRunError) and not also_others:
             raise
@@ -493,14 +514,86 @@ def _resume(path: Path, config: TrainConfig, dataset: Dataset, network: Network,
     """The history in a checkpoint, whose state the arguments take over; an empty one where there is none."""
     if not path.exists():
         return _History([], [])
-    saved = _read(path)
-    _check_same_run(path, saved, identity(config, dataset.digest))
-    network.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    torch.set_rng_state(saved["generators"]["cpu"])
-    if config.accelerator == "cuda" and saved["generators"]["cuda"] is not None:
-        torch.cuda.set_rng_state(saved["generators"]["cuda"])
+    saved = _read_checked(path, config, dataset, network)
+    with _refused(path):
+        network.load_state_dict(saved["model"])
+        parameters = list(network.parameters())
+        # In the memory order of the parameters, which the fused step takes for granted.
+        state = {
+            number: {name: None if value is None else torch.empty_like(parameters[number]).copy_(value)}
+            for number, of_one in saved["optimizer"]["state"].items()
+            for name, value in of_one.items()
+        }
+        # Its settings are those of the config, and its learning rate is set before every step.
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        torch.set_rng_state(saved["generators"]["cpu"])
+        if config.accelerator == "cuda" and saved["generators"]["cuda"] is not None:
+            torch.cuda.set_rng_state(saved["generators"]["cuda"])
     return _History(saved["rows"], saved["timing"], saved.get("correct"))
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Whatever a forged checkpoint leads to is a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        raise CheckpointError(f"{path}: not a checkpoint of this run ({reason})") from error
+
+
+def _read_checked(path: Path, config: TrainConfig, dataset: Dataset, network: Network) -> dict[str, Any]:
+    """The content of a checkpoint of this run, of which every part has the form that it is used in.
+
+    `network`: of the run, only its shapes are read. Raises: CheckpointError, OtherRunError.
+    """
+    saved = _read(path)
+    with _refused(path):
+        _check_same_run(path, saved, identity(config, dataset.digest))
+        _check_tensors("model", saved["model"], network.state_dict())
+        parameters = list(network.parameters())
+        for number, of_one in saved["optimizer"]["state"].items():
+            if type(number) is not int or not 0 <= number < len(parameters) or list(of_one) != ["momentum_buffer"]:
+                raise ValueError("its optimizer has a state that is not one momentum for each parameter")
+            if of_one["momentum_buffer"] is not None:
+                _check_tensors("optimizer", of_one, {"momentum_buffer": parameters[number]})
+        generators = {name: state for name, state in saved["generators"].items() if state is not None}
+        wanted = {"cpu": torch.get_rng_state(), "cuda": torch.empty(16, dtype=torch.uint8)}
+        _check_tensors("generators", generators, {name: wanted[name] for name in {"cpu", *generators}})
+        _check_history(saved, config)
+    return saved
+
+
+def _check_tensors(part: str, there: Any, here: Mapping[str, Tensor]) -> None:
+    """Raises: ValueError unless `there` has plain tensors of the names, shapes and types of `here`."""
+    if not isinstance(there, dict) or there.keys() != here.keys():
+        raise ValueError(f"its {part} has other names than those of this network")
+    for name, tensor in here.items():
+        found = there[name]
+        is_plain = type(found) in (Tensor, nn.Parameter) and found.layout == torch.strided and found.device.type == "cpu"
+        if not is_plain or found.is_quantized or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+            expected = f"{tuple(tensor.shape)} of {tensor.dtype}"
+            raise ValueError(f"{name} in its {part} is no plain tensor of shape {expected}")
+
+
+def _check_history(saved: Mapping[str, Any], config: TrainConfig) -> None:
+    """Raises: ValueError unless the rows are those of the first epochs, and the bits as many as test images."""
+    rows, timing, correct = saved["rows"], saved["timing"], saved.get("correct")
+    if not (isinstance(rows, list) and isinstance(timing, list) and 1 <= len(rows) == len(timing) <= config.epochs):
+        raise ValueError("its rows are not one for each epoch")
+    for table, columns in ((rows, ROW), (timing, TIMING_ROW)):
+        for epoch, row in enumerate(table):
+            numbers = [row[name] for name in columns]
+            if list(row) != list(columns) or not all(type(value) in (int, float) for value in numbers):
+                raise ValueError(f"the row of epoch {epoch + 1} has other columns, or no numbers in them")
+            if row["epoch"] != epoch + 1:
+                raise ValueError(f"the row of epoch {row['epoch']} stands in place {epoch + 1}")
+    if [row["step"] for row in rows] != [e * config.steps_per_epoch + config.steps_in(e) for e in range(len(rows))]:
+        raise ValueError("its rows have other steps than this run")
+    if correct is not None and (type(correct) is not bytes or len(correct) != -(-config.n_test_images // 8)):
+        raise ValueError(f"it has no bit for each of the {config.n_test_images} test images")
 
 
 def _check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -509,8 +602,10 @@ def _check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, A
         default = FIELDS[name].default if name in ADDED else None
         there, here = identity.get(name, default), wanted.get(name, default)
         if there != here:
+            if not isinstance(there, int | float | str | list | None):
+                raise CheckpointError(f"{path}: not a checkpoint of this run ({name} of its identity is no plain value)")
             raise OtherRunError(
-                f"{path} is of another run: {name} is {there!r} there and {here!r} here "
+                f"{path} is of another run: {name} is {there!r:.200} there and {here!r} here "
                 "(give another folder, or remove the checkpoint to start again)"
             )
 
@@ -519,6 +614,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         # torch leaves out the checksums of what it reads: a flipped bit would become a weight.
         with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its parts are compressed, which torch does not do")
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} is damaged")
         saved = torch.load(path, map_location="cpu", weights_only=True)

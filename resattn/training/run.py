@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import hashlib
 import io
 import json
 import os
 import platform
 import resource
+import secrets
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -38,6 +42,10 @@ class DivergedError(TrainError):
 
 class CheckpointError(TrainError):
     """A checkpoint that cannot be read or written."""
+
+
+class RunInUseError(TrainError):
+    """Another process trains in the folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +153,47 @@ def unpacked(bits: bytes, n: int) -> NDArray[np.bool_]:
 
 # ---- files
 
+LOCK, WAIT_S = ".lock", 10.0
+PARTIAL = ".partial"  # files that a killed process was writing
+
+
+@contextmanager
+def alone_in(out: Path, say: Callable[[str], None], *, wait_s: float = WAIT_S) -> Iterator[None]:
+    """Hold the lock of a run's folder until the block ends; nobody else writes there meanwhile.
+
+    A process whose parent was killed may need a moment to end, so the lock is waited for. What killed processes were
+    writing is removed. Raises: RunInUseError.
+    """
+    descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        deadline = time.monotonic() + wait_s
+        while not _locked(descriptor, out, say):
+            if time.monotonic() > deadline:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise RunInUseError(
+                    f"{out} is in use by process {holder}, which trains there; wait for it, or give another folder"
+                )
+            time.sleep(0.1)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        for left in out.glob(f".*{PARTIAL}"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, out: Path, say: Callable[[str], None]) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        say(f"{out}: this file system has no locks; start no second training in this folder")
+    return True
+
 
 def read_run(out_dir: Path | str) -> Run:
     """The finished run in a folder. Raises: OSError where there is none."""
@@ -174,9 +223,9 @@ def write_tables(out: Path, rows: Sequence[Mapping[str, Any]], timing: Sequence[
 
 def write_whole(path: Path, content: bytes) -> None:
     """Whole or not at all: beside, to the disk, renamed."""
-    partial_path = path.with_name(path.name + ".partial")
+    partial_path = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
-        with partial_path.open("wb") as f:
+        with partial_path.open("xb") as f:
             f.write(content)
             f.flush()
             os.fsync(f.fileno())

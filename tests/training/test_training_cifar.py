@@ -69,11 +69,36 @@ def test_the_three_layouts_hold_the_same(tmp_path, layout, monkeypatch):
 
 
 def test_the_data_folder_is_that_of_the_environment(tmp_path, monkeypatch):
-    write_binary(CIFAR10, tmp_path)
-    monkeypatch.setenv("RESATTN_DATA", str(tmp_path))
-    assert_is(data.load("cifar10"), CIFAR10)
+    write_binary(CIFAR10, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place in (tmp_path / "data", "data", "./data/../data", "~/data"):
+        monkeypatch.setenv("RESATTN_DATA", str(place))
+        assert data.home() == tmp_path / "data"
+        assert_is(data.load("cifar10"), CIFAR10)
     monkeypatch.delenv("RESATTN_DATA")
     assert data.home().name == "resattn"
+
+
+@BOTH
+def test_the_usual_python_archive_is_read_without_extracting(tmp_path, layout):
+    folder = write_python(layout, tmp_path / "made")
+    files = [member(f"{folder.name}/{path.name}", path.read_bytes()) for path in sorted(folder.iterdir())]
+    (tmp_path / layout.python_archive).write_bytes(tar_gz([member(f"{folder.name}/readme.html", b"x"), *files]))
+    assert_is(data.load(layout.name, tmp_path), layout)
+    assert data.verify(tmp_path / layout.python_archive).digest == data.load(layout.name, tmp_path / "made").digest
+    raw = (tmp_path / layout.python_archive).read_bytes()
+    (tmp_path / layout.python_archive).write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(DataError, match="python.tar.gz: (truncated or altered|member .* is missing)"):
+        data.load(layout.name, tmp_path)
+    (tmp_path / layout.python_archive).write_bytes(tar_gz([*files[1:], member(files[0][0].name, b"0" * 10**6)]))
+    with pytest.raises(DataError, match="expected at most [0-9]+ bytes, found 1000000"):
+        data.load(layout.name, tmp_path)
+
+
+def test_a_dataset_that_is_nowhere_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(DataError, match="no CIFAR-10 in .*/no-data .looked for cifar-10-binary.tar.gz, .*python.tar.gz; "):
+        data.load("cifar10")
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -94,10 +119,12 @@ def test_official_pickles_are_known_by_their_md5(tmp_path, monkeypatch):
         data.load("cifar10", tmp_path)
 
 
-def test_a_source_note_becomes_the_label(tmp_path):
+def test_a_source_note_is_quoted_and_is_no_label(tmp_path):
     folder = write_binary(CIFAR10, tmp_path)
-    (folder / "SOURCE.txt").write_text("CIFAR-10 (resampled)\nby hand\n")
-    assert data.load("cifar10", tmp_path).label == "CIFAR-10 (resampled)"
+    (folder / "SOURCE.txt").write_text("CIFAR-10 (official \x1b[1mbinary)\nby hand\n")
+    loaded = data.load("cifar10", tmp_path)
+    assert loaded.label.startswith("CIFAR-10 (not known to be the official pixels; digest ")
+    assert loaded.note == "its SOURCE.txt says 'CIFAR-10 (official  [1mbinary)'"
 
 
 def test_a_known_copy_is_named_and_an_altered_one_refused(tmp_path, monkeypatch):
@@ -121,6 +148,9 @@ def test_sums_beside_the_files_are_checked(tmp_path):
     data.load("cifar10", tmp_path)
     (folder / "SHA256SUMS").write_text(f"{'0' * 64} *data_batch_1.bin\n")
     with pytest.raises(DataError, match="data_batch_1.bin: altered: expected 0{64} .SHA256SUMS., found"):
+        data.load("cifar10", tmp_path)
+    (folder / "SHA256SUMS").write_text("\nword\n")
+    with pytest.raises(DataError, match="SHA256SUMS, line 2: expected a digest and the name of a file, found 'word'"):
         data.load("cifar10", tmp_path)
 
 

@@ -18,6 +18,7 @@ import torch
 from conftest import N_TEST, N
 
 from resattn.networks.catalog import named
+from resattn.networks.network import build
 from resattn.networks.spec import override
 from resattn.training import data, loop, record
 from resattn.training.config import ConfigError
@@ -31,9 +32,9 @@ from resattn.training.loop import (
     train,
     trained,
 )
-from resattn.training.run import packed, score, unpacked
+from resattn.training.run import RunInUseError, alone_in, packed, score, sgd, unpacked
 
-FILES = ["checkpoint.pt", "correct.bin", "metrics.csv", "run.json", "timing.csv"]
+FILES = [".lock", "checkpoint.pt", "correct.bin", "metrics.csv", "run.json", "timing.csv"]
 
 
 def quiet(config, out, dataset) -> Run:
@@ -242,7 +243,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(alone, digits, tmp_path, moment):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(rows(tmp_path / "metrics.csv")) == 1
     assert not (tmp_path / "run.json").exists()
-    assert (tmp_path / "checkpoint.pt.partial").exists() == (moment == "checkpoint")
+    assert bool(list(tmp_path.glob(".checkpoint.pt.*.partial"))) == (moment == "checkpoint")
     resumed = quiet(_config(), tmp_path, digits)
     assert (tmp_path / "metrics.csv").read_bytes() == (out / "metrics.csv").read_bytes()
     assert resumed.weights_digest == run.weights_digest
@@ -336,6 +337,129 @@ def test_a_checkpoint_of_another_dataset_is_refused(alone):
     out, run = alone
     with pytest.raises(CheckpointError, match=f"dataset digest is '{run.dataset_digest}' there"):
         quiet(_config(), out, data.digits(1, train=N, test=N_TEST))
+
+
+# ---- a folder has one run at a time
+
+
+def test_two_trainings_do_not_share_a_folder(digits, tmp_path, monkeypatch):
+    script = KILLED.replace("die()", "Path(sys.argv[3], 'here').touch() or sys.stdin.read()")
+    command = [sys.executable, "-c", script, "epoch", json.dumps(_config(seed=1).to_json()), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
+        while not (tmp_path / "here").exists():
+            assert first.poll() is None
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        monkeypatch.setattr(alone_in, "__kwdefaults__", {"wait_s": 0.2})
+        with pytest.raises(RunInUseError, match=f"is in use by process {first.pid}, which trains there"):
+            quiet(_config(), tmp_path, digits)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert first.returncode == 0  # its input ended
+    assert read_run(tmp_path).config.seed == 1
+
+
+# ---- a checkpoint that somebody forged
+
+
+def _forged(saved: dict, what: str) -> None:
+    """Each refused because of one thing, which torch would have loaded, or crashed on."""
+    state = saved["optimizer"]["state"]
+    weight = saved["model"]["head.fc.weight"]
+    match what:
+        case "a momentum of another shape":
+            state[0]["momentum_buffer"] = torch.zeros(1)
+        case "a momentum of another type":
+            state[0]["momentum_buffer"] = state[0]["momentum_buffer"].double()
+        case "a momentum without memory":
+            state[0]["momentum_buffer"] = torch.empty_like(state[0]["momentum_buffer"], device="meta")
+        case "a momentum of no parameter":
+            state[10_000] = state[0]
+        case "a state by another name":
+            state[0]["exp_avg"] = state[0].pop("momentum_buffer")
+        case "no state":
+            saved["optimizer"] = {}
+        case "a weight of another shape":
+            saved["model"]["head.fc.weight"] = weight[:1]
+        case "a weight of another type":
+            saved["model"]["head.fc.weight"] = weight.half()
+        case "a sparse weight":
+            saved["model"]["head.fc.weight"] = weight.to_sparse()
+        case "a weight that is text":
+            saved["model"]["head.fc.weight"] = "weights"
+        case "a weight too many":
+            saved["model"]["more"] = weight
+        case "a weight too few":
+            del saved["model"]["head.fc.weight"]
+        case "a model that is a list":
+            saved["model"] = [weight]
+        case "a short generator":
+            saved["generators"]["cpu"] = saved["generators"]["cpu"][:100]
+        case "a generator of zeros":
+            saved["generators"]["cpu"] = torch.zeros_like(saved["generators"]["cpu"])
+        case "no generator":
+            saved["generators"] = {"cpu": None}
+        case "no row":
+            saved["rows"] = saved["timing"] = []
+        case "a row too many":
+            saved["rows"] = saved["rows"] * 2
+            saved["timing"] = saved["timing"] * 2
+        case "a row without a column":
+            del saved["rows"][0]["test_loss"]
+        case "a row of text":
+            saved["rows"][0]["test_loss"] = "0.1"
+        case "a row of another epoch":
+            saved["rows"][0]["step"] += 1
+        case "bits of other images":
+            saved["correct"] = saved["correct"] + b"x"
+        case "an identity that is a list":
+            saved["identity"] = [1]
+        case "an identity of mappings":
+            saved["identity"]["lr"] = {"a": 0.1}
+
+
+FORGED = [
+    "a momentum of another shape", "a momentum of another type", "a momentum without memory",
+    "a momentum of no parameter", "a state by another name", "no state", "a weight of another shape",
+    "a weight of another type", "a sparse weight", "a weight that is text", "a weight too many", "a weight too few",
+    "a model that is a list", "a short generator", "a generator of zeros", "no generator", "no row", "a row too many",
+    "a row without a column", "a row of text", "a row of another epoch", "bits of other images",
+    "an identity that is a list", "an identity of mappings",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_forged_checkpoint_is_refused_before_anything_of_it_is_used(unfinished, digits, tmp_path, what):
+    path = tmp_path / "checkpoint.pt"
+    saved = torch.load(unfinished / "checkpoint.pt", weights_only=True)
+    _forged(saved, what)
+    torch.save(saved, path)
+    config, network = loop.settled(_config(), digits), build(_config().spec)
+    with pytest.raises(CheckpointError, match="checkpoint"):
+        loop._resume(path, config, digits, network, sgd(network, config))
+    if "weight" in what or "model" in what:
+        with pytest.raises(CheckpointError, match="checkpoint"):
+            trained(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def unfinished(digits, tmp_path_factory) -> Path:
+    """The folder of a run that stopped after its first epoch."""
+    out = tmp_path_factory.mktemp("unfinished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_epoch", lambda *words, real=loop.train_epoch: 1 / 0 if words[5] else real(*words))
+        with pytest.raises(ZeroDivisionError):
+            quiet(_config(), out, digits)
+    return out
+
+
+def test_a_momentum_in_another_order_of_memory_changes_nothing(alone, unfinished, digits, tmp_path):
+    """The fused step reads memory in the order of the parameter, whatever the strides of the momentum."""
+    saved = torch.load(unfinished / "checkpoint.pt", weights_only=True)
+    for of_one in saved["optimizer"]["state"].values():
+        buffer = of_one["momentum_buffer"]
+        order = list(range(buffer.dim()))[::-1]
+        of_one["momentum_buffer"] = buffer.permute(order).contiguous().permute(order)
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    assert quiet(_config(), tmp_path, digits).weights_digest == alone[1].weights_digest
 
 
 class Hostile:
@@ -439,7 +563,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(digits, tmp_path, monke
             quiet(_config(), tmp_path, digits)
     assert "checkpoint.pt: not written: No space left on device" in str(error.value)
     assert "the earlier one is whole" in str(error.value)
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*.partial"))
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 6
 
 
