@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.report.gaps import Gap, MissingError, part
 from analysis.study.job_folder import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, read_result
 from analysis.tables import steps
-from analysis.tables.files import TableError, read_table
+from analysis.tables.files import TableError, read_json, read_table
 from analysis.tables.provenance import scrub
 from analysis.tables.schemas import Schema, by_notebook
 
@@ -198,14 +197,6 @@ def _read_job(folder: Path, name: str, recorded: Mapping[str, Any]) -> Job:
     if any((place / mark).exists() for mark in (INPUTS, LOG, NOTEBOOK)):
         return Job(name, place, UNFINISHED, "it was interrupted, or is still running")
     return Job(name, place, NOT_RUN, scrub(message))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a file; an empty one where there is no file, or no mapping in it."""
-    try:
-        return mapping(json.loads(path.read_bytes()))
-    except (OSError, ValueError):
-        return {}
 
 
 def mapping(value: Any) -> dict[str, Any]:

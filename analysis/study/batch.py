@@ -15,7 +15,7 @@ from analysis.study.job_folder import LOCK, LOG, NOTEBOOK, record_failure, remov
 from analysis.study.plan import all_tasks, describe, possible, stale_jobs, write_plan
 from analysis.study.processes import FolderInUseError, exclusive
 from analysis.study.profiles import Profile, StudyError, Task, read_profile
-from analysis.study.progress import DONE, FAILED, NOT_RUN, Progress, read_json, state_of, states_of
+from analysis.study.progress import DONE, FAILED, NOT_RUN, Progress, state_of, states_of
 from analysis.study.results_folder import (
     STUDY,
     date_back,
@@ -25,6 +25,7 @@ from analysis.study.results_folder import (
     take_back,
     write_study,
 )
+from analysis.tables.files import read_json
 from analysis.tables.provenance import ROOT
 from resattn.training.layouts import LAYOUTS, find
 

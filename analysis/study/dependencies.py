@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.study.notebook_parameters import Value, cells_of, source_of
-from analysis.tables.files import digest
+from analysis.tables.files import digest, read_regular
 from analysis.tables.provenance import ROOT
 from resattn.networks.catalog import named
 from resattn.networks.spec import SpecError
@@ -132,8 +132,8 @@ def _imported_names(source: str, package: str, door: Mapping[str, str]) -> Itera
     plain = re.sub(r"^[ \t]*[%!].*$", "", source, flags=re.MULTILINE)  # IPython's own lines
     try:
         tree = ast.parse(plain)
-    except SyntaxError:
-        return  # the run itself will say so
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return  # no Python, or too deep to be read: the run itself will say so
     packages = {
         alias.asname or alias.name
         for node in ast.walk(tree)
@@ -194,9 +194,9 @@ def _results_read(folder: Path, parameters: Mapping[str, Value]) -> Iterator[tup
 @functools.lru_cache(maxsize=4096)
 def _left(file: Path, size: int, mtime_ns: int) -> str:
     try:
-        result = json.loads(file.read_bytes())
+        result = json.loads(read_regular(file))
         listed = {kind: result.get(kind, {}) for kind in KINDS}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return "not readable"
     return digest(json.dumps(listed, sort_keys=True).encode())
 

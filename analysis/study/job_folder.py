@@ -11,7 +11,7 @@ from typing import Any
 from analysis.study.dependencies import KINDS, RESULT, VERSION
 from analysis.study.notebook_parameters import NotebookError
 from analysis.study.page import FAILURE_CELL, read_page, save_page
-from analysis.tables.files import digest, write_json
+from analysis.tables.files import digest, read_json, read_regular, write_json
 from analysis.tables.provenance import scrub
 
 FAILURE, INPUTS, NOTEBOOK, LOG = "failure.json", "inputs.json", "notebook.ipynb", "log.txt"
@@ -43,7 +43,7 @@ def read_result(out_dir: Path | str) -> dict[str, Any] | None:
     """
     out_dir = Path(out_dir)
     try:
-        result = json.loads((out_dir / RESULT).read_bytes())
+        result = json.loads(read_regular(out_dir / RESULT))
         files = result["executed"] | result["tables"] | result["figures"] | result.get(RUN, {})
         is_whole = (
             result["version"] == VERSION
@@ -54,7 +54,7 @@ def read_result(out_dir: Path | str) -> dict[str, Any] | None:
                 if not name.endswith(WEIGHTS) or (out_dir / name).exists()
             )
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return result if is_whole else None
 
@@ -101,11 +101,7 @@ def _is_ours(out_dir: Path) -> bool:
 
 def read_inputs(out_dir: Path) -> dict[str, Any]:
     """What the run in a folder followed from; empty where that is not known."""
-    try:
-        inputs = json.loads((out_dir / INPUTS).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return inputs if isinstance(inputs, dict) else {}
+    return read_json(out_dir / INPUTS)
 
 
 def prepare_folder(out_dir: Path, inputs: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from analysis.tables.files import read_regular
+
 Value = bool | int | float | str | list[Any] | tuple[Any, ...] | None
 
 
@@ -175,7 +177,7 @@ def _literal(text: str) -> Value:
 def cells_of(path: Path) -> list[dict[str, Any]]:
     """The cells of a notebook file. Raises: NotebookError if it is none."""
     try:
-        notebook = json.loads(path.read_bytes())
+        notebook = json.loads(read_regular(path))
         if notebook["nbformat"] != 4:
             raise NotebookError(f"{path} has notebook format {notebook['nbformat']}; 4 is needed")
         cells = notebook["cells"]
@@ -183,7 +185,7 @@ def cells_of(path: Path) -> list[dict[str, Any]]:
             cell["cell_type"], cell["source"], cell["metadata"].get("tags")
     except OSError as error:
         raise NotebookError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NotebookError(f"{path} is no notebook ({error!r})") from error
     return cells
 

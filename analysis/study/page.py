@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.study.notebook_parameters import source_of
-from analysis.tables.files import write_atomic
+from analysis.tables.files import read_regular, write_atomic
 from analysis.tables.provenance import scrub
 
 FAILURE_CELL = "failure"  # id of the cell that says why the run failed
@@ -17,8 +17,8 @@ FAILURE_CELL = "failure"  # id of the cell that says why the run failed
 def read_page(path: Path) -> dict[str, Any]:
     """The executed notebook in a file; an empty one where the file is missing or incomplete."""
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        return json.loads(read_regular(path))
+    except (OSError, ValueError, RecursionError):
         return {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 

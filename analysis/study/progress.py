@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from analysis.study.dependencies import RESULT
 from analysis.study.job_folder import AT_WORK, FAILURE
 from analysis.study.profiles import Profile
+from analysis.tables.files import read_json
 
 DONE, FAILED, NOT_RUN, RUNNING = "done", "failed", "not run", "running"
 
@@ -29,15 +29,6 @@ def state_of(folder: Path, *, begun: str = NOT_RUN) -> dict[str, Any]:
     if (folder / FAILURE).exists():
         return {"state": FAILED, "message": read_json(folder / FAILURE).get("message"), "elapsed_s": None}
     return {"state": begun if (folder / AT_WORK).exists() else NOT_RUN, "message": None, "elapsed_s": None}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a file of ours holds; nothing, where it is not there or is not ours."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 class Progress:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from analysis.study.job_folder import (
     INPUTS,
     LOG,
     NOTEBOOK,
+    RUN,
     FolderError,
     check_folder,
     read_inputs,
@@ -26,12 +27,13 @@ from analysis.study.job_folder import (
     remove,
 )
 from analysis.study.plan import VERSION, all_tasks, inputs_of, write_plan
-from analysis.study.profiles import Profile, StudyError, Task
-from analysis.study.progress import read_json, states_of
-from analysis.tables.files import write_json
+from analysis.study.profiles import Profile, StudyError
+from analysis.study.progress import states_of
+from analysis.tables.files import read_json, write_json
 from analysis.tables.provenance import provenance
 
 STUDY, ASIDE = "study.json", ".superseded"
+QUESTION = ("parameters", "networks", "data")  # of the inputs of a job: what it trains
 SNAKEMAKE_RECORDS = ".snakemake"  # nothing is taken from them
 
 
@@ -47,17 +49,19 @@ def refuse_other(out: Path, profile: Profile) -> None:
 
 
 def prepare(profile: Profile, out: Path, stale: Mapping[str, str]) -> None:
-    """Leave in the results folder the results that stand, and the plan."""
+    """Leave in the results folder the results that stand, and the plan. What was finished is set aside."""
     _set_aside(profile, out)
-    for name in stale:  # what stands in these folders from here on is of this study
+    for name, why in stale.items():  # what stands in these folders from here on is of this study
         try:
             check_folder(out / name)
-            if _is_of_another_question(profile.tasks[name], out):
-                _move_aside(out, name, "has other parameters or data now")
+            if (out / name / RESULT).exists():
+                _move_aside(profile, out, name, f"is made again ({why})")
         except FolderError:
-            _move_aside(out, name, "was not made by a run")
-        for file in (RESULT, FAILURE, LOG, NOTEBOOK, AT_WORK):
+            _move_aside(profile, out, name, "was not made by a run")
+        for file in (FAILURE, LOG, NOTEBOOK, AT_WORK):
             remove(out / name / file)
+        if not (out / name / RUN).exists():
+            _keep_training(out, name, inputs_of(profile.tasks[name], out))
     date_back(profile, out)
     if not (out / SNAKEMAKE_RECORDS).is_dir():
         remove(out / SNAKEMAKE_RECORDS)
@@ -80,46 +84,83 @@ def _set_aside(profile: Profile, out: Path) -> None:
     """Jobs that the profile no longer names must not meet notebooks that read all jobs of a step."""
     for file in sorted([*out.glob("*/" + INPUTS), *out.glob("*/*/" + INPUTS)]):
         name = file.parent.relative_to(out)
-        if name.parts[0] != ASIDE and str(name) not in profile.tasks:
-            _move_aside(out, str(name), "is not in this profile")
+        if name.parts[0] != ASIDE and str(name) not in profile.tasks and file.exists():
+            _move_aside(profile, out, str(name), "is not in this profile")
 
 
-def _is_of_another_question(task: Task, out: Path) -> bool:
-    """Whether a finished result has other parameters, networks or data than its task has now: it is not made again."""
-    if read_result(out / task.name) is None:
-        return False
-    before, now = read_inputs(out / task.name), inputs_of(task, out)
-    return any(before.get(kind) != now[kind] for kind in ("parameters", "networks", "data"))
-
-
-def _move_aside(out: Path, name: str, why: str) -> None:
+def _move_aside(profile: Profile, out: Path, name: str, why: str) -> None:
     aside, number = out / ASIDE / name, 1
     while aside.exists():
         number += 1
         aside = (out / ASIDE / name).with_name(f"{Path(name).name}.{number}")
     aside.parent.mkdir(parents=True, exist_ok=True)
     (out / name).rename(aside)
+    for job in profile.tasks:  # a step of one job may have become one of several, and the other way round
+        if job.startswith(f"{name}/") and (aside / Path(job).name).is_dir():
+            (out / job).parent.mkdir(parents=True, exist_ok=True)
+            (aside / Path(job).name).rename(out / job)
     print(f"{name} {why}: moved to {shown(aside)}", file=sys.stderr)
+
+
+def _asides(out: Path) -> list[Path]:
+    """The folders of the jobs that were set aside, at whatever level."""
+    return sorted({file.parent for name in (RESULT, INPUTS) for file in (out / ASIDE).rglob(name)})
+
+
+def _recorded(aside: Path) -> Any:
+    return read_json(aside / RESULT).get("inputs") or read_inputs(aside)
 
 
 def take_back(profile: Profile, out: Path) -> None:
     """Put finished results that were set aside, and that follow from what their tasks follow from now, in place."""
-    for name, task in profile.tasks.items():
-        kept = (out / ASIDE / name).parent
-        for aside in sorted(kept.glob(f"{escape(Path(name).name)}*")) if kept.is_dir() else ():
-            if aside.name.removeprefix(Path(name).name).strip(".0123456789"):
-                continue  # of another job
-            result, now = read_result(aside), inputs_of(task, out)
-            standing = read_result(out / name)
-            if result is None or changes(result.get("inputs"), now):
-                continue
-            if standing is not None and not changes(standing.get("inputs"), now):
+    _set_aside(profile, out)
+    asides, standing = _asides(out), set[str]()
+    for name, task in profile.tasks.items() if asides else ():
+        if not standing.issuperset(profile.needs(task)):
+            continue  # what it follows from is made first, so it follows from something else then
+        now = inputs_of(task, out)
+        if _is_of(out / name, now):
+            standing.add(name)
+            continue
+        for aside in asides:
+            if not changes(_recorded(aside), now) and _is_of(aside, now):
+                if (out / name).exists():
+                    _move_aside(profile, out, name, "has other inputs than its task")
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                aside.rename(out / name)
+                print(f"{name} is done: taken back from {shown(aside)}", file=sys.stderr)
+                standing.add(name)
                 break
-            if (out / name).exists():
-                _move_aside(out, name, "has other inputs than its task")
-            aside.rename(out / name)
-            print(f"{name} is done: taken back from {shown(aside)}", file=sys.stderr)
-            break
+
+
+def _is_of(folder: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a finished result of these inputs."""
+    result = read_result(folder)
+    return result is not None and not changes(result.get("inputs"), inputs)
+
+
+def _keep_training(out: Path, name: str, inputs: Mapping[str, Any]) -> None:
+    """Give a job that is made again the training run of the same question that was set aside with its result.
+
+    The code of a notebook may change and its training run stand; `train` finds out whether it does. The files are
+    linked: they are written anew, and never in place.
+    """
+    for aside in _asides(out):
+        before = _recorded(aside)
+        if (aside / RUN).is_dir() and not changes(before, {kind: inputs[kind] for kind in QUESTION}):
+            beside = out / name / f".{RUN}.part"
+            shutil.copytree(aside / RUN, beside, copy_function=_linked, dirs_exist_ok=True)
+            write_json(out / name / INPUTS, before)  # it makes the folder ours
+            beside.rename(out / name / RUN)
+            return
+
+
+def _linked(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 def write_study(profile: Profile, out: Path, start: datetime) -> dict[str, dict[str, Any]]:

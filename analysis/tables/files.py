@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from analysis.tables.provenance import provenance as circumstances
 from analysis.tables.schemas import Column, Schema, SchemaError, schema_of
@@ -57,10 +59,35 @@ def write_json(path: Path | str, value: Any) -> Path:
     return write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def open_regular(path: Path | str) -> BinaryIO:
+    """A file, open for reading. Raises: OSError, also for a device or a FIFO, which is not opened: it may never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def read_regular(path: Path | str, most: int = 1 << 28) -> bytes:
+    """The content of a file of at most `most` bytes. Raises: OSError as `open_regular`, and for a larger file."""
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
+    return content
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """The mapping in a file; an empty one where there is no file, or no mapping in it."""
+    try:
+        value = json.loads(read_regular(path))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def digest(data: bytes | Path) -> str:
-    """The sha256 of bytes or of a file, in hex."""
+    """The sha256 of bytes or of a file, in hex. Raises: OSError as `open_regular`."""
     if isinstance(data, Path):
-        with data.open("rb") as file:
+        with open_regular(data) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256(data).hexdigest()
 
@@ -131,7 +158,7 @@ def read_table(path: Path | str, schema: Schema) -> pd.DataFrame:
 
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise TableError(path, error.strerror or str(error), "a table") from error
     _check_sidecar(path, data)
@@ -150,11 +177,11 @@ def read_table(path: Path | str, schema: Schema) -> pd.DataFrame:
 
 def _check_sidecar(path: Path, data: bytes) -> None:
     try:
-        about = json.loads(sidecar(path).read_bytes())
+        about = json.loads(read_regular(sidecar(path)))
         recorded = about["sha256"]
     except FileNotFoundError:
         return
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TableError(sidecar(path), f"no provenance ({error!r})", "JSON with the table's sha256") from error
     if recorded != (actual := digest(data)):
         raise TableError(path, f"sha256 {actual[:12]}", f"{str(recorded)[:12]}, as its provenance says")

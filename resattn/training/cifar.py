@@ -51,9 +51,7 @@ def read(layout: Layout, place: Path) -> Raw:
     return _from_records(layout, place, files, _source_of(layout, place, files), _remark(place))
 
 
-def _from_records(
-    layout: Layout, place: Path, files: Mapping[str, bytes], source: str | None, remark: str = ""
-) -> Raw:
+def _from_records(layout: Layout, place: Path, files: Mapping[str, bytes], source: str | None, remark: str = "") -> Raw:
     parts = {file: _records(layout, f"{place}: {file}", raw) for file, raw in files.items()}
     return _raw(source, remark if source is None else "", parts, layout)
 

@@ -121,16 +121,14 @@ def _is_first(config: TrainConfig) -> bool:
     return config.n_processes == 1 or all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
-def _train_alone(
-    config: TrainConfig, out: Path, dataset: Dataset, on_other: str, say: Callable[[str], None]
-) -> Run:
+def _train_alone(config: TrainConfig, out: Path, dataset: Dataset, on_other: str, say: Callable[[str], None]) -> Run:
     if not (out / CHECKPOINT).exists() and (record := _finished(out, config, dataset, on_other == "set aside", say)):
         say(f"finished earlier, not trained again; its weights are not kept: {out / RUN}")
         return Run.from_json(record)
     config = settled(config, dataset)
     _set_aside_unusable(out / CHECKPOINT, config, dataset, on_other == "set aside", say)
-    if not (out / CHECKPOINT).exists():
-        (out / RUN).unlink(missing_ok=True)  # of the checkpoint that was set aside
+    if not (out / CHECKPOINT).exists() and (out / RUN).exists():
+        _set_aside(out / RUN, f"{out / RUN} is of the checkpoint that was set aside", say)
     # Bound by keyword: Fabric hands itself over as the only argument, and looks into those it is given.
     # Processes that are started here take nothing along that may not be copied; they talk on their own stderr.
     job = partial(_train, config=config, dataset=dataset, out=out, say=say if config.n_processes == 1 else _on_stderr)
@@ -572,8 +570,9 @@ def _check_tensors(part: str, there: Any, here: Mapping[str, Tensor]) -> None:
         raise ValueError(f"its {part} has other names than those of this network")
     for name, tensor in here.items():
         found = there[name]
-        is_plain = type(found) in (Tensor, nn.Parameter) and found.layout == torch.strided and found.device.type == "cpu"
-        if not is_plain or found.is_quantized or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+        is_tensor = type(found) in (Tensor, nn.Parameter)
+        is_plain = is_tensor and found.layout == torch.strided and found.device.type == "cpu" and not found.is_quantized
+        if not is_plain or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
             expected = f"{tuple(tensor.shape)} of {tensor.dtype}"
             raise ValueError(f"{name} in its {part} is no plain tensor of shape {expected}")
 
@@ -603,7 +602,7 @@ def _check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, A
         there, here = identity.get(name, default), wanted.get(name, default)
         if there != here:
             if not isinstance(there, int | float | str | list | None):
-                raise CheckpointError(f"{path}: not a checkpoint of this run ({name} of its identity is no plain value)")
+                raise ValueError(f"{name} of its identity is no plain value")
             raise OtherRunError(
                 f"{path} is of another run: {name} is {there!r:.200} there and {here!r} here "
                 "(give another folder, or remove the checkpoint to start again)"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from analysis.study import batch as module
+from analysis.study.job_folder import read_result
 from analysis.study.plan import stale_jobs
 from analysis.study.profiles import read_profile
 
@@ -152,10 +153,30 @@ def test_a_study_runs_once_and_again_only_what_has_changed(finished, finished_st
     study[0].write_text(PROFILE)  # a slip that is put right: what was finished is there
     fourth = run_resattn("study", *study)
     assert fourth.returncode == 0, fourth.stderr
-    assert {line.split()[1] for line in fourth.stderr.splitlines() if line.endswith(" s")} == {"60_compare"}
-    assert "20_depth is done: taken back from" in fourth.stderr
+    assert not [line for line in fourth.stderr.splitlines() if line.endswith(" s")]  # no job ran
+    for name in ("20_depth", "50_train/s0", "60_compare"):
+        assert f"{name} is done: taken back from" in fourth.stderr
     assert tables(out) == WHOLE
     assert (out / ".superseded" / "50_train" / "s2" / "result.json").exists()
+
+
+def test_nothing_finished_is_deleted_and_equal_inputs_are_taken_back_at_any_level(study, tmp_path, write_notebook):
+    """A step of several jobs, then of one, then with other code, and back again: nothing is made a second time."""
+    out, made = tmp_path / "out", tmp_path / "made"
+    cell = f"with open({str(made)!r}, 'a') as f: f.write('x')\nopen(f'{{out_dir}}/tables/t.csv', 'w').write(f'{{seed}}')"
+    head = "notebooks_dir: notebooks\nnotebooks:\n  50_train:\n"
+    several, one = head + "    each: {seed: [0, 1]}\n    folder: 's{seed}'\n", head + "    parameters: {seed: 7}\n"
+    seen = set()
+    for profile, code in ((several, "1"), (one, "1"), (several, "2"), (several, "1"), (one, "1"), (several, "2")):
+        study[0].write_text(profile)
+        write_notebook("50_train", cell, code, parameters='seed = 0\nout_dir = "o"')
+        wanted = ["7"] if profile == one else ["0", "1"]
+        seen |= {(seed, code) for seed in wanted}
+        run = run_resattn("study", *study)
+        assert run.returncode == 0, run.stderr
+        assert len(made.read_text()) == len(seen), run.stderr
+        assert list(tables(out).values()) == wanted
+        assert sum(read_result(file.parent) is not None for file in out.rglob("result.json")) == len(seen)
 
 
 def test_an_edited_plot_trains_nothing_and_edited_code_only_what_uses_it(finished_study, tmp_path):

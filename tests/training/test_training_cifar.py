@@ -97,7 +97,9 @@ def test_the_usual_python_archive_is_read_without_extracting(tmp_path, layout):
 
 
 def test_a_dataset_that_is_nowhere_says_where_it_was_looked_for(tmp_path):
-    with pytest.raises(DataError, match="no CIFAR-10 in .*/no-data .looked for cifar-10-binary.tar.gz, .*python.tar.gz; "):
+    with pytest.raises(
+        DataError, match="no CIFAR-10 in .*/no-data .looked for cifar-10-binary.tar.gz, .*python.tar.gz; "
+    ):
         data.load("cifar10")
 
 

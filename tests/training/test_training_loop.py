@@ -518,7 +518,7 @@ def test_a_run_starts_again_where_no_run_can_go_on(alone, digits, tmp_path, what
     again = train(_config(), tmp_path, dataset=digits, on_other=on_other, say=said.append)
     assert replace(again, timing=run.timing, out_dir=run.out_dir) == run
     assert not proof.exists()
-    (aside,) = tmp_path.glob("*.aside")
+    (aside,) = tmp_path.glob("checkpoint-*.aside")
     assert aside.read_bytes() == raw
     assert f"it is now {aside.name}, and the run starts again" in said[1]
     assert read_run(tmp_path).weights_digest == run.weights_digest
