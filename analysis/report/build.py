@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import os
 import re
 import secrets
 import shutil
@@ -21,10 +22,10 @@ from analysis.report.figures import Figure, FigureError, read_figure
 from analysis.report.gaps import Gap, Part, part
 from analysis.report.making import making
 from analysis.report.notebooks import PAGE_BYTES, TEMPLATES, NotebookPageError, Pages, notebook_title
-from analysis.report.reading import DONE, REPORT, Job, Study, read_study
+from analysis.report.reading import ALTERED, DONE, NOTEBOOK, REPORT, Job, Study, read_study
 from analysis.report.subject import SUBJECT
 from analysis.tables import steps
-from analysis.tables.files import write_atomic
+from analysis.tables.files import open_regular, write_atomic
 from analysis.tables.formats import anchor, display_name, duration, number, part_name, percent, short
 from analysis.tables.quantities import quantity_label
 
@@ -34,6 +35,7 @@ FIGURE_BYTES = 400_000  # of one drawing on the opening page
 INDEX_BYTES = 2_000_000  # of all of them
 OPEN_FIGURES = 6  # of one section; further ones are folded away
 LOG_CHARACTERS = 40_000  # the end of a failed run's log
+FILE_NAME = 100  # characters of a page's file name
 
 
 @dataclass(frozen=True)
@@ -166,30 +168,37 @@ def pages(study: Study) -> Iterable[tuple[str, str]]:
     shown = [job for job in study.jobs if job.notebook or job.log]
     files = _file_names(job.name for job in shown)
     environment = _environment()
-    index = _index(environment, study, {job.name: f"{PAGES}/{files[job.name]}" for job in shown})
+    index = _encodable(_index(environment, study, {job.name: f"{PAGES}/{files[job.name]}" for job in shown}))
     yield INDEX, index
     notebooks = Pages()
     left = MAX_BYTES - len(index.encode()) - 100_000
     # Training runs last: they are many and alike, so that they lose their pictures where the report is too heavy.
     for job in sorted(shown, key=lambda job: ("train" in job.step, job.name)):
         body, problem = Markup(), ""
-        if job.notebook:
+        if job.notebook and job.state in (DONE, ALTERED) and (altered := job.problem(NOTEBOOK)):
+            problem = f"{NOTEBOOK} cannot be shown: {altered}"
+        elif job.notebook:
             try:
                 body = notebooks.body(job.notebook, budget=min(PAGE_BYTES, left))
             except NotebookPageError as error:
                 problem = str(error)
-        page = _notebook_page(environment, job, shown, files, body, problem)
+        page = _encodable(_notebook_page(environment, job, shown, files, body, problem))
         left -= len(page.encode())
         yield f"{PAGES}/{files[job.name]}", page
 
 
+def _encodable(page: str) -> str:
+    """A page without lone surrogates, which JSON may have and UTF-8 may not."""
+    return page.encode("utf-8", "replace").decode()
+
+
 def _file_names(names: Iterable[str]) -> dict[str, str]:
     files: dict[str, str] = {}
+    taken: dict[str, int] = {}  # how often the beginning of a file's name was met
     for name in names:
-        stem = anchor(name)
-        while f"{stem}.html" in files.values():
-            stem += "-2"
-        files[name] = f"{stem}.html"
+        stem = anchor(name)[:FILE_NAME]
+        taken[stem] = taken.get(stem, 0) + 1
+        files[name] = f"{stem}.html" if taken[stem] == 1 else f"{stem}~{taken[stem]}.html"
     return files
 
 
@@ -214,7 +223,10 @@ def _log_tail(job: Job) -> str:
     if not job.log:
         return ""
     try:
-        text = job.log.read_text(encoding="utf-8", errors="replace")
+        with open_regular(job.log) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 4 * LOG_CHARACTERS, 0))
+            text = file.read().decode(errors="replace")
     except OSError as error:
         return f"The log cannot be read: {error.strerror}"
     return text if len(text) <= LOG_CHARACTERS else "[its end]\n" + text[-LOG_CHARACTERS:]
@@ -240,7 +252,7 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str]) -> 
         complete=not unfinished, unfinished=unfinished, n_done=sum(job.state == DONE for job in study.jobs),
         pays=training.pays(trained, facts["compared"].facts) if trained else "",
         images_words=training.images_words(trained.images) if trained else "",
-        record_elapsed=study.record.get("elapsed_s"),
+        record_elapsed=elapsed if isinstance(elapsed := study.record.get("elapsed_s"), int | float) else None,
         default_subject=SUBJECT,
         script=Markup(script), script_source=f"'sha256-{source}'",  # safe: our own file
     )  # fmt: skip
@@ -260,6 +272,8 @@ def _galleries(study: Study) -> dict[str, Gallery]:
         for job, path in _figures(study, section.steps, section.first):
             place = f"figure-{anchor(job.name)}-{anchor(path.stem)}"
             try:
+                if job.state in (DONE, ALTERED) and (altered := job.problem(f"figures/{path.name}")):
+                    raise FigureError(f"{path.name}: {altered}")
                 drawing = read_figure(path, prefix=place)
             except FigureError as error:
                 what = f"A figure of {job.name} cannot be shown: {error}."
@@ -331,5 +345,6 @@ FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 def _leading_number(text: str) -> str:
     """What a cell such as `31.9 M` is sorted by; nothing, where it does not begin with a number."""
-    match = re.match(r"[<>]?\s*([+-]?[\d,]*\.?\d+(?:[eE][+-]?\d+)?)\s*([kMGT])?\b", text.replace("\N{MINUS SIGN}", "-"))
+    pattern = r"[<>]?\s*([+-]?[\d,]*\.?\d+(?:[eE][+-]?\d{1,3})?)\s*([kMGT])?\b"
+    match = re.match(pattern, text.replace("\N{MINUS SIGN}", "-"), re.ASCII) if len(text) <= 60 else None
     return f"{float(match[1].replace(',', '')) * FACTORS.get(match[2] or '', 1):.10g}" if match else ""

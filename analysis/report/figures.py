@@ -12,6 +12,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from analysis.tables.files import read_regular
+
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 HREFS = ("href", f"{{{XLINK}}}href")
 PX_PER = {"pt": 4 / 3, "px": 1.0, "": 1.0, "in": 96.0}
@@ -23,6 +25,7 @@ _DRAWING = (
 )
 DRAWING = frozenset(_DRAWING.split())
 
+MOST_BYTES = 8_000_000  # of a file that is read
 NO_TEXT = "This figure was saved without a description of what it shows."
 
 
@@ -47,7 +50,7 @@ def read_figure(path: Path, *, prefix: str) -> Figure:
     Raises: FigureError, naming the file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, MOST_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise FigureError(f"{path.name} cannot be read ({error})") from error
     return figure(text, name=path.stem, prefix=prefix)
@@ -56,9 +59,14 @@ def read_figure(path: Path, *, prefix: str) -> Figure:
 def figure(text: str, *, name: str, prefix: str) -> Figure:
     """The drawing in the text of an SVG file. Raises: FigureError."""
     try:
-        root = ET.fromstring(text)
-    except ET.ParseError as error:
+        return _figure(ET.fromstring(text), name, prefix)
+    except (ET.ParseError, UnicodeError) as error:
         raise FigureError(f"{name} is no SVG ({error})") from error
+    except RecursionError as error:
+        raise FigureError(f"{name} is nested too deep to be shown") from error
+
+
+def _figure(root: ET.Element, name: str, prefix: str) -> Figure:
     if _local(root) != "svg":
         raise FigureError(f"{name} is no SVG (it begins with <{_local(root)}>)")
     title, description = _words(root, "title"), _words(root, "desc")
@@ -93,7 +101,7 @@ def _words(root: ET.Element, tag: str) -> str:
 
 
 def _width_px(root: ET.Element) -> float | None:
-    match = re.fullmatch(r"([\d.]+)(pt|px|in|)", root.get("width", "").strip())
+    match = re.fullmatch(r"(\d{1,5}(?:\.\d*)?)(pt|px|in|)", root.get("width", "").strip()[:30], re.ASCII)
     return float(match[1]) * PX_PER[match[2]] if match else None
 
 

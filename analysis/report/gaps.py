@@ -36,8 +36,11 @@ class Part(Generic[T]):
 
 
 def part(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Part[T]:
-    """What `read` gives, or the gap that it met."""
+    """What `read` gives, or the gap that it met: rows that contradict each other cost their part of the page."""
     try:
         return Part(read(*args, **kwargs))
     except MissingError as missing:
         return Part(gap=missing.gap)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+        what = f"The part {read.__name__} cannot be shown ({type(error).__name__}: {error})."
+        return Part(gap=Gap(what, "Its tables are in the folder of the study."))

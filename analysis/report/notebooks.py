@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from analysis.report.figures import NO_TEXT, Figure, FigureError, figure
 from analysis.study.light_imports import light_imports
+from analysis.tables.files import read_regular
 
 with light_imports():
     import nbformat
@@ -26,7 +27,13 @@ with light_imports():
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE_BYTES = 600_000  # of one notebook's pictures: a report is opened, and sent, as one folder
-TEXT = 60_000  # characters of one output
+NOTEBOOK_BYTES = 64_000_000  # of a file that is read
+# Characters of one text, of one piece of foreign markup, of one cell's source, and of a page: what turns them into a
+# page takes more time than in proportion to their length.
+TEXT, MARKUP, SOURCE, PAGE_TEXT = 60_000, 30_000, 10_000, 300_000
+CUT = "\n[the rest is in the notebook]\n"
+HTML_CUT = "\n[a table or a page is in the notebook; it is too long for this page]\n"
+TITLE = 200  # characters
 
 _TAGS = (
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
@@ -51,11 +58,11 @@ class NotebookPageError(ValueError):
 def notebook_title(path: Path) -> str | None:
     """The first heading of a notebook; None if it has none or is no notebook."""
     try:
-        cells = json.loads(path.read_bytes())["cells"]
+        cells = json.loads(read_regular(path, NOTEBOOK_BYTES))["cells"]
         sources = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
         lines = (line for source in sources for line in source.splitlines())
-        return next((line.lstrip("# ").strip() for line in lines if line.startswith("# ")), None)
-    except (OSError, ValueError, KeyError, TypeError):
+        return next((line[:TITLE].lstrip("# ").strip() for line in lines if line.startswith("# ")), None)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -86,11 +93,16 @@ class Pages:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # on cell ids and the like, which no page shows
-                notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+                content = json.loads(read_regular(path, NOTEBOOK_BYTES))
+                for cell in content["cells"]:
+                    if cell.get("id", "") is None:
+                        del cell["id"]  # papermill writes null where a notebook has none
+                notebook = nbformat.from_dict(content)
+                nbformat.validate(notebook)
+                notebook = nbformat.convert(notebook, 4)
                 _bring_in_bounds(notebook, budget)
                 body, _ = self._exporter.from_notebook_node(notebook)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError) as error:
-            # nbformat and nbconvert raise whatever a malformed file leads them to.
+        except Exception as error:  # nbformat and nbconvert raise whatever a malformed file leads them to
             raise NotebookPageError(f"{path.name} cannot be shown ({type(error).__name__}: {error})") from error
         return Markup(body)  # safe: the template lets through only what the filters have cleaned
 
@@ -157,20 +169,25 @@ def safe_html(markup: str) -> Markup:
 
 def _align_numbers(table: Tag) -> None:
     """Mark the columns that hold numbers only, their heads too; a table with merged cells stays as it is."""
+    if table.find("table") is not None:
+        return
     rows = [row(["td", "th"], recursive=False) for row in table("tr")]
     if any(cell.has_attr("rowspan") or cell.has_attr("colspan") for row in rows for cell in row):
         return
     body = [row for row in rows if row and row[0].find_parent("tbody")]
     if not body or len({len(row) for row in rows}) > 1:
         return
-    for column in zip(*body, strict=True):
-        if any(texts := [cell.get_text(strip=True) for cell in column]) and all(map(NUMBER.fullmatch, texts)):
-            at = body[0].index(column[0])
+    for at, column in enumerate(zip(*body, strict=True)):
+        if any(texts := [cell.get_text(strip=True) for cell in column]) and all(map(_is_number, texts)):
             for row in rows:
                 row[at]["class"] = "num"
 
 
 NUMBER = re.compile(r"|[\N{EN DASH}-]|[+\N{MINUS SIGN}-]?[\d,]*\.?\d+(e[+-]?\d+)?\s*%?", re.IGNORECASE)
+
+
+def _is_number(text: str) -> bool:
+    return len(text) < 100 and NUMBER.fullmatch(text) is not None  # in a long text the pattern takes its square
 
 
 def _scrolling(name: str) -> dict[str, str]:
@@ -181,13 +198,21 @@ def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:
     """Keep what a reader looks at: a heavy picture or a long text is replaced by a word that says so."""
     # What the runner says ahead of a run that failed; the page says it itself.
     notebook.cells = [cell for cell in notebook.cells if cell.get("id") != "failure"]
-    pictures = 0
+    pictures, left = 0, PAGE_TEXT
     for cell in notebook.cells:
+        cell.pop("attachments", None)  # pictures of a page are outputs
+        left -= _cut(cell, "source", min(SOURCE, left))
         for output in cell.get("outputs", ()):
-            for holder, name in ((output, "text"), (output.get("data", {}), "text/plain")):
-                if isinstance(text := holder.get(name), str) and len(text) > TEXT:
-                    holder[name] = text[:TEXT] + "\n[the rest is in the notebook]\n"
             data = output.get("data", {})
+            if len(data.get("text/html", "")) > max(min(MARKUP, left), 0) and not _is_drawing(data["text/html"]):
+                del data["text/html"]
+                data["text/plain"] = str(data.get("text/plain", "")) + HTML_CUT
+            if output.output_type == "error":
+                output["traceback"] = ["\n".join(map(str, output.traceback))]
+                left -= _cut(output.traceback, 0, min(TEXT, left))
+            left -= _cut(output, "text", min(TEXT, left))
+            for kind in [kind for kind in data if kind.startswith("text/") and not _is_drawing(data[kind])]:
+                left -= _cut(data, kind, min(SOURCE if kind == "text/markdown" else TEXT, left))
             for kind in [kind for kind in data if kind.startswith("image/") or _is_drawing(data[kind])]:
                 size = len(data[kind])
                 if pictures + size > budget:
@@ -200,6 +225,17 @@ def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:
             for kind in ("image/png", "image/jpeg"):
                 if kind in data and not _is_base64(data[kind]):
                     del data[kind]
+
+
+def _cut(holder: Any, name: Any, most: int) -> int:
+    """The characters that are left of a text, which is cut to `most` of them, which is said."""
+    try:
+        text = holder[name]
+    except (KeyError, IndexError):
+        return 0
+    if isinstance(text, str) and len(text) > most:
+        holder[name] = text[: max(most, 0)] + CUT
+    return len(holder[name]) if isinstance(text, str) else 0
 
 
 def _is_drawing(text: Any) -> bool:

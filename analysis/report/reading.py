@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.report.gaps import Gap, MissingError, part
-from analysis.study.job_folder import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, read_result
+from analysis.study.job_folder import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, listed, read_listing, read_result
 from analysis.tables import steps
-from analysis.tables.files import TableError, read_json, read_table
+from analysis.tables.files import TableError, digest, read_json, read_table
 from analysis.tables.provenance import scrub
 from analysis.tables.schemas import Schema, by_notebook
 
@@ -58,6 +59,19 @@ class Job:
     @property
     def figures(self) -> tuple[Path, ...]:
         return tuple(sorted((self.folder / "figures").glob("*.svg")))
+
+    def problem(self, file: str) -> str:
+        """Why a file of a run that was made may not be shown: its result does not list it as it is; else nothing."""
+        try:
+            found = digest(self.folder / file)
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        recorded = listed(self.result).get(file) if self.result else None
+        if recorded is None:
+            return "no result lists it"
+        return (
+            "" if found == recorded else f"found sha256 {found[:12]}; expected {str(recorded)[:12]}, as its result says"
+        )
 
     @property
     def elapsed_s(self) -> float | None:
@@ -122,9 +136,11 @@ class Study:
         return [read_part.gap for read_part in read if read_part.gap is not None]
 
     def _table(self, schema: Schema, job: str) -> pd.DataFrame | Gap:
-        path = self.job(job).folder / "tables" / schema.file
-        if not path.is_file():
+        of_job, path = self.job(job), self.job(job).folder / "tables" / schema.file
+        if not path.is_file() or of_job.state not in (DONE, ALTERED):
             return self.missing(schema, job).gap
+        if problem := of_job.problem(f"tables/{schema.file}"):
+            return Gap(f"{job}, {schema.file}: {problem}.", f"`{self.remedy}` makes it anew.", job)
         try:
             return read_table(path, schema)
         except TableError as error:
@@ -178,7 +194,7 @@ def read_study(folder: Path) -> Study:
 
 def _is_job(name: str) -> bool:
     parts = Path(name).parts
-    plain = all(not part.startswith((".", "/")) for part in parts)
+    plain = all(not part.startswith((".", "/")) and "\0" not in part and len(os.fsencode(part)) < 256 for part in parts)
     return plain and 1 <= len(parts) <= 2 and parts[0] != REPORT
 
 
@@ -189,9 +205,8 @@ def _read_job(folder: Path, name: str, recorded: Mapping[str, Any]) -> Job:
     if result is not None:
         return Job(name, place, DONE, result=result)
     if (place / RESULT).exists():
-        return Job(
-            name, place, ALTERED, "a file that its result lists is missing or was altered", read_json(place / RESULT)
-        )
+        why = "a file that its result lists is missing or was altered"
+        return Job(name, place, ALTERED, why, read_listing(place))
     if failure or recorded.get("state") == FAILED:
         return Job(name, place, FAILED, scrub(message))
     if any((place / mark).exists() for mark in (INPUTS, LOG, NOTEBOOK)):

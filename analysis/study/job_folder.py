@@ -11,7 +11,7 @@ from typing import Any
 from analysis.study.dependencies import KINDS, RESULT, VERSION
 from analysis.study.notebook_parameters import NotebookError
 from analysis.study.page import FAILURE_CELL, read_page, save_page
-from analysis.tables.files import digest, read_json, read_regular, write_json
+from analysis.tables.files import digest, read_json, write_json
 from analysis.tables.provenance import scrub
 
 FAILURE, INPUTS, NOTEBOOK, LOG = "failure.json", "inputs.json", "notebook.ipynb", "log.txt"
@@ -41,22 +41,32 @@ def read_result(out_dir: Path | str) -> dict[str, Any] | None:
 
     Weights may be absent, and are compared where they are there.
     """
-    out_dir = Path(out_dir)
+    out_dir, result = Path(out_dir), read_listing(out_dir)
     try:
-        result = json.loads(read_regular(out_dir / RESULT))
-        files = result["executed"] | result["tables"] | result["figures"] | result.get(RUN, {})
-        is_whole = (
-            result["version"] == VERSION
-            and result.get(SELF) in (None, _digest_of({name: value for name, value in result.items() if name != SELF}))
-            and all(
-                digest(out_dir / name) == sha
-                for name, sha in files.items()
-                if not name.endswith(WEIGHTS) or (out_dir / name).exists()
-            )
+        is_whole = result.get("version") == VERSION and all(
+            digest(out_dir / name) == sha
+            for name, sha in listed(result).items()
+            if not name.endswith(WEIGHTS) or (out_dir / name).exists()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError):
         return None
     return result if is_whole else None
+
+
+def read_listing(out_dir: Path | str) -> dict[str, Any]:
+    """What result.json in a job's folder says; empty where it is missing, or is not as it was written."""
+    result = read_json(Path(out_dir) / RESULT)
+    try:
+        own = result.pop(SELF, None)
+        is_own = own in (None, _digest_of(result)) and bool(listed(result))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return result if is_own else {}
+
+
+def listed(result: Mapping[str, Any]) -> dict[str, str]:
+    """Of each file that a result lists, its digest."""
+    return {**result["executed"], **result["tables"], **result["figures"], **result.get(RUN, {})}
 
 
 def _digest_of(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,12 +20,13 @@ from studies import DRAWING, HOSTILE
 
 import analysis.report.build as build
 from analysis.figures import style
+from analysis.report import notebooks
 from analysis.report.build import ReportError, build_report
 from analysis.report.figures import NO_TEXT, FigureError, figure
-from analysis.report.notebooks import safe_html
+from analysis.report.notebooks import NotebookPageError, safe_html
 from analysis.report.reading import read_study
 from analysis.tables import schemas, steps
-from analysis.tables.files import write_json, write_table
+from analysis.tables.files import digest, read_json, write_json, write_table
 from analysis.tables.schemas import Schema
 
 STYLE = (Path(build.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
@@ -417,16 +419,209 @@ def test_an_altered_table_is_not_shown(complete: Path) -> None:
     table.write_text(table.read_text().replace("80", "90"))
     page = _index(complete)
     assert "90" not in _words(page.find(id="question"))
-    assert re.search(
-        r"depth.csv: found sha256 \w+; expected \w+, as its provenance says", _words(page.find(id="depth"))
-    )
+    assert re.search(r"depth.csv: found sha256 \w+; expected \w+, as its result says", _words(page.find(id="depth")))
     assert page.select_one("#notebooks td.state-altered") is not None
+
+
+@pytest.mark.parametrize("how", ["its digests were adapted", "it is not listed", "its result was edited", "its page"])
+def test_what_no_result_confirms_is_not_shown(complete: Path, how: str) -> None:
+    """Even a table with a provenance of its own, and a result that lists it but is not as it was written."""
+    job = complete / "20_depth"
+    rows = [{**r, "value": 8000} if r["quantity"] == "longest_path" else r for r in studies.depth_rows()]
+    if how == "its page":
+        page = json.loads((job / "notebook.ipynb").read_text())
+        page["cells"].append(studies.code("8000", [studies.display({"text/plain": "8000"})]))
+        (job / "notebook.ipynb").write_text(json.dumps(page))
+    else:
+        write_table(pd.DataFrame(rows), job / "tables" / "depth.csv", {}, schema=schemas.DEPTH)
+        result = read_json(job / "result.json")
+        if how == "it is not listed":
+            del result["tables"]["tables/depth.csv"]
+        if how != "its digests were adapted":
+            result["tables"]["tables/depth.csv"] = digest(job / "tables" / "depth.csv")
+            write_json(job / "result.json", result)
+    index = build_report(complete)
+    pages = index.read_text(encoding="utf-8"), (index.parent / "pages" / "20_depth.html").read_text(encoding="utf-8")
+    assert not any(re.search(r"8,?000\b", _words(BeautifulSoup(page, "html.parser").main)) for page in pages)
+    assert "notebook.ipynb cannot be shown: found sha256" in pages[1] if how == "its page" else "depth.csv: " in pages[0]
+    assert "state-altered" in pages[0]
+
+
+def test_a_part_that_its_tables_contradict_is_a_gap(complete: Path) -> None:
+    rows = [{**studies.module_rows()[0], "mask_path": 10, "module": "x"}, *studies.module_rows()]
+    studies.done(complete, "20_depth", {schemas.DEPTH: studies.depth_rows()[:3], schemas.MODULES: rows})
+    studies.done(
+        complete, "40_receptive_field", {schemas.RECEPTIVE_FIELD: [{**studies.field_rows()[0], "network": "x"}]}
+    )
+    page = _index(complete)
+    assert "6 runs" in _words(page.find(id="training"))
+
+
+# Sources and outputs of every kind that a notebook may hold, each of which tries to be markup.
+EVIL = (
+    "<script>alert(1)</script><style>*{display:none}</style><meta http-equiv='refresh' content='0;url=https://e.org'>"
+    "<iframe src='https://e.org'></iframe><img src=x onerror='alert(1)'><a href='javascript:alert(1)'>a</a>"
+    "<base href='https://e.org'><form action='https://e.org'><button>b</button></form><svg onload='alert(1)'></svg>"
+    "</pre></div></article></main><link rel=stylesheet href='https://e.org'>"
+)
+MIMES = (
+    "application/pdf", "image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/plain",
+    "text/latex", "application/javascript", "application/vnd.jupyter.widget-view+json", "application/x-other",
+    "text/vnd.mermaid", "application/json",
+)  # fmt: skip
+
+
+def _evil_cells() -> Iterator[dict[str, object]]:
+    for mime in ("", "text/html", "text/x-other", "TEXT/HTML"):
+        yield {"cell_type": "raw", "metadata": {"raw_mimetype": mime, "format": mime}, "source": EVIL}
+    yield {"cell_type": "markdown", "metadata": {}, "source": EVIL}
+    yield {"cell_type": "markdown", "metadata": {}, "source": f"[a]: javascript:alert(1)\n\n[b][a] `{EVIL}` $${EVIL}$$"}
+    yield {
+        "cell_type": "markdown",
+        "metadata": {},
+        "source": "![a](attachment:a.svg)",
+        "attachments": {"a.svg": {"image/svg+xml": EVIL}},
+    }
+    outputs = [
+        *({"output_type": kind, "data": {mime: EVIL}, "metadata": {"alt": EVIL, mime: {"alt": EVIL}}, **more}
+          for mime in MIMES for kind, more in (("display_data", {}), ("execute_result", {"execution_count": 1}))),
+        *({"output_type": "stream", "name": name, "text": EVIL} for name in ("stdout", "stderr", "stdin")),
+        {"output_type": "error", "ename": EVIL, "evalue": EVIL, "traceback": [EVIL, f"\x1b[31m{EVIL}"]},
+    ]  # fmt: skip
+    yield {"cell_type": "code", "metadata": {}, "source": EVIL, "execution_count": 1, "outputs": outputs}
+
+
+@pytest.mark.parametrize("cell", [*_evil_cells(), {**list(_evil_cells())[-1], "execution_count": EVIL}])
+def test_no_block_of_a_notebook_page_lets_markup_through(tmp_path: Path, cell: dict[str, object]) -> None:
+    path = tmp_path / "n.ipynb"
+    path.write_text(json.dumps({"cells": [cell], "metadata": {"title": EVIL}, "nbformat": 4, "nbformat_minor": 4}))
+    try:
+        body = notebooks.Pages().body(path)
+    except NotebookPageError:
+        return  # what no notebook may hold is a gap
+    page = BeautifulSoup(body, "html.parser")
+    named = ("script", "style", "meta", "iframe", "base", "form", "button", "link", "object", "embed", "input")
+    assert not page(named)
+    for element in page(True):
+        assert not any(name.startswith("on") or name in ("action", "srcset", "formaction") for name in element.attrs)
+        assert not re.search("javascript:|e.org", str(element.get("href", "")) + str(element.get("src", "")))
+    assert body.count("<div") == body.count("</div>")
+
+
+def test_the_template_has_every_block_that_shows_what_a_notebook_holds() -> None:
+    """A block that nbconvert adds has to be looked at before it shows anything."""
+    exporter = notebooks.Pages()._exporter
+    sources = [
+        exporter.environment.loader.get_source(exporter.environment, name)[0]
+        for name in ("null.j2", "display_priority.j2")
+    ]
+    blocks = set(re.findall(r"block (\w+)", " ".join(re.sub(r"\{#.*?#\}", "", s, flags=re.DOTALL) for s in sources)))
+    ours = set(re.findall(r"block (\w+)", (notebooks.TEMPLATES / "notebook" / "index.html.j2").read_text()))
+    structure = {
+        "header", "body", "body_header", "body_loop", "any_cell", "input_group", "output_group", "output_prompt",
+        "outputs", "stream", "display_data", "body_footer", "footer",
+    }  # fmt: skip
+    assert blocks - ours == structure
+
+
+def test_a_page_takes_time_in_proportion_to_its_size_and_says_what_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    for name in ("safe_html", "safe_prose"):
+        real = getattr(notebooks, name)
+        monkeypatch.setattr(notebooks, name, lambda markup, real=real: seen.append(len(markup)) or real(markup))
+    rows = "<table><tbody>" + "<tr><td>1</td></tr>" * 200_000 + "</tbody></table>"
+    cells: list[dict[str, object]] = [
+        studies.code("1", [studies.display({"text/html": rows, "text/plain": "rows"})]),
+        studies.code(
+            "2", [studies.display({"text/html": f"<table><tbody><tr><td>{'1' * 29_000}x</td></tr></tbody></table>"})]
+        ),
+        studies.code("'a" * 75_000, []),
+        *(studies.code(f"{k}", [{"output_type": "stream", "name": "stdout", "text": "x" * 50_000}]) for k in range(10)),
+        {"cell_type": "markdown", "id": "long", "metadata": {}, "source": "*a" * 50_000},
+    ]
+    studies.write_notebook(tmp_path, *cells)
+    body = notebooks.Pages().body(tmp_path / "notebook.ipynb")
+    assert "too long for this page" in body
+    assert body.count("[the rest is in the notebook]") > 3
+    assert body.count("x") < notebooks.PAGE_TEXT + 10_000
+    assert all(size < 10 * notebooks.MARKUP for size in seen)
+
+
+def test_a_long_number_is_compared_in_no_time() -> None:
+    assert build._leading_number("1" * 10_000_000 + "x") == ""
+    assert build._leading_number("1" * 20 + " M") == "1.111111111e+25"
+    assert not notebooks._is_number("1" * 10_000_000 + "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("deep.svg", "<svg xmlns='http://www.w3.org/2000/svg'>" + "<g>" * 3_000 + "</g>" * 3_000 + "</svg>"),
+        ("wide.svg", "<svg xmlns='http://www.w3.org/2000/svg' width='1.2.3pt' height='1'/>"),
+        ("wider.svg", f"<svg xmlns='http://www.w3.org/2000/svg' width='{'9' * 400}pt' height='1'/>"),
+        ("binary.svg", "\x00\x01"),
+    ],
+)  # fmt: skip
+def test_one_bad_figure_is_not_the_end_of_the_report(complete: Path, name: str, text: str) -> None:
+    (complete / "20_depth" / "figures" / name).write_text(text)
+    studies.list_again(complete / "20_depth")
+    assert "really 80" in _words(_index(complete).find(id="answer"))
+
+
+def _deep(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _deep(100_000),
+        '{"cells": ' + _deep(100_000) + ', "nbformat": 4}',
+        '{"cells": [{"cell_type": "markdown", "metadata": {}, "source": "# \\ud800"}], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}',
+        '{"cells": [{"cell_type": "code", "id": null, "metadata": {}, "source": "1", "execution_count": 1, "outputs": []}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
+    ],
+    ids=["deep", "deep cells", "a lone surrogate", "a cell without an id"],
+)
+def test_one_bad_page_is_not_the_end_of_the_report(complete: Path, text: str) -> None:
+    place = complete / "20_depth"
+    for file in ("notebook.ipynb", "log.txt", "failure.json"):
+        (place / file).write_text(text)
+    studies.list_again(place)
+    for file in (
+        "study.json",
+        "plan.json",
+        "30_cost/result.json",
+        "40_receptive_field/tables/receptive_field.provenance.json",
+    ):
+        (complete / file).write_text(text)
+    index = build_report(complete)
+    assert "really 80" in _words(BeautifulSoup(index.read_text(encoding="utf-8"), "html.parser").find(id="answer"))
+    shown = "cannot be shown" not in (index.parent / "pages" / "20_depth.html").read_text(encoding="utf-8")
+    assert shown == (_deep(1000) not in text)
+
+
+def test_devices_and_fifos_are_not_opened(complete: Path) -> None:
+    files = [path for path in complete.rglob("*") if path.is_file()]
+    for path in files:
+        path.unlink()
+        os.mkfifo(path)
+    assert "0 of " in _words(_index(complete))
+
+
+def test_a_job_of_a_long_name_has_a_page(tmp_path: Path) -> None:
+    for end in "ab":
+        studies.done(tmp_path, f"50_train/{'x' * 240}{end}-s0", {})
+    write_json(tmp_path / "study.json", {"version": 1, "jobs": {"y" * 5000: {}, "a\0b": {}}})
+    assert len(list((build_report(tmp_path).parent / "pages").iterdir())) == 2
 
 
 def test_a_table_without_a_stated_column_is_a_gap(tmp_path: Path) -> None:
     place = studies.done(tmp_path, "20_depth", {})
     another = Schema("depth", tuple(column for column in schemas.DEPTH.columns if column.name != "quantity"))
     write_table(pd.DataFrame(columns=another.names), place / "tables" / "depth.csv", {}, schema=another)
+    studies.list_again(place)
     assert "20_depth, depth.csv: found columns network, value, unit; expected also quantity." in _words(
         _index(tmp_path).find(id="depth")
     )
@@ -567,9 +762,12 @@ def test_a_figure_that_cannot_be_shown_is_a_gap(complete: Path) -> None:
     (complete / "20_depth" / "figures" / "broken.svg").write_text("<svg")
     heavy = DRAWING.replace("</svg>", f"<path d='{'M 0 0 ' * build.FIGURE_BYTES}'/></svg>")
     (complete / "20_depth" / "figures" / "heavy.svg").write_text(heavy)
+    studies.list_again(complete / "20_depth")
+    (complete / "20_depth" / "figures" / "unlisted.svg").write_text(DRAWING)
     depth = _words(_index(complete).find(id="depth"))
     assert "broken is no SVG" in depth
     assert "heavy.svg is too heavy for this page" in depth
+    assert "unlisted.svg: no result lists it" in depth
 
 
 def test_figures_about_the_subject_come_first(tmp_path: Path) -> None:
@@ -577,6 +775,7 @@ def test_figures_about_the_subject_come_first(tmp_path: Path) -> None:
     names = [f"{kind}_{n}" for kind in ("by_stage", "over_image") for n in ("attention56", "cifar-attention56")]
     for name in names:
         (tmp_path / "40_receptive_field" / "figures" / f"{name}.svg").write_text(DRAWING)
+    studies.list_again(tmp_path / "40_receptive_field")
     page = _index(tmp_path)
     shown = [str(f["id"]).removeprefix("figure-40_receptive_field-") for f in page.select("#field > figure")]
     folded = [str(f["id"]).removeprefix("figure-40_receptive_field-") for f in page.select("#field details figure")]
@@ -591,6 +790,7 @@ def test_many_heavy_notebooks_stay_within_the_weight(tmp_path: Path) -> None:
             tmp_path, f"50_train/cifar-resnet56-s{k}", {schemas.RUN: [studies.run_row("cifar-resnet56", k)]}
         )
         studies.write_notebook(place, studies.code("show()", [studies.display({"image/png": picture})]))
+        studies.list_again(place)
     report = build_report(tmp_path).parent
     assert 2_000_000 < sum(path.stat().st_size for path in report.rglob("*")) < build.MAX_BYTES
     assert "too heavy for this page" in (report / "pages" / "50_train-cifar-resnet56-s9.html").read_text(

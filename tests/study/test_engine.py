@@ -163,7 +163,9 @@ def test_a_study_runs_once_and_again_only_what_has_changed(finished, finished_st
 def test_nothing_finished_is_deleted_and_equal_inputs_are_taken_back_at_any_level(study, tmp_path, write_notebook):
     """A step of several jobs, then of one, then with other code, and back again: nothing is made a second time."""
     out, made = tmp_path / "out", tmp_path / "made"
-    cell = f"with open({str(made)!r}, 'a') as f: f.write('x')\nopen(f'{{out_dir}}/tables/t.csv', 'w').write(f'{{seed}}')"
+    cell = (
+        f"with open({str(made)!r}, 'a') as f: f.write('x')\nopen(f'{{out_dir}}/tables/t.csv', 'w').write(f'{{seed}}')"
+    )
     head = "notebooks_dir: notebooks\nnotebooks:\n  50_train:\n"
     several, one = head + "    each: {seed: [0, 1]}\n    folder: 's{seed}'\n", head + "    parameters: {seed: 7}\n"
     seen = set()
