@@ -56,7 +56,7 @@ docs: $(STAMP)
 
 lab: $(STAMP)
 	$(BIN)/python -m ipykernel install --prefix .venv --name resattn --display-name 'resattn' >/dev/null
-	$(BIN)/jupyter lab --notebook-dir notebooks
+	$(BIN)/jupyter lab --notebook-dir notebooks --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks results/bench.json

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO, cast
 
 import resattn
 from resattn.extras import MissingError, require
@@ -29,7 +30,66 @@ class UsageError(ValueError):
     """An argument of the command is wrong."""
 
 
+class _Messages:
+    """The stream of messages. Nobody has to read it, and what it shows cannot drive a terminal.
+
+    A closed or broken one costs the messages and not the work; control characters, which a name or the text of a
+    notebook may hold, are written out.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._try(lambda: self._stream.write(plain(text)))
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except (OSError, ValueError):  # a pipe that nobody reads, a terminal that is gone, a closed stream
+            with suppress(OSError, ValueError):  # what it still holds is written when the process ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._stream = io.StringIO()
+            return 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def plain(text: str) -> str:
+    """`text` with its control characters written out, new line, tabulator and carriage return aside."""
+    return text.translate(_CONTROLS)
+
+
+# C0, C1 and delete, and the marks that turn the direction of writing.
+_CONTROLS = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\n\t\r"
+}
+
+
+def _stand_in_for_closed_streams() -> None:
+    """A file must never get the number of a standard stream that was closed: what is printed would go into it."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
 def main(argv: Sequence[str] | None = None) -> int:
+    _stand_in_for_closed_streams()
+    with redirect_stderr(cast(TextIO, _Messages(sys.stderr))):
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments, engine_options = _split_engine_options(arguments)
     args = parser().parse_args(arguments)
@@ -237,7 +297,7 @@ def _number(value: Any) -> str:
 
 def _print_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
     """Columns as wide as their content; numbers are aligned to the right."""
-    texts = [list(map(str, header)), *([_number(cell) for cell in row] for row in rows)]
+    texts = [[plain(str(cell)) for cell in header], *([plain(_number(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[k]) for row in texts) for k in range(len(header))]
     right = [bool(rows) and all(isinstance(row[k], int | float | None) for row in rows) for k in range(len(header))]
     for row in texts:
@@ -357,7 +417,7 @@ def _claims(args: argparse.Namespace) -> None:
     if args.json:
         return _print_json(to_json(verdicts))
     if text := FORMS[args.format](verdicts):
-        print(text)
+        print(plain(text))
 
 
 def _check_choice(kind: str, given: str | None, choices: Sequence[str]) -> None:
@@ -405,7 +465,7 @@ def _fetch(args: argparse.Namespace) -> None:
 def _verify(args: argparse.Namespace) -> None:
     from resattn.training.data import verify
 
-    print(verify(args.path))
+    print(plain(str(verify(args.path))))
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -286,7 +286,16 @@ def test_diff_shows_what_a_naive_merge_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is no JSON"), ("{}", "holds no audits"), (None, "cannot be read")]
+    ("text", "message"),
+    [
+        ("{", "is no JSON"),
+        ("{}", "holds no audits"),
+        (None, "cannot be read"),
+        ("[" * 100_000, "is no JSON"),
+        ('[{"quantities": {}}]', "holds no audits"),
+        ('[{"target": "a", "quantities": {"macs": "1"}}]', "holds no audits"),
+        ("9" * 5000, "is no JSON"),
+    ],
 )
 def test_diff_refuses_what_is_no_audit(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "a.json"
@@ -295,6 +304,39 @@ def test_diff_refuses_what_is_no_audit(tmp_path: Path, text: str | None, message
     done = resattn("diff", str(path), str(path))
     assert done.returncode == 1
     assert message in done.stderr
+
+
+def test_diff_keeps_both_records_of_one_target_and_takes_numbers_of_any_length(tmp_path: Path) -> None:
+    records = [{"target": "m:f", "quantities": {"n_paths": 10**400 + k, "macs": 1.5}} for k in range(2)]
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    (tmp_path / "b.json").write_text(json.dumps([{**r, "quantities": {"n_paths": 2.5, "macs": 1.5}} for r in records]))
+    done = resattn("diff", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--json")
+    assert [c["target"] for c in json.loads(done.stdout)] == ["m:f", "m:f (2)"]
+    assert resattn("diff", str(tmp_path / "a.json"), str(tmp_path / "b.json")).returncode == 0
+
+
+def test_what_a_name_holds_cannot_drive_a_terminal(tmp_path: Path) -> None:
+    name = "m:f\x1b]0;title\x07\x9b2J\u202e"
+    (tmp_path / "a.json").write_text(json.dumps([{"target": name, "quantities": {"macs": 1}}]))
+    (tmp_path / "b.json").write_text(json.dumps([{"target": name, "quantities": {"macs": 2}}]))
+    printed = resattn("diff", str(tmp_path / "a.json"), str(tmp_path / "b.json")).stdout
+    assert "m:f\\x1b]0;title\\x07\\x9b2J\\u202e" in printed
+    said = resattn("audit", name).stderr
+    assert "\\x1b]0;title" in said
+    assert not [c for c in printed + said if c != "\n" and not c.isprintable()]
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "2>&- >&- <&-", "2>&1 | head -c 1"])
+def test_messages_that_nobody_reads_cost_nothing_else(tmp_path: Path, closed: str) -> None:
+    script = f"import sys; from resattn import cli; cli._list = lambda a: [print('x' * 9999, file=sys.stderr) for _ in range(99)] and (open({str(tmp_path / 'done')!r}, 'w').write('done'), None)[1]; sys.exit(cli.main(['list']))"
+    run = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; {sys.executable} -c "$0" {closed}', script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, (tmp_path / "done").read_text()) == (0, "done"), run.stderr
+    assert len(run.stdout) <= 1
 
 
 def test_a_traceback_comes_on_demand() -> None:

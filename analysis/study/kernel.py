@@ -5,6 +5,7 @@ Importing this registers the engine with papermill. `analysis.study.runner` is t
 
 from __future__ import annotations
 
+import ast
 import itertools
 import logging
 import math
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine as PapermillEngine
 from papermill.engines import papermill_engines
 
+from analysis.study.processes import chosen_data
 from analysis.tables.provenance import ROOT
 
 ENGINE = "resattn"
@@ -41,6 +43,14 @@ class ExitRequested(Exception):
     """A cell asked its kernel to end."""
 
 
+class TooDeepError(Exception):
+    """A cell that Python cannot compile; IPython would never answer."""
+
+
+class MovedError(Exception):
+    """A cell left the kernel in another current folder."""
+
+
 @dataclass
 class Execution:
     """One notebook run: what its kernel is given, and how far it got."""
@@ -48,7 +58,8 @@ class Execution:
     folder: Path  # the kernel's working directory
     log: Log
     timeout_s: float | None
-    cell: int | None = None  # the one that ran last, by its place in the executed notebook
+    stays: bool = False  # the current folder is the same after every cell
+    cell: int | None = None  # the one that ran last, by its number in the source
     source: str = ""  # its first line
     exit_code: int | None = None  # of the kernel, negative for a signal; None: it was alive at the end
     kernel_s: float = 0.0  # from the start of its process to the end
@@ -148,20 +159,34 @@ class Client(PapermillNotebookClient):
         self.notebook_left, self.cell_left = NOTEBOOK_BYTES, CELL_BYTES
 
     def _started(self, cell: NotebookNode, cell_index: int) -> None:
-        self.run.cell, self.run.source = cell_index, cell.source.strip().splitlines()[0]
+        self.run.cell = number_in_source(self.nb.cells, cell_index)
+        self.run.source = cell.source.strip().splitlines()[0][:200]
         self.cell_left = CELL_BYTES
-        self.run.log.say(f"cell {cell_index + 1}")
+        self.run.log.say(f"cell {self.run.cell}")
+        if _is_too_deep(cell.source):
+            raise TooDeepError("its expressions are nested too deep, or have too many terms, to be compiled")
 
     def _ended(self, cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any] | None) -> None:
         content = (execute_reply or {}).get("content", {})
         cell["execution_count"] = content.get("execution_count")
         cell["outputs"] = merged_streams(cell["outputs"])
+        if "raises-exception" in cell.metadata.get("tags", ()):
+            cell["outputs"] = [_as_text(output) for output in cell["outputs"]]  # papermill takes an error for a failure
         if any(payload.get("source") == "ask_exit" for payload in content.get("payload", ())):
             raise ExitRequested
+        if self.run.stays and (now := self._current_folder()) not in (None, str(self.run.folder)):
+            raise MovedError(f"the cell changed the current folder to {now}")
+
+    def _current_folder(self) -> str | None:
+        """That of the kernel; None where the system does not tell."""
+        try:
+            return os.readlink(f"/proc/{self.km.provisioner.pid}/cwd")
+        except (OSError, AttributeError):
+            return None
 
     def output(self, outs: list[NotebookNode], msg: dict[str, Any], display_id: str, cell_index: int) -> Any:
         """Keep an output while there is room for it; what does not fit is cut or dropped, and the page says so once."""
-        content = msg["content"]
+        content = _encodable(msg["content"])
         if msg["msg_type"] == "error":  # always kept, but no traceback is worth a megabyte
             content["evalue"] = content["evalue"][:20_000]
             content["traceback"] = [line[:20_000] for line in content["traceback"][:100]]
@@ -204,6 +229,45 @@ def merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return merged
 
 
+def _is_too_deep(source: str) -> bool:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit - 100)  # the kernel compiles from within more calls than this
+    try:
+        compile(source, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except (RecursionError, MemoryError):
+        return True
+    except (SyntaxError, ValueError):
+        return False  # IPython's own words, or no Python: the kernel says so
+    finally:
+        sys.setrecursionlimit(limit)
+    return False
+
+
+def number_in_source(cells: Sequence[Mapping[str, Any]], index: int) -> int:
+    """The number of a cell in the notebook that was executed: the cell of parameters that papermill adds has none."""
+    before = cells[: index + 1]
+    return len(before) - sum("injected-parameters" in cell["metadata"].get("tags", ()) for cell in before)
+
+
+def _as_text(output: NotebookNode) -> NotebookNode:
+    """An exception that a cell was meant to raise, as text; one that ends the notebook stays."""
+    if output.output_type != "error" or output.ename == "SystemExit":
+        return output
+    return NotebookNode(output_type="stream", name="stderr", text="\n".join(output.traceback) + "\n")
+
+
+def _encodable(value: Any) -> Any:
+    """A message in place, its texts without lone surrogates, which no file in UTF-8 can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        for name, item in value.items():
+            value[name] = _encodable(item)
+    elif isinstance(value, list):
+        value[:] = map(_encodable, value)
+    return value
+
+
 def _stream_bytes(outputs: list[NotebookNode]) -> int:
     return sum(len(output.text) + 100 for output in outputs if output.output_type == "stream")
 
@@ -226,7 +290,7 @@ class StrictEngine(PapermillEngine):
                 "IPYTHONDIR": runtime,  # no start-up files of whoever runs this
                 "PYTHONFAULTHANDLER": "1",  # where a crash outside Python happened
                 "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-            }
+            } | chosen_data()
             client = Client(nb_man, run, km=manager, log=logger)
             start = time.monotonic()
             try:
@@ -237,7 +301,8 @@ class StrictEngine(PapermillEngine):
 
 def _socket_folder() -> str:
     folder = tempfile.gettempdir()
-    return folder if len(folder) + len("/resattn-12345678/kernel-ipc-5") < LONGEST_SOCKET else "/tmp"
+    is_usable = folder.isascii() and len(folder) + len("/resattn-12345678/kernel-ipc-5") < LONGEST_SOCKET
+    return folder if is_usable else "/tmp"
 
 
 papermill_engines.register(ENGINE, StrictEngine)

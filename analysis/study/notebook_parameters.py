@@ -65,6 +65,11 @@ def check_parameters(path: Path | str, given: Mapping[str, Any]) -> dict[str, Va
     return values
 
 
+def is_place(name: str, value: Any) -> bool:
+    """Whether a parameter names a folder by a relative path: from the folder of whoever gives it."""
+    return name.endswith("_dir") and isinstance(value, str) and value != "" and "\0" not in value and value[0] != "/"
+
+
 def parameter_text(value: Value) -> str:
     """`value` as the command line takes it: `check_parameters` makes the same value of it."""
     return value if isinstance(value, str) else json.dumps(value)
@@ -75,6 +80,8 @@ def _literals(source: str, where: str) -> dict[str, Value]:
         statements = ast.parse(source).body
     except SyntaxError as error:
         raise ParameterError(f"{where}, line {error.lineno}: no Python ({error.msg})") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ParameterError(f"{where}: no Python that can be read ({type(error).__name__})") from error
     values: dict[str, Value] = {}
     for statement in statements:
         line = f"{where}, line {statement.lineno}"
@@ -85,12 +92,21 @@ def _literals(source: str, where: str) -> dict[str, Value]:
                 pass
             case ast.Expr(value=ast.Constant(value=str())):
                 continue  # a docstring
+            case ast.Import() | ast.ImportFrom():
+                raise ParameterError(
+                    f"{line}: `{_first_line(statement)}` is no `name = literal`; import in a cell of its own above it"
+                )
             case _:
                 raise ParameterError(f"{line}: `{_first_line(statement)}` is no `name = literal`")
         try:
             value = ast.literal_eval(node)
             _kind(value)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError, MemoryError):
+            if isinstance(node, ast.Dict):
+                raise ParameterError(
+                    f"{line}: `{_first_line(statement)}` is a dictionary; write it as text, such as "
+                    f"{name} = '{{\"b\": 1}}', and read it with json.loads({name}) in the next cell"
+                ) from None
             raise ParameterError(
                 f"{line}: `{_first_line(statement)}` computes, or is no number, text, truth value, list or None; "
                 f"papermill would set {name} beside it and not what follows from it"
@@ -102,7 +118,10 @@ def _literals(source: str, where: str) -> dict[str, Value]:
 
 
 def _first_line(statement: ast.stmt) -> str:
-    return ast.unparse(statement).splitlines()[0]
+    try:
+        return ast.unparse(statement).splitlines()[0][:200]
+    except RecursionError:
+        return "..."
 
 
 def _kind(value: Value) -> str:

@@ -24,7 +24,8 @@ def read_page(path: Path) -> dict[str, Any]:
 
 def unexecuted(page: Mapping[str, Any]) -> list[str]:
     """The numbers of the code cells that were never executed, blank ones left out."""
-    return [str(number) for number, cell in enumerate(page["cells"], 1) if _is_unexecuted(cell)]
+    source = [cell for cell in page["cells"] if "injected-parameters" not in cell["metadata"].get("tags", ())]
+    return [str(number) for number, cell in enumerate(source, 1) if _is_unexecuted(cell)]
 
 
 def _is_unexecuted(cell: Mapping[str, Any]) -> bool:
@@ -34,7 +35,9 @@ def _is_unexecuted(cell: Mapping[str, Any]) -> bool:
 def save_page(page: dict[str, Any], path: Path, failure: str | None) -> None:
     """Save an executed notebook without anything that shows where it ran; `failure` becomes its first cell."""
     page["metadata"].pop("papermill", None)
-    for cell in page["cells"]:
+    for number, cell in enumerate(page["cells"], 1):
+        if "id" in cell and not isinstance(cell["id"], str):
+            cell["id"] = f"cell-{number}"  # a null of the source, which no page may have
         record = cell["metadata"].get("papermill", {})
         if _is_unexecuted(cell) and record:
             record["status"] = "pending"  # papermill marks every cell completed once the kernel is gone
@@ -46,4 +49,4 @@ def save_page(page: dict[str, Any], path: Path, failure: str | None) -> None:
             "source": f"This run failed:\n\n```\n{failure}\n```",
         }
         page["cells"].insert(0, note)
-    write_atomic(path, scrub(json.dumps(page, indent=1, ensure_ascii=False)) + "\n")
+    write_atomic(path, f"{scrub(json.dumps(page, indent=1, ensure_ascii=False))}\n".encode("utf-8", "replace"))

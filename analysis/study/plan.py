@@ -15,7 +15,7 @@ from typing import Any
 
 from analysis.study.dependencies import changes, run_inputs
 from analysis.study.job_folder import RESULT, RUN, read_inputs, read_result
-from analysis.study.notebook_parameters import check_parameters, parameter_text
+from analysis.study.notebook_parameters import check_parameters, is_place, parameter_text
 from analysis.study.profiles import Profile, Task
 from analysis.study.progress import DONE, NOT_RUN
 from analysis.tables.files import digest, write_json
@@ -118,6 +118,8 @@ def _plan_row(profile: Profile, task: Task, out: Path) -> dict[str, Any]:
     """What the Snakefile needs of a task; paths are relative to the results folder, where snakemake works."""
     arguments = [os.path.relpath(task.notebook, out)]
     for name, value in task.given(out).items():
+        if is_place(name, value):  # the job starts in the results folder, and its notebook in its own
+            value = os.path.relpath(task.notebook.parent / str(value), out)
         arguments += ["-p", f"{name}={parameter_text(value)}"]
     return {
         "arguments": [*arguments, "--out", task.name],

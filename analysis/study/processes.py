@@ -15,12 +15,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from resattn.training.layouts import chosen_home
+
 PARENT = "RESATTN_PARENT"  # environment: the process that this one must not outlive
 PLACES = "RESATTN_PLACES"  # environment: how many kernels may run at a time, and the file that they agree by
 
 
 class FolderInUseError(RuntimeError):
     """Another process works in the folder."""
+
+
+def chosen_data() -> dict[str, str]:
+    """The folder of datasets that the environment names, for a process that starts in another folder."""
+    home = chosen_home()
+    return {} if home is None else {"RESATTN_DATA": str(home)}
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,6 +18,7 @@ import yaml
 from analysis.study.dependencies import OUT_DIR
 from analysis.study.light_imports import light_imports
 from analysis.study.notebook_parameters import NotebookError, Value, check_parameters, read_parameters
+from analysis.tables.files import read_regular
 from analysis.tables.provenance import ROOT
 from resattn.networks.catalog import named
 from resattn.networks.spec import SpecError
@@ -24,6 +27,19 @@ from resattn.training.config import FIELDS, ConfigError, TrainConfig, override
 WORKFLOW, NOTEBOOKS = ROOT / "workflow", ROOT / "notebooks"
 PROFILES = WORKFLOW / "profiles"
 MOST_CHARACTERS, DEEPEST = 100_000, 20  # of a profile
+MOST_JOBS, LONGEST_NAME = 2_000, 200  # of a profile; of a folder, in bytes
+# What a results folder and the folder of a step hold beside those of jobs.
+RESERVED = ("report", "plan.json", "study.json", "snakemake.log")
+RESERVED_IN_STEP = (
+    "result.json",
+    "inputs.json",
+    "failure.json",
+    "notebook.ipynb",
+    "log.txt",
+    "tables",
+    "figures",
+    "run",
+)
 SCALES = ("quick", "small", "paper")  # that a profile may have, the default first
 IN_FOLDER = str.maketrans({"[": "+", "]": "", "=": "-", ",": "+", " ": ""})  # a network's settings in a folder's name
 
@@ -187,7 +203,7 @@ def _stands(node: yaml.Node, place: Place) -> bool:
 def _load(path: Path) -> tuple[yaml.Node, dict[str, Any]]:
     """The profile as nodes, which know their lines, and as plain values."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, 4 * MOST_CHARACTERS).decode()
         _refuse_hostile(path, text)
         loader = yaml.SafeLoader(text)
         tree = loader.get_single_node()
@@ -195,7 +211,9 @@ def _load(path: Path) -> tuple[yaml.Node, dict[str, Any]]:
             raise ProfileError(f"{path.name}: no mapping of names to values")
         _refuse_repeated(path, tree)
         return tree, loader.construct_document(tree)
-    except (yaml.YAMLError, ValueError) as error:
+    except OSError as error:
+        raise ProfileError(f"{path.name} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, ProfileError):
             raise
         mark = getattr(error, "problem_mark", None)
@@ -319,6 +337,11 @@ def _tasks(data: dict[str, Any], path: Path) -> tuple[dict[str, Task], list[Mist
             found += _parameter_mistakes(notebook, [((*place, "after", name), name, "")])
         if not found:
             fixed = {**common, **row.get("parameters", {}), **row.get("budget", {})}
+            n_jobs = math.prod(map(len, row.get("each", {}).values()))
+            if len(tasks) + n_jobs > MOST_JOBS:
+                found.append((place, f"{len(tasks) + n_jobs:,} jobs; a profile has at most {MOST_JOBS:,}"))
+                mistakes += found
+                continue
             for values in itertools.product(*row.get("each", {}).values()):
                 each = dict(zip(row.get("each", {}), values, strict=True))
                 try:
@@ -352,16 +375,29 @@ def _task(
     step: str, notebook: Path, row: Mapping[str, Any], each: Mapping[str, Value], fixed: Mapping[str, Value], data: Any
 ) -> Task:
     try:
-        name = step if not each else f"{step}/{row['folder'].format(**each).translate(IN_FOLDER)}"
+        name = step if not each else f"{step}/{_folder(row['folder'], each)}"
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ProfileError(f"folder {row['folder']!r} names something that is not in `each` ({error})") from error
     if not all(c.isalnum() or c in "_.+-" for c in name.partition("/")[2]) or name.endswith("."):
-        raise ProfileError(f"{name!r} is no folder name: letters, digits and _ . + - only")
+        raise ProfileError(f"{name!r:.300} is no folder name: letters, digits and _ . + - only")
+    for part, reserved in zip(name.split("/"), (RESERVED, RESERVED_IN_STEP), strict=False):
+        if part in reserved:
+            raise ProfileError(f"{part!r} cannot be a folder of jobs: a study keeps something else under this name")
+        if len(part.encode()) > LONGEST_NAME:
+            raise ProfileError(f"{part[:40]!r}... is no folder name: it has more than {LONGEST_NAME} bytes")
     values = check_parameters(notebook, {**fixed, **each})
     given = {name: values[name] for name in {**fixed, **each}}
     training = _training(values) if "budget" in row else None
     limit = row.get("timeout_s", data.get("timeout_s", 3600))
     return Task(name, notebook, given, row.get("after", {}), limit, training)
+
+
+def _folder(pattern: str, each: Mapping[str, Value]) -> str:
+    """The folder of a job. A format in the pattern, such as {n:0>9}, is refused: it may ask for any width."""
+    for _, field_, spec, conversion in string.Formatter().parse(pattern):
+        if spec or conversion or (field_ is not None and not field_.isidentifier()):
+            raise ValueError(f"{{{field_}}} is written without a format")
+    return pattern.format(**each).translate(IN_FOLDER)
 
 
 def _training(values: Mapping[str, Any]) -> TrainConfig:

@@ -30,7 +30,7 @@ from analysis.study.job_folder import (
     write_result,
 )
 from analysis.study.light_imports import light_imports
-from analysis.study.notebook_parameters import NotebookError, ParameterError, Value, check_parameters
+from analysis.study.notebook_parameters import NotebookError, ParameterError, Value, check_parameters, is_place
 from analysis.study.page import read_page, unexecuted
 from analysis.study.processes import exclusive, follow_parent, place
 from analysis.tables.files import digest, write_atomic
@@ -74,7 +74,8 @@ def run_notebook(
 ) -> Path:
     """The `result.json` of one execution of a notebook; beside it the executed notebook, log, tables and figures.
 
-    `parameters`: values, or texts as on the command line. `timeout_s`: for the whole notebook; None: no limit. The
+    `parameters`: values, or texts as on the command line; a name that ends in `_dir` is a folder, relative to the
+    current one. `timeout_s`: for the whole notebook; None: no limit. The
     kernel is this Python, in the notebook's folder, with `resattn` and `analysis` importable. What an interrupted run
     with the same inputs left in `out_dir` stays for this one to go on from (see `keeps_state`), else it is emptied.
 
@@ -87,6 +88,10 @@ def run_notebook(
         raise ParameterError(f"{OUT_DIR} is where the run writes to; give it as the output folder")
     values = check_parameters(path, parameters)
     given = {name: values[name] for name in parameters}
+    for name, value in given.items():
+        if is_place(name, value):
+            place_ = os.path.abspath(os.path.expanduser(str(value)))
+            values[name] = given[name] = os.path.relpath(place_, path.parent)
     if OUT_DIR in values:
         # Relative, as in an interactive session: the page of a run does not tell where its checkout lay.
         values[OUT_DIR] = given[OUT_DIR] = os.path.relpath(out_dir, path.parent)
@@ -170,10 +175,10 @@ def _execute(
     running = out_dir / AT_WORK
     failure: RunError | None = None
     with closing(kernel.Log(out_dir / LOG)) as log:
-        run = kernel.Execution(folder=path.parent, log=log, timeout_s=timeout_s)
+        run = kernel.Execution(folder=path.parent, log=log, timeout_s=timeout_s, stays=OUT_DIR in given)
 
         def failed(kind: type[RunError], what: str) -> RunError:
-            where = f", cell {run.cell + 1} (`{run.source}`)" if run.cell is not None else ""
+            where = f", cell {run.cell} (`{run.source}`)" if run.cell is not None else ""
             return kind(f"{path.name}{where}: {what}; the executed notebook and its log are in {out_dir}")
 
         late = f"the notebook was not done within its {timeout_s or 0:g} s"
@@ -199,6 +204,12 @@ def _execute(
             failure = failed(kind, f"{error.ename}: {error.evalue}")
         except CellTimeoutError:
             failure = failed(NotebookTimeoutError, late)
+        except kernel.TooDeepError as error:
+            failure = failed(CellFailedError, str(error))
+        except kernel.MovedError as error:
+            failure = failed(CellFailedError, f"{error}; out_dir is relative, so what follows would write elsewhere")
+        except OSError as error:
+            failure = failed(IncompleteError, f"it could not go on ({type(error).__name__}: {error.strerror})")
         except kernel.ExitRequested:
             failure = failed(NotebookExitError, "the cell ended the kernel; a notebook runs to its last cell")
         except (DeadKernelError, RuntimeError) as error:

@@ -53,7 +53,7 @@ def about(networks: Iterable[str], **extra: Any) -> dict[str, Any]:
 
 def scrub(text: str) -> str:
     """`text` without the paths that tell on whose machine it was made: the checkout, the environment, the home."""
-    places = [(str(ROOT), "."), (sys.prefix, "(environment)"), (str(Path.home()), "~")]
+    places = [(str(ROOT), "."), (sys.prefix, "(environment)"), (os.path.expanduser("~"), "~")]
     for place, name in sorted(places, key=lambda pair: -len(pair[0])):
         if len(Path(place).parts) > 1:  # a checkout in / would match everywhere
             text = text.replace(place + os.sep, name + "/")
@@ -78,7 +78,9 @@ def _scrubbed(value: Any) -> Any:
 def _commit() -> dict[str, str | bool | None]:
     """The checkout's commit and whether its files differ from it, results aside; None outside a git checkout."""
     # The ceiling keeps git from taking the commit of some other repository that the checkout lies in.
-    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(ROOT.parent), "GIT_OPTIONAL_LOCKS": "0"}
+    # Nor does a variable, such as GIT_DIR, that somebody set for another one.
+    others = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment = {**others, "GIT_CEILING_DIRECTORIES": str(ROOT.parent), "GIT_OPTIONAL_LOCKS": "0"}
 
     def git(*arguments: str) -> str | None:
         try:

@@ -28,7 +28,10 @@ class Change:
     def difference(self) -> Number:
         if self.before is None or self.after is None:
             return None
-        return self.after - self.before
+        try:
+            return self.after - self.before
+        except OverflowError:  # a number of paths that no float holds, beside a float
+            return None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "difference": self.difference}
@@ -40,14 +43,30 @@ def read_audits(path: Path) -> dict[str, Mapping[str, Number]]:
     Raises: AuditFileError.
     """
     try:
+        if not path.is_file():
+            raise AuditFileError(f"{path} cannot be read: no such file, or not a regular one")
         records = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise AuditFileError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except AuditFileError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise AuditFileError(f"{path} is no JSON: {error}") from None
-    if not isinstance(records, list) or not all(isinstance(r, dict) and "quantities" in r for r in records):
+    if not isinstance(records, list) or not all(map(_is_audit, records)):
         raise AuditFileError(f"{path} holds no audits; `resattn audit TARGET --json` writes them")
-    return {str(r["target"]): r["quantities"] for r in records}
+    audits: dict[str, Mapping[str, Number]] = {}
+    for record in records:
+        name, number = str(record["target"]), 1
+        while name in audits:  # the same target with another input
+            number += 1
+            name = f"{record['target']} ({number})"
+        audits[name] = record["quantities"]
+    return audits
+
+
+def _is_audit(record: Any) -> bool:
+    quantities = record.get("quantities") if isinstance(record, dict) and "target" in record else None
+    return isinstance(quantities, dict) and all(isinstance(n, int | float | None) for n in quantities.values())
 
 
 def diff(before: Mapping[str, Mapping[str, Number]], after: Mapping[str, Mapping[str, Number]]) -> list[Change]:

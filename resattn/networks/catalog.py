@@ -167,6 +167,11 @@ def named(name: str) -> NetworkSpec:
     if match := _CIFAR_RESNET.fullmatch(name):
         unit = "basic" if match[2] else "bottleneck"
         return _cifar_resnet(_layers(int(match[1]), unit, name), unit=unit)
+    if len(name) == 1:  # a list of names that came as text was taken apart
+        raise UnknownNetworkError(
+            f"unknown network {name!r}; where a list is meant, papermill takes it as -y 'networks: [NAME, NAME]', and "
+            "resattn notebook as -p networks=NAME,NAME"
+        )
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     raise UnknownNetworkError(
         f"unknown network {name!r} ({'nearest: ' + ', '.join(near) if near else '`resattn list` shows all'})"

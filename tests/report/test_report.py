@@ -443,7 +443,9 @@ def test_what_no_result_confirms_is_not_shown(complete: Path, how: str) -> None:
     index = build_report(complete)
     pages = index.read_text(encoding="utf-8"), (index.parent / "pages" / "20_depth.html").read_text(encoding="utf-8")
     assert not any(re.search(r"8,?000\b", _words(BeautifulSoup(page, "html.parser").main)) for page in pages)
-    assert "notebook.ipynb cannot be shown: found sha256" in pages[1] if how == "its page" else "depth.csv: " in pages[0]
+    assert (
+        "notebook.ipynb cannot be shown: found sha256" in pages[1] if how == "its page" else "depth.csv: " in pages[0]
+    )
     assert "state-altered" in pages[0]
 
 

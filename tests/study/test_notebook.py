@@ -56,25 +56,45 @@ def test_a_run_leaves_page_log_tables_and_last_a_result(write_notebook, tmp_path
     assert 0 < result["kernel_s"] < result["elapsed_s"] < 60
     assert result["provenance"]["versions"]["papermill"]
     assert {"analysis/tables/files.py", "resattn/networks/spec.py"} <= result["inputs"]["code"].keys()
-    assert "cell 3" in (out / "log.txt").read_text()
+    assert "cell 4" in (out / "log.txt").read_text()
     assert not (out / "failure.json").exists()
 
 
 @pytest.mark.parametrize(
     ("cells", "error", "message"),
     [
-        (["1 / 0", "2"], CellFailedError, "cell 3 (`1 / 0`): ZeroDivisionError: division by zero"),
+        (["1 / 0", "2"], CellFailedError, "cell 2 (`1 / 0`): ZeroDivisionError: division by zero"),
         (["import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "2"], KernelDiedError, "ended by SIGKILL (out of"),
         (["import os\nos._exit(0)", "2"], KernelDiedError, "Kernel died (its process exited with 0)"),
-        (["import sys\nsys.exit(0)", "2"], NotebookExitError, "cell 3 (`import sys`): SystemExit: 0; a notebook runs"),
-        (["1", "import sys\nsys.exit(0)"], NotebookExitError, "cell 4 (`import sys`): SystemExit: 0; a notebook runs"),
+        (["import sys\nsys.exit(0)", "2"], NotebookExitError, "cell 2 (`import sys`): SystemExit: 0; a notebook runs"),
+        (["1", "import sys\nsys.exit(0)"], NotebookExitError, "cell 3 (`import sys`): SystemExit: 0; a notebook runs"),
         (["raise SystemExit('enough')"], NotebookExitError, "SystemExit: enough"),
-        (["quit()"], NotebookExitError, "cell 3 (`quit()`): the cell ended the kernel"),
+        (["quit()"], NotebookExitError, "cell 2 (`quit()`): the cell ended the kernel"),
         (["%%bash\nexit 3", "2"], CellFailedError, "CalledProcessError"),
         (["input('name')"], CellFailedError, "StdinNotImplementedError"),
+        (
+            ["import os\nos.chdir('/')", "2"],
+            CellFailedError,
+            "cell 2 (`import os`): the cell changed the current folder to /",
+        ),
+        (["1" + " + 1" * 20_000, "2"], CellFailedError, "nested too deep, or have too many terms"),
         (["import os\nos.utime('a.ipynb')"], ChangedError, "a.ipynb: a.ipynb changed while this job ran: run it again"),
     ],
-    ids=["exception", "killed", "_exit", "exit-0", "exit-0-at-the-end", "exit-text", "quit", "bash", "input", "edited"],
+    ids=[
+        "exception",
+        "killed",
+        "_exit",
+        "exit-0",
+        "exit-0-at-the-end",
+        "exit-text",
+        "quit",
+        "bash",
+        "input",
+        "moved",
+        "no-folder",
+        "20,000-terms",
+        "edited",
+    ],
 )
 def test_a_failed_run_says_where_keeps_its_page_and_has_no_result(write_notebook, tmp_path, cells, error, message):
     out = tmp_path / "out"
@@ -105,8 +125,56 @@ def test_a_cell_that_was_skipped_makes_the_run_incomplete(write_notebook, tmp_pa
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[3].metadata["tags"] = ["skip-execution"]
     nbformat.write(notebook, path)
-    with pytest.raises(IncompleteError, match=r"cells 5 were never executed"):  # the blank cell is no matter
+    with pytest.raises(IncompleteError, match=r"cells 4 were never executed"):  # the blank cell is no matter
         run_notebook(path, {}, tmp_path / "out")
+
+
+def test_a_cell_that_is_meant_to_raise_does(write_notebook, tmp_path):
+    path = write_notebook("a", "1 / 0", WRITE_TABLE, "{}['b']", "2")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].metadata["tags"] = ["raises-exception"]
+    nbformat.write(notebook, path)
+    with pytest.raises(CellFailedError, match=r"cell 4 \(`{}\['b'\]`\): KeyError"):
+        run_notebook(path, {}, tmp_path / "out")
+    notebook.cells[3].metadata["tags"] = ["raises-exception"]
+    nbformat.write(notebook, path)
+    run_notebook(path, {}, tmp_path / "out")
+    page = (tmp_path / "out" / "notebook.ipynb").read_text()
+    assert "ZeroDivisionError: division by zero" in page
+    assert "KeyError" in page
+
+
+def test_a_cell_that_removes_its_folder_is_a_failure(write_notebook, tmp_path):
+    with pytest.raises(IncompleteError, match="a.ipynb"):
+        run_notebook(write_notebook("a", "import shutil\nshutil.rmtree(out_dir)", "2"), {}, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "failure.json").read_text())["error"] == "IncompleteError"
+    assert read_result(tmp_path / "out") is None
+
+
+def test_text_that_utf_8_has_not_and_ids_that_are_null_leave_a_valid_page(write_notebook, tmp_path):
+    path = write_notebook("a", "print('before \\udc80 after')", "print('next')")
+    source = json.loads(path.read_text())
+    for cell in source["cells"]:
+        cell["id"] = None
+    path.write_text(json.dumps(source))
+    run_notebook(path, {}, tmp_path / "out")
+    page = nbformat.read(tmp_path / "out" / "notebook.ipynb", as_version=4)
+    nbformat.validate(page)
+    assert _texts(tmp_path / "out" / "notebook.ipynb") == "before ? after\nnext\n"
+
+
+def test_folders_of_the_caller_are_the_same_in_the_notebook(write_notebook, tmp_path, monkeypatch):
+    path = write_notebook(
+        "a", "import os\nprint(os.path.exists(runs_dir + '/here'), os.environ['RESATTN_DATA'])",
+        parameters='runs_dir = ""\nout_dir = "o"',
+    )  # fmt: skip
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "here").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESATTN_DATA", "mine")
+    run_notebook(path, {"runs_dir": "mine"}, "out")
+    assert _texts(tmp_path / "out" / "notebook.ipynb") == f"True {tmp_path / 'mine'}\n"
+    assert read_result("out")["parameters"] == {"runs_dir": "../mine", "out_dir": "../out"}
 
 
 def test_the_time_limit_is_for_the_whole_notebook(write_notebook, tmp_path):

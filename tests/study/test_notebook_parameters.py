@@ -156,13 +156,21 @@ def test_what_a_run_wrote_is_no_source(notebook):
     [
         ('depth = 56\nname = f"attention-{depth}"', "a.ipynb, cell 1, line 2: `name = f'attention-{depth}'` computes"),
         ("depth = 28 * 2", "line 1: `depth = 28 * 2` computes"),
-        ("import os", "line 1: `import os` is no `name = literal`"),
+        ("import os\na = 1", "line 1: `import os` is no `name = literal`; import in a cell of its own above it"),
+        (
+            "from typing import Optional\na: Optional[int] = None",
+            "`from typing import Optional` is no `name = literal`; i",
+        ),
+        ("a = 1" + " + 1" * 20_000, "a.ipynb, cell 1"),
         ("a = b = 1", "line 1: `a = b = 1` is no `name = literal`"),
         ("a, b = 1, 2", "is no `name = literal`"),
         ("a += 1", "is no `name = literal`"),
         ("a: int", "is no `name = literal`"),
         ("\nif True:\n    a = 1", "line 2: `if True:` is no `name = literal`"),
-        ("a = {'b': 1}", "computes, or is no number"),
+        (
+            "a = {'b': 1}",
+            "`a = {'b': 1}` is a dictionary; write it as text, such as a = '{\"b\": 1}', and read it with json",
+        ),
         ("a = b'x'", "computes, or is no number"),
         ("a = [1, {}]", "computes, or is no number"),
         ("a = 1\na = 2", "line 2: a is set a second time"),
