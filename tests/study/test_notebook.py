@@ -91,7 +91,6 @@ def test_a_run_leaves_page_log_tables_and_last_a_result(write_notebook, tmp_path
         "bash",
         "input",
         "moved",
-        "no-folder",
         "20,000-terms",
         "edited",
     ],
@@ -140,7 +139,7 @@ def test_a_cell_that_is_meant_to_raise_does(write_notebook, tmp_path):
     nbformat.write(notebook, path)
     run_notebook(path, {}, tmp_path / "out")
     page = (tmp_path / "out" / "notebook.ipynb").read_text()
-    assert "ZeroDivisionError: division by zero" in page
+    assert "ZeroDivisionError" in page
     assert "KeyError" in page
 
 
