@@ -9,8 +9,9 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from analysis.tables.provenance import provenance as circumstances
 from analysis.tables.schemas import Column, Schema, SchemaError, schema_of
@@ -59,7 +60,7 @@ def write_json(path: Path | str, value: Any) -> Path:
     return write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def open_regular(path: Path | str) -> BinaryIO:
+def open_regular(path: Path | str) -> BufferedReader:
     """A file, open for reading. Raises: OSError, also for a device or a FIFO, which is not opened: it may never end."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
