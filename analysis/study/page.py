@@ -35,9 +35,7 @@ def _is_unexecuted(cell: Mapping[str, Any]) -> bool:
 def save_page(page: dict[str, Any], path: Path, failure: str | None) -> None:
     """Save an executed notebook without anything that shows where it ran; `failure` becomes its first cell."""
     page["metadata"].pop("papermill", None)
-    for number, cell in enumerate(page["cells"], 1):
-        if "id" in cell and not isinstance(cell["id"], str):
-            cell["id"] = f"cell-{number}"  # a null of the source, which no page may have
+    for cell in page["cells"]:
         record = cell["metadata"].get("papermill", {})
         if _is_unexecuted(cell) and record:
             record["status"] = "pending"  # papermill marks every cell completed once the kernel is gone

@@ -101,7 +101,7 @@ def run_notebook(
     check_folder(out_dir)
     with exclusive(out_dir / LOCK, what=str(out_dir)):
         prepare_folder(out_dir, inputs)
-        write_atomic(out_dir / SOURCE, source)
+        write_atomic(out_dir / SOURCE, _with_ids(source))
         try:
             start_s, kernel_s = _execute(path, given, out_dir, timeout_s, watched)
         except RunError as error:
@@ -123,6 +123,15 @@ def run_notebook(
                 "provenance": provenance(start=datetime.now(UTC) - timedelta(seconds=elapsed_s)),
             },
         )
+
+
+def _with_ids(source: bytes) -> bytes:
+    """A notebook whose cells have ids, or none: a null is not valid, and nbformat would draw one by chance."""
+    notebook = json.loads(source)
+    nulls = [(number, cell) for number, cell in enumerate(notebook["cells"], 1) if cell.get("id", "") is None]
+    for number, cell in nulls:
+        cell["id"] = f"cell-{number}"
+    return json.dumps(notebook).encode() if nulls else source
 
 
 class _Watched:
