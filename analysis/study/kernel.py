@@ -36,6 +36,8 @@ ENGINE = "resattn"
 CELL_BYTES, NOTEBOOK_BYTES, LOG_BYTES = 1 << 20, 16 << 20, 8 << 20
 CUT = "\n[the rest of the output is dropped: it is too long for a page]\n"
 START_S = 60.0
+# What IPython would run first, what leaves assertions out, and what waits for a person: meant for other Pythons.
+FOREIGN = ("PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONBREAKPOINT")
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path
 
 
@@ -285,7 +287,7 @@ class StrictEngine(PapermillEngine):
                 transport="ipc", connection_file=f"{runtime}/kernel.json", shutdown_wait_time=2.0, log=logger
             )
             environment = {
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if name not in FOREIGN},
                 "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
                 "IPYTHONDIR": runtime,  # no start-up files of whoever runs this
                 "PYTHONFAULTHANDLER": "1",  # where a crash outside Python happened
