@@ -216,7 +216,7 @@ def test_what_follows_from_a_sweep_goes_on_without_a_run_that_failed(study, tmp_
     write_notebook("50_train", TRAIN, "if seed == 1: raise ValueError('a bad seed')", WRITE_RUN, **train)
     run = run_resattn("study", *study)
     assert run.returncode == 1
-    assert "failed   50_train/s1: 50_train.ipynb, cell 4" in run.stderr
+    assert "failed   50_train/s1: 50_train.ipynb, cell 3" in run.stderr
     assert f"ValueError: a bad seed; the executed notebook and its log are in {out}/50_train/s1" in run.stderr
     assert "done     60_compare, without 50_train/s1" in run.stderr
     assert _states(out) == {"20_depth": "done", "50_train/s0": "done", "50_train/s1": "failed", "60_compare": "done"}
@@ -227,7 +227,7 @@ def test_what_follows_from_a_sweep_goes_on_without_a_run_that_failed(study, tmp_
     assert run.stdout == f"{out}/report/index.html\n"  # of what there is
 
     again = run_resattn("study", *study)
-    ran = {line.split()[1] for line in again.stderr.splitlines() if re.match(r"\d", line)}
+    ran = {line.split()[1] for line in again.stderr.splitlines() if re.match(r"\d+/", line)}
     assert (again.returncode, ran) == (1, {"50_train/s1", "60_compare"})
     write_notebook("50_train", TRAIN, WRITE_RUN, **train)
     assert run_resattn("study", *study).returncode == 0
