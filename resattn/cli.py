@@ -97,6 +97,10 @@ def parser() -> argparse.ArgumentParser:
         "--device", choices=("meta", "cpu"), default="meta",
         help="meta: nothing is computed; cpu: the forward runs on values, and the numbers hold for this input",
     )  # fmt: skip
+    sub.add_argument("--tree", action="store_true", help="print the module tree; equal modules in a row are one line")
+    sub.add_argument("--depth", type=int, metavar="N", help="levels of the tree (default: as many as fit 60 lines)")
+    sub.add_argument("--explain", action="store_true", help="print the definition of each number too")
+    sub.add_argument("--format", choices=("text", "md", "csv", "tex"), default="text", help="of the table or tree")
 
     sub = command("crosscheck", _crosscheck, "Compare our counts with fvcore, torchinfo and torch FlopCounterMode.")
     _targets(sub)
@@ -227,22 +231,10 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def _number(value: Any) -> str:
-    if value is None:
-        return "unknown"
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _print_table(rows: Sequence[Sequence[Any]], header: Sequence[str], form: str = "text") -> None:
+    from resattn.views.table import Table
 
-
-def _print_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
-    """Columns as wide as their content; numbers are aligned to the right."""
-    texts = [list(map(str, header)), *([_number(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[k]) for row in texts) for k in range(len(header))]
-    right = [bool(rows) and all(isinstance(row[k], int | float | None) for row in rows) for k in range(len(header))]
-    for row in texts:
-        cells = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right, strict=True))
-        print("  ".join(cells).rstrip())
+    print(Table.of(header, rows).to_format(form))
 
 
 # -- commands
@@ -280,16 +272,25 @@ def _audit(args: argparse.Namespace) -> None:
     from resattn.measures.audit import audit
     from resattn.measures.quantities import QUANTITIES
 
+    if args.tree and args.json:
+        raise UsageError("--tree prints no JSON; as data the tree is --tree --format csv")
+    if args.depth is not None and (args.depth < 0 or not args.tree):
+        raise UsageError("--depth takes a number of levels, with --tree")
     shapes, settings = [_shape(text) for text in args.input], _settings(args.settings)
     with redirect_stdout(sys.stderr):  # what the code of a target prints is not data of ours
         audits = [audit(t, *shapes, settings=settings, device=args.device, at=args.at) for t in args.targets]
     if args.json:
         return _print_json([a.to_json() for a in audits])
+    if args.tree:
+        from resattn.views.trees import print_trees
+
+        return print_trees(audits, args.format, depth=args.depth, explain=args.explain)
     shown = [q for q in QUANTITIES.values() if any(q.id in a.quantities for a in audits)]
+    definition = [[q.definition] if args.explain else [] for q in shown]
     _print_table(
-        [(q.id, *(a.quantities.get(q.id, "") for a in audits), q.definition) for q in shown],
-        ("quantity", *(a.target for a in audits), "definition"),
-    )
+        [(q.id, *(a.quantities.get(q.id, "") for a in audits), *d) for q, d in zip(shown, definition, strict=True)],
+        ("quantity", *(a.target for a in audits), *(["definition"] if args.explain else [])), args.format,
+    )  # fmt: skip
     if args.at:
         print()
         _print_table(

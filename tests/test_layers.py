@@ -66,10 +66,11 @@ RESATTN: dict[str, set[str]] = {
     "targets": {"extras", "graph", "networks"},
     "measures": {"graph", "rules", "networks", "targets"},
     "instruments": {"graph", "rules", "measures", "networks", "targets", "extras"},
+    "views": {"graph", "rules", "measures"},
     "compare": {"graph", "rules", "measures", "networks"},
     "claims": {"extras", "graph", "measures", "networks", "rules", "targets"},
     "training": {"networks"},
-    "cli": {"extras", "graph", "measures", "instruments", "compare", "claims", "networks", "training"},
+    "cli": {"extras", "graph", "measures", "instruments", "compare", "claims", "networks", "training", "views"},
     "__main__": {"cli"},
 }
 ANALYSIS: dict[str, set[str]] = {
