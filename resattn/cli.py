@@ -100,6 +100,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--tree", action="store_true", help="print the module tree; equal modules in a row are one line")
     sub.add_argument("--depth", type=int, metavar="N", help="levels of the tree (default: as many as fit 60 lines)")
     sub.add_argument("--explain", action="store_true", help="print the definition of each number too")
+    sub.add_argument(
+        "--counted-like", nargs="+", action="extend", default=[], metavar="TOOL",
+        help="print the number that another tool prints, and a sentence for a paper: fvcore, thop, ptflops, "
+        "torchinfo, deepspeed, flopcounter",
+    )  # fmt: skip
     sub.add_argument("--format", choices=("text", "md", "csv", "tex"), default="text", help="of the table or tree")
 
     sub = command("crosscheck", _crosscheck, "Compare our counts with fvcore, torchinfo and torch FlopCounterMode.")
@@ -279,6 +284,8 @@ def _audit(args: argparse.Namespace) -> None:
     shapes, settings = [_shape(text) for text in args.input], _settings(args.settings)
     with redirect_stdout(sys.stderr):  # what the code of a target prints is not data of ours
         audits = [audit(t, *shapes, settings=settings, device=args.device, at=args.at) for t in args.targets]
+    if args.counted_like:
+        return _counted(audits, args)
     if args.json:
         return _print_json([a.to_json() for a in audits])
     if args.tree:
@@ -306,6 +313,18 @@ def _audit(args: argparse.Namespace) -> None:
         notes += [f"no rule for {op}" for op in a.unknown_ops]
         notes += [f"{f['module']}: {note}" for f in a.fields for note in f["notes"]]
         print("; ".join(notes), file=sys.stderr)
+
+
+def _counted(audits: Sequence[Any], args: argparse.Namespace) -> None:
+    counted = [a.counted_like(tool) for a in audits for tool in args.counted_like]
+    if args.json:
+        return _print_json([c.to_json() for c in counted])
+    _print_table(
+        [(c.target, f"{c.tool} {c.version}", c.value, c.unit) for c in counted],
+        ("target", "tool", "number", "unit"), args.format,
+    )  # fmt: skip
+    for c in counted:
+        print(f"{c.tool}: {c.sentence}", file=sys.stderr)
 
 
 def _side(value: Any) -> Any:

@@ -21,6 +21,7 @@ from resattn.rules.table import RULES
 from resattn.targets import TargetError, resolved
 
 if TYPE_CHECKING:
+    from resattn.instruments.counters import Counted
     from resattn.views.table import Table
     from resattn.views.tree import Node
 
@@ -85,6 +86,13 @@ class Audit:
         """
         node = self.tree.find(within) if within else self.tree
         return _room("views.shown").table(node, depth=depth, fold=fold)  # type: ignore[no-any-return]
+
+    def counted_like(self, tool: str) -> Counted:
+        """The number that another tool prints for this network, from that tool's rules, with a sentence for a paper.
+
+        Raises: ToolError for a tool whose rules are unknown.
+        """
+        return _room("instruments.counters").counted_like(self.captured, tool)  # type: ignore[no-any-return]
 
 
 def _room(name: str) -> Any:
