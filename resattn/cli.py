@@ -179,9 +179,13 @@ def parser() -> argparse.ArgumentParser:
     sub = command("completion", _completion, "Print a completion script for a shell.")
     sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
-    sub = command("diff", _diff, "Show what changed between two audits.")
-    sub.add_argument("before", type=Path, metavar="A.json")
-    sub.add_argument("after", type=Path, metavar="B.json")
+    sub = command("diff", _diff, "Show what changed between two audits, in total and by module.")
+    sub.add_argument(
+        "before", type=Path, metavar="A.json", help="a file that `resattn audit --json` wrote, or a TARGET"
+    )
+    sub.add_argument("after", type=Path, metavar="B.json", help="another one")
+    sub.add_argument("--input", metavar="C,H,W", action="append", default=[], help="of targets, as for `resattn audit`")
+    sub.add_argument("--exit-code", action="store_true", help="exit with 1 where something changed")
     _json_option(sub)
     return built
 
@@ -525,19 +529,36 @@ def _subparsers(top: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParse
 
 
 def _diff(args: argparse.Namespace) -> int:
-    from resattn.compare.diff import diff, read_audits
+    from resattn.compare.diff import diff
 
-    changes = diff(read_audits(args.before), read_audits(args.after))
+    changes = diff(*(_records(path, args.input) for path in (args.before, args.after)))
     if args.json:
         _print_json([change.to_json() for change in changes])
     elif changes:
         _print_table(
-            [(c.target, c.quantity, c.before, c.after, c.difference) for c in changes],
-            ("target", "quantity", "before", "after", "difference"),
-        )
+            [(c.target, c.module, c.quantity, c.before, c.after, c.difference if c.difference is not None else "")
+             for c in changes],
+            ("target", "module", "quantity", "before", "after", "difference"),
+        )  # fmt: skip
     else:
         print("no difference", file=sys.stderr)
-    return 0
+    for c in changes:
+        if c.quantity == "input_shape":
+            print(f"{c.target}: audits of different inputs, {c.before} and {c.after}", file=sys.stderr)
+    return int(bool(changes and args.exit_code))
+
+
+def _records(path: Path, inputs: Sequence[str]) -> dict[str, Any]:
+    """The audits of a file; or of a target, which is no file of ours."""
+    from resattn.compare.diff import read_audits
+
+    if path.suffix == ".json" or (path.is_file() and path.suffix != ".py"):
+        return dict(read_audits(path))
+    from resattn.measures.audit import audit
+
+    with redirect_stdout(sys.stderr):
+        found = audit(str(path), *(_shape(text) for text in inputs)).to_json()
+    return {found["target"]: json.loads(json.dumps(found))}
 
 
 if __name__ == "__main__":

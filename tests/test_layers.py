@@ -70,6 +70,7 @@ RESATTN: dict[str, set[str]] = {
     "compare": {"graph", "rules", "measures", "networks"},
     "claims": {"extras", "graph", "measures", "networks", "rules", "targets"},
     "training": {"networks"},
+    "testing": {"measures", "compare"},
     "cli": {"extras", "graph", "measures", "instruments", "compare", "claims", "networks", "training", "views"},
     "__main__": {"cli"},
 }

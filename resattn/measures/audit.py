@@ -52,7 +52,10 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         record = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "network"}
-        return {**record, "path_lengths": {str(k): v for k, v in self.path_lengths.items()}}
+        record["path_lengths"] = {str(k): v for k, v in self.path_lengths.items()}
+        if self.network is not None:
+            record["tree"] = _room("views.tree").rows(self.tree)
+        return record
 
     def __repr__(self) -> str:
         return f"Audit({self.target}: {self.status}, input {'x'.join(map(str, self.input_shape))})"

@@ -53,6 +53,7 @@ class Node:
     own_params: int = 0
     macs: int = 0
     own_macs: int = 0
+    own_unknown: bool = False
     layers: int = 0
     depth: int = 0
     height: Seen | None = None
@@ -126,6 +127,23 @@ def tree(network: Captured) -> Node:
     return _Tree(network).node("", network.name)[0]
 
 
+def rows(root: Node) -> list[dict[str, Any]]:
+    """The modules that hold or cost something of their own, without those below them: they add up to the total."""
+    found = []
+    for _, node in root.walk():
+        layers = node.layers - sum(c.layers for c in node.children if c.kind != FUNCTIONAL)
+        unread = node.unread - sum(c.unread for c in node.children if c.kind != FUNCTIONAL)
+        if node.kind != FUNCTIONAL and (node.own_params or node.own_macs or layers or unread or node.own_unknown):
+            found.append(
+                {
+                    "module": node.path, "kind": node.kind, "output": list(node.output or ()),
+                    "params": node.own_params, "macs": None if node.own_unknown else node.own_macs, "layers": layers, "runs": node.runs,
+                    "unread": unread,
+                }
+            )  # fmt: skip
+    return found
+
+
 class _Tree:
     def __init__(self, network: Captured) -> None:
         self.network, self.graph = network, network.graph
@@ -191,10 +209,12 @@ class _Tree:
         place = self._place(self.targets.get(path))
         if module and module.result:
             place["output"] = module.result.shape
+        is_unknown = bool(mine["unknown"])
         unknown = dict.fromkeys((*mine.pop("unknown"), *(u for c in children for u in c.unknown)))
         node = Node(
             path, name, module.kind if module else "", DEAD if is_dead else self._role(inside), runs=runs,
-            own_params=self.read[path], own_macs=mine["macs"], depth=max((self.after[i] for i in inside), default=0),
+            own_params=self.read[path], own_macs=mine["macs"], own_unknown=is_unknown,
+            depth=max((self.after[i] for i in inside), default=0),
             is_pointwise=mine["is_pointwise"] and all(c.is_pointwise for c in children),
             unknown=tuple(unknown), children=tuple(children), **total, **place,
         )  # fmt: skip
