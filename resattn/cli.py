@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
@@ -106,6 +107,14 @@ def parser() -> argparse.ArgumentParser:
         "torchinfo, deepspeed, flopcounter",
     )  # fmt: skip
     sub.add_argument("--format", choices=("text", "md", "csv", "tex"), default="text", help="of the table or tree")
+
+    sub = command("tile", _tile, "Show how a network can be run on tiles of an image, or what forbids it.")
+    sub.add_argument("target", metavar="TARGET", help="as for `resattn audit`")
+    sub.add_argument("--input", metavar="C,H,W", required=True, help="shape of the whole image")
+    sub.add_argument(
+        "--tile", type=int, metavar="N", help="print a plan of tiles of at most N x N pixels, halo included"
+    )
+    _json_option(sub)
 
     sub = command("crosscheck", _crosscheck, "Compare our counts with fvcore, torchinfo and torch FlopCounterMode.")
     _targets(sub)
@@ -336,6 +345,30 @@ def _side(value: Any) -> Any:
     if isinstance(value, list):
         return value[0] if value[0] == value[1] else f"{value[0]}x{value[1]}"
     return value
+
+
+def _tile(args: argparse.Namespace) -> None:
+    from resattn.tiling.tiling import AXES, tiling_of
+
+    with redirect_stdout(sys.stderr):
+        found = tiling_of(args.target, _shape(args.input))
+        plan = found.plan(args.tile) if args.tile is not None else None
+    record = found.to_json()
+    if args.json:
+        tiles = [{"row": asdict(y), "column": asdict(x)} for y, x in plan or ()]
+        return _print_json({**record, "tiles": tiles} if plan else record)
+    _print_table(
+        [(name, *(record["axes"][axis][name] for axis in AXES)) for name in record["axes"][AXES[0]]], ("", *AXES)
+    )
+    if plan:
+        print()
+        spans = [(axis, s) for axis, spans in zip(AXES, (plan.rows, plan.columns), strict=True) for s in spans]
+        _print_table(
+            [(axis, f"{s.start}:{s.stop}", f"{s.first}:{s.last}", f"{s.own}:{s.own + s.last - s.first}")
+             for axis, s in spans],
+            ("axis", "pixels", "outputs", "in the tile's output"),
+        )  # fmt: skip
+        print(f"{len(plan)} tiles: each row with each column", file=sys.stderr)
 
 
 def _crosscheck(args: argparse.Namespace) -> int:

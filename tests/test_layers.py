@@ -70,8 +70,20 @@ RESATTN: dict[str, set[str]] = {
     "compare": {"graph", "rules", "measures", "networks"},
     "claims": {"extras", "graph", "measures", "networks", "rules", "targets"},
     "training": {"networks"},
+    "tiling": {"graph", "measures", "networks", "targets"},
     "testing": {"measures", "compare"},
-    "cli": {"extras", "graph", "measures", "instruments", "compare", "claims", "networks", "training", "views"},
+    "cli": {
+        "extras",
+        "graph",
+        "measures",
+        "instruments",
+        "compare",
+        "claims",
+        "networks",
+        "training",
+        "views",
+        "tiling",
+    },
     "__main__": {"cli"},
 }
 ANALYSIS: dict[str, set[str]] = {

@@ -137,7 +137,8 @@ def rows(root: Node) -> list[dict[str, Any]]:
             found.append(
                 {
                     "module": node.path, "kind": node.kind, "output": list(node.output or ()),
-                    "params": node.own_params, "macs": None if node.own_unknown else node.own_macs, "layers": layers, "runs": node.runs,
+                    "params": node.own_params, "macs": None if node.own_unknown else node.own_macs, "layers": layers,
+                    "runs": node.runs,
                     "unread": unread,
                 }
             )  # fmt: skip
