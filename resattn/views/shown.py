@@ -285,40 +285,43 @@ def _stride(seen: Seen | None) -> int | float | None:
 
 # -- in a notebook
 
-# Styles stand at their elements: a page that shows a notebook's output need not let through a style sheet.
-BLOCK = "font:12px/1.7 monospace;max-width:75em"
-ROW = (
-    "display:inline-grid;grid-template-columns:minmax(14em,1fr) 9em 6em 6em 4em 4em 7em 6em;"
-    "gap:.5em;width:calc(100% - 2em)"
-)
 IN_HTML = tuple(c for c in COLUMNS if c.name in ("output", "params", "MACs", "layers", "depth", "field", "role"))
+RULES = {
+    "": "font:12px/1.7 monospace;max-width:75em",
+    " .leaf": "padding-left:1.2em",
+    " .row": "display:inline-grid;grid-template-columns:minmax(14em,1fr) 9em 6em 6em 4em 4em 7em 6em;gap:.5em;"
+    "width:calc(100% - 2em)",
+    " .leaf .row": "width:calc(100% - .8em)",
+    " .row>*": "text-align:right",
+    " .row>:first-child": "text-align:left",
+    " .row>:nth-child(2)": "text-align:left",
+    " .row>:last-child": "text-align:left",
+    " i": "opacity:.7",
+}
+STYLE = f"<style>{''.join(f'.resattn-tree{where}{{{what}}}' for where, what in RULES.items())}</style>"
 
 
 def html(root: Node) -> str:
-    """The folded tree; a click on a module opens and closes it."""
-    head = "".join(f"<b{_side(c)}>{c.name}</b>" for c in IN_HTML)
-    head = f'<div style="padding-left:1.2em"><span style="{ROW}"><b>module</b>{head}</span></div>'
-    return f'<div style="{BLOCK}">{head}{_html(root.folded(), 0)}</div>'
+    """The folded tree; a click on a module opens and closes it. Without its style sheet it still reads line by line."""
+    head = " ".join(f"<b>{name}</b>" for name in ("module", *(c.name for c in IN_HTML)))
+    head = f'<div class="leaf"><span class="row">{head}</span></div>'
+    return f'{STYLE}<div class="resattn-tree">{head}{_html(root.folded(), 0)}</div>'
 
 
 def _html(node: Node, level: int) -> str:
     exact = f"{node.params:,} parameters, {node.macs:,} multiply-adds" + (f", {node.path}" if node.path else "")
     times = f"{node.times} \u00d7 " if node.times > 1 else ""
-    kind = f' <i style="opacity:.7">{escape(node.kind)}</i>' if node.kind != FUNCTIONAL else ""
+    kind = f" <i>{escape(node.kind)}</i>" if node.kind != FUNCTIONAL else ""
     indent = f' style="padding-left:{1.2 * level:.1f}em"' if level else ""
     name = f'<span{indent} title="{escape(exact)}">{times}{escape(node.name)}{kind}</span>'
-    row = name + "".join(f"<span{_side(c)}>{escape(c.show(node))}</span>" for c in IN_HTML)
-    row = f'<span style="{ROW}">{row}</span>'
+    row = " ".join([name, *(f"<span>{escape(c.show(node))}</span>" for c in IN_HTML)])
+    row = f'<span class="row">{row}</span>'
     below = [child for child in node.children if _is_shown(child)]
     if not below:
-        return f'<div style="padding-left:1.2em">{row}</div>'
+        return f'<div class="leaf">{row}</div>'
     inner = "".join(_html(child, level + 1) for child in below)
     is_open = "" if level else ' open="open"'
     return f"<details{is_open}><summary>{row}</summary>{inner}</details>"
-
-
-def _side(column: Column) -> str:
-    return ' style="text-align:right"' if column.is_right else ""
 
 
 def audit_html(audit: Audit) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from resattn import Audit, audit
 from resattn.measures.captured import Captured, PartError
+from resattn.networks.classic import ZOO
 from resattn.views import shown
 from resattn.views.tree import DEAD, FUNCTIONAL, Node, tree
 from tests.authors import UNet, ViT
@@ -50,9 +51,9 @@ def test_every_number_of_a_subtree_is_the_sum_over_its_children(name: str) -> No
     assert root.params + root.unread == sum(network.graph.params.values())
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", [*CATALOG, *ZOO])
 def test_the_root_has_the_totals_of_the_audit(name: str) -> None:
-    found = audit(name)
+    found = on_meta(ZOO[name].make, *ZOO[name].input_shape) if name in ZOO else audit(name)
     sums_up(found.tree)
     sums_up(found.tree.folded())
     for number, quantity in (
