@@ -215,12 +215,11 @@ def tiling(network: Captured) -> Tiling:
         if op.kind == "resize" and op.arguments.get("align_corners") and _ratios(op) != ((1, 1), (1, 1)):
             raise TilingError(f"{_where(op)}: up-sampling with aligned corners, whose ratio depends on the size")
     large = _large(network, target)
-    axes = []
-    for k in (0, 1):
-        known, phase = _axis(large, k, ancestors, target)
-        whole = graph.ops[target].shape[2 + k]
-        axes.append(Axis(known, phase, network.shapes[0][2 + k], whole))
-    return Tiling(network.name, (axes[0], axes[1]), network)
+    height, width = (
+        Axis(*_axis(large, k, ancestors, target), network.shapes[0][2 + k], graph.ops[target].shape[2 + k])
+        for k in (0, 1)
+    )
+    return Tiling(network.name, (height, width), network)
 
 
 def _axis(large: Graph, axis: int, ancestors: Sequence[int], target: int) -> tuple[Grid, int]:
@@ -245,14 +244,14 @@ def _axis(large: Graph, axis: int, ancestors: Sequence[int], target: int) -> tup
     return found, phase
 
 
-# Larger by a multiple of every stride that networks have, so that a size that is valid stays so.
+# Larger by a multiple of every stride that networks have, so that a size that is valid stays so; and by more than any
+# window that a tile could hold.
 STEP_PX = 64 * 3 * 5 * 7
 
 
 def _large(network: Captured, target: int) -> Graph:
     """The network on an input on which most outputs are free of the border. Raises: TilingError."""
-    more = STEP_PX * -(-3 * receptive.estimated_side(network.graph, target) // STEP_PX)
-    shapes = [(*s[:2], s[2] + more, s[3] + more) for s in network.shapes]
+    shapes = [(*s[:2], s[2] + STEP_PX, s[3] + STEP_PX) for s in network.shapes]
     try:
         large = network.again(network.inputs.with_shapes(shapes), network.device)
     except CaptureError as error:

@@ -259,13 +259,13 @@ def _seen(network: Captured, targets: set[int]) -> dict[int, tuple[Seen | None, 
     large = network.large
     same = _same_prefix(network.graph, large)
     targets = {i for i in targets if i < same}
-    image = len(large.input_shapes[0]) - 4
-    own, sizes = network.graph.input_shapes[0][-2:], large.input_shapes[0][-2:]
+    last = len(large.input_shapes[0]) - 1  # in a video time comes before height; a signal has one axis alone
     found: list[dict[int, Seen | None]] = []
-    for axis, size, n in zip((image, image + 1), sizes, own, strict=True):
-        extents = _extents(large, axis, sorted(targets))
-        found.append({i: _along(e, 2 + axis, size, n, large is not network.graph) for i, e in extents.items()})
-    return {i: (found[0].get(i), found[1].get(i)) for i in {*found[0], *found[1]}}
+    for dim in range(max(last - 1, 2), last + 1):
+        extents = _extents(large, dim - 2, sorted(targets))
+        size, own = large.input_shapes[0][dim], network.graph.input_shapes[0][dim]
+        found.append({i: _along(e, dim, size, own, large is not network.graph) for i, e in extents.items()})
+    return {i: (found[0].get(i), found[-1].get(i) if len(found) > 1 else None) for i in {*found[0], *found[-1]}}
 
 
 def _extents(graph: Graph, axis: int, targets: Sequence[int]) -> dict[int, Extent]:
