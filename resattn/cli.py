@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("tile", _tile, "Show how a network can be run on tiles of an image, or what forbids it.")
     sub.add_argument("target", metavar="TARGET", help="as for `resattn audit`")
-    sub.add_argument("--input", metavar="C,H,W", required=True, help="shape of the whole image")
+    sub.add_argument("--input", metavar="C,H,W", action="append", required=True, help="shape of the whole image")
     sub.add_argument(
         "--tile", type=int, metavar="N", help="print a plan of tiles of at most N x N pixels, halo included"
     )
@@ -351,7 +351,7 @@ def _tile(args: argparse.Namespace) -> None:
     from resattn.tiling.tiling import AXES, tiling_of
 
     with redirect_stdout(sys.stderr):
-        found = tiling_of(args.target, _shape(args.input))
+        found = tiling_of(args.target, *(_shape(text) for text in args.input))
         plan = found.plan(args.tile) if args.tile is not None else None
     record = found.to_json()
     if args.json:
