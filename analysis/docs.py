@@ -7,8 +7,10 @@ captured network, and the page of results from the tables in the repository; so 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -38,6 +40,7 @@ from analysis.tables.runs import budget
 from analysis.tables.schemas import Column
 from analysis.trained import comparisons
 from resattn.cli import parser
+from resattn.instruments.counters import TOOLS
 from resattn.measures.audit import audit
 from resattn.measures.captured import captured
 from resattn.measures.quantities import QUANTITIES, Quantity
@@ -61,6 +64,7 @@ def pages() -> dict[str, str]:
         "reference/command-line.md": command_line(),
         "reference/tables.md": tables(),
         "reference/result.md": result(),
+        "reference/counters.md": counters(),
         "reference/statistics.md": statistics(),
         **{f"drawings/{name}.svg": svg.alone(drawing, INK) for name, drawing in drawings().items()},
     }
@@ -191,6 +195,50 @@ def _type(value: Mapping[str, Any]) -> str:
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines) + "\n"
+
+
+# -- why another tool's number differs
+
+
+PRINTED = ROOT / "tests" / "instruments" / "printed_by_tools.csv"
+COMPARED = ("attention56", "resnet50", "resnet101", "cifar-resnet56")
+
+
+def counters() -> str:
+    """What other tools count, from the tables by which their numbers are computed here."""
+    printed = Counter(row["tool"] for row in csv.DictReader(PRINTED.open(encoding="utf-8")))
+    text = [MADE, "# Why your number differs\n\n"]
+    text += [
+        "Tools that count the cost of a model differ in what they see (modules or calls), in what they count, and in "
+        "the unit. Print the tool, its version and its definition beside a number. `resattn audit TARGET "
+        "--counted-like TOOL` and `Audit.counted_like` compute what a tool prints from the captured graph by tables "
+        "that are printed below, with a sentence for a paper; the tool need not be installed.\n\n",
+        "## The same network, counted by each\n\n",
+    ]
+    audits = [audit(name) for name in COMPARED]
+    rows = [("`macs` of resattn", "multiply-adds", *(f"{a.quantities['macs']:,}" for a in audits))]
+    for tool in TOOLS.values():
+        rows.append(
+            (f"{tool.name} {tool.version}", tool.unit, *(f"{a.counted_like(tool.name).value:,}" for a in audits))
+        )
+    text.append(_table(("counted by", "unit", *COMPARED), rows))
+    text += ["## What each tool counts\n\n"]
+    for tool in TOOLS.values():
+        text.append(f"### {tool.name} {tool.version}\n\nUnit: {tool.unit}. Counts {tool.definition}.\n\n")
+        text.append(_table(("counted", "how much"), [(count.what, count.per) for count in tool.counts]))
+        text.append(f"Counts as nothing: {tool.unseen}.\n\n")
+        if tool.assumes:
+            text.append(f"Computed here on the assumption: {tool.assumes}.\n\n")
+        if tool.doubts:
+            text.append(f"A graph does not tell whether {'; or whether '.join(tool.doubts)}: what that adds is given "
+                        "beside the number.\n\n")  # fmt: skip
+        why: dict[str, list[str]] = {}
+        for kind, reason in tool.hard.items():
+            why.setdefault(reason, []).append(kind if isinstance(kind, str) else kind.__name__)
+        for reason, kinds in why.items():
+            text.append(f"No number for a model with {', '.join(kinds)}: each {reason}.\n\n")
+        text.append(f"The tests compare {printed[tool.name]} numbers that this tool printed.\n\n")
+    return "".join(text).rstrip() + "\n"
 
 
 # -- the result in the repository

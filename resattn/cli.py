@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import asdict
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
@@ -157,6 +158,23 @@ def parser() -> argparse.ArgumentParser:
         "--device", choices=("meta", "cpu"), default="meta",
         help="meta: nothing is computed; cpu: the forward runs on values, and the numbers hold for this input",
     )  # fmt: skip
+    sub.add_argument("--tree", action="store_true", help="print the module tree; equal modules in a row are one line")
+    sub.add_argument("--depth", type=int, metavar="N", help="levels of the tree (default: as many as fit 60 lines)")
+    sub.add_argument("--explain", action="store_true", help="print the definition of each number too")
+    sub.add_argument(
+        "--counted-like", nargs="+", action="extend", default=[], metavar="TOOL",
+        help="print the number that another tool prints, and a sentence for a paper: fvcore, thop, ptflops, "
+        "torchinfo, deepspeed, flopcounter",
+    )  # fmt: skip
+    sub.add_argument("--format", choices=("text", "md", "csv", "tex"), default="text", help="of the table or tree")
+
+    sub = command("tile", _tile, "Show how a network can be run on tiles of an image, or what forbids it.")
+    sub.add_argument("target", metavar="TARGET", help="as for `resattn audit`")
+    sub.add_argument("--input", metavar="C,H,W", action="append", required=True, help="shape of the whole image")
+    sub.add_argument(
+        "--tile", type=int, metavar="N", help="print a plan of tiles of at most N x N pixels, halo included"
+    )
+    _json_option(sub)
 
     sub = command("crosscheck", _crosscheck, "Compare our counts with fvcore, torchinfo and torch FlopCounterMode.")
     _targets(sub)
@@ -230,9 +248,13 @@ def parser() -> argparse.ArgumentParser:
     sub = command("completion", _completion, "Print a completion script for a shell.")
     sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
-    sub = command("diff", _diff, "Show what changed between two audits.")
-    sub.add_argument("before", type=Path, metavar="A.json")
-    sub.add_argument("after", type=Path, metavar="B.json")
+    sub = command("diff", _diff, "Show what changed between two audits, in total and by module.")
+    sub.add_argument(
+        "before", type=Path, metavar="A.json", help="a file that `resattn audit --json` wrote, or a TARGET"
+    )
+    sub.add_argument("after", type=Path, metavar="B.json", help="another one")
+    sub.add_argument("--input", metavar="C,H,W", action="append", default=[], help="of targets, as for `resattn audit`")
+    sub.add_argument("--exit-code", action="store_true", help="exit with 1 where something changed")
     _json_option(sub)
     return built
 
@@ -287,22 +309,10 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def _number(value: Any) -> str:
-    if value is None:
-        return "unknown"
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _print_table(rows: Sequence[Sequence[Any]], header: Sequence[str], form: str = "text") -> None:
+    from resattn.views.table import Table
 
-
-def _print_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
-    """Columns as wide as their content; numbers are aligned to the right."""
-    texts = [[plain(str(cell)) for cell in header], *([plain(_number(cell)) for cell in row] for row in rows)]
-    widths = [max(len(row[k]) for row in texts) for k in range(len(header))]
-    right = [bool(rows) and all(isinstance(row[k], int | float | None) for row in rows) for k in range(len(header))]
-    for row in texts:
-        cells = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right, strict=True))
-        print("  ".join(cells).rstrip())
+    print(plain(Table.of(header, rows).to_format(form)))
 
 
 # -- commands
@@ -340,16 +350,27 @@ def _audit(args: argparse.Namespace) -> None:
     from resattn.measures.audit import audit
     from resattn.measures.quantities import QUANTITIES
 
+    if args.tree and args.json:
+        raise UsageError("--tree prints no JSON; as data the tree is --tree --format csv")
+    if args.depth is not None and (args.depth < 0 or not args.tree):
+        raise UsageError("--depth takes a number of levels, with --tree")
     shapes, settings = [_shape(text) for text in args.input], _settings(args.settings)
     with redirect_stdout(sys.stderr):  # what the code of a target prints is not data of ours
         audits = [audit(t, *shapes, settings=settings, device=args.device, at=args.at) for t in args.targets]
+    if args.counted_like:
+        return _counted(audits, args)
     if args.json:
         return _print_json([a.to_json() for a in audits])
+    if args.tree:
+        from resattn.views.trees import print_trees
+
+        return print_trees(audits, args.format, depth=args.depth, explain=args.explain)
     shown = [q for q in QUANTITIES.values() if any(q.id in a.quantities for a in audits)]
+    definition = [[q.definition] if args.explain else [] for q in shown]
     _print_table(
-        [(q.id, *(a.quantities.get(q.id, "") for a in audits), q.definition) for q in shown],
-        ("quantity", *(a.target for a in audits), "definition"),
-    )
+        [(q.id, *(a.quantities.get(q.id, "") for a in audits), *d) for q, d in zip(shown, definition, strict=True)],
+        ("quantity", *(a.target for a in audits), *(["definition"] if args.explain else [])), args.format,
+    )  # fmt: skip
     if args.at:
         print()
         _print_table(
@@ -367,11 +388,47 @@ def _audit(args: argparse.Namespace) -> None:
         print("; ".join(notes), file=sys.stderr)
 
 
+def _counted(audits: Sequence[Any], args: argparse.Namespace) -> None:
+    counted = [a.counted_like(tool) for a in audits for tool in args.counted_like]
+    if args.json:
+        return _print_json([c.to_json() for c in counted])
+    _print_table(
+        [(c.target, f"{c.tool} {c.version}", c.value, c.unit) for c in counted],
+        ("target", "tool", "number", "unit"), args.format,
+    )  # fmt: skip
+    for c in counted:
+        print(f"{c.tool}: {c.sentence}", file=sys.stderr)
+
+
 def _side(value: Any) -> Any:
     """A side in pixels; height x width where they differ."""
     if isinstance(value, list):
         return value[0] if value[0] == value[1] else f"{value[0]}x{value[1]}"
     return value
+
+
+def _tile(args: argparse.Namespace) -> None:
+    from resattn.tiling.tiling import AXES, tiling_of
+
+    with redirect_stdout(sys.stderr):
+        found = tiling_of(args.target, *(_shape(text) for text in args.input))
+        plan = found.plan(args.tile) if args.tile is not None else None
+    record = found.to_json()
+    if args.json:
+        tiles = [{"row": asdict(y), "column": asdict(x)} for y, x in plan or ()]
+        return _print_json({**record, "tiles": tiles} if plan else record)
+    _print_table(
+        [(name, *(record["axes"][axis][name] for axis in AXES)) for name in record["axes"][AXES[0]]], ("", *AXES)
+    )
+    if plan:
+        print()
+        spans = [(axis, s) for axis, spans in zip(AXES, (plan.rows, plan.columns), strict=True) for s in spans]
+        _print_table(
+            [(axis, f"{s.start}:{s.stop}", f"{s.first}:{s.last}", f"{s.own}:{s.own + s.last - s.first}")
+             for axis, s in spans],
+            ("axis", "pixels", "outputs", "in the tile's output"),
+        )  # fmt: skip
+        print(f"{len(plan)} tiles: each row with each column", file=sys.stderr)
 
 
 def _crosscheck(args: argparse.Namespace) -> int:
@@ -565,19 +622,36 @@ def _subparsers(top: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParse
 
 
 def _diff(args: argparse.Namespace) -> int:
-    from resattn.compare.diff import diff, read_audits
+    from resattn.compare.diff import diff
 
-    changes = diff(read_audits(args.before), read_audits(args.after))
+    changes = diff(*(_records(path, args.input) for path in (args.before, args.after)))
     if args.json:
         _print_json([change.to_json() for change in changes])
     elif changes:
         _print_table(
-            [(c.target, c.quantity, c.before, c.after, c.difference) for c in changes],
-            ("target", "quantity", "before", "after", "difference"),
-        )
+            [(c.target, c.module, c.quantity, c.before, c.after, c.difference if c.difference is not None else "")
+             for c in changes],
+            ("target", "module", "quantity", "before", "after", "difference"),
+        )  # fmt: skip
     else:
         print("no difference", file=sys.stderr)
-    return 0
+    for c in changes:
+        if c.quantity == "input_shape":
+            print(f"{c.target}: audits of different inputs, {c.before} and {c.after}", file=sys.stderr)
+    return int(bool(changes and args.exit_code))
+
+
+def _records(path: Path, inputs: Sequence[str]) -> dict[str, Any]:
+    """The audits of a file; or of a target, which is no file of ours."""
+    from resattn.compare.diff import read_audits
+
+    if path.suffix == ".json" or (path.is_file() and path.suffix != ".py"):
+        return dict(read_audits(path))
+    from resattn.measures.audit import audit
+
+    with redirect_stdout(sys.stderr):
+        found = audit(str(path), *(_shape(text) for text in inputs)).to_json()
+    return {found["target"]: json.loads(json.dumps(found))}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -68,10 +69,54 @@ def test_audit_json_follows_its_published_schema() -> None:
     assert done.returncode == 0
 
 
-def test_audit_prints_definitions_beside_numbers_and_talks_on_stderr() -> None:
+def test_audit_explains_its_numbers_when_asked_and_talks_on_stderr() -> None:
+    definition = "most weighted layers on any path from input to output"
+    assert definition in resattn("audit", "cifar-attention56", "--explain").stdout
     done = resattn("audit", "cifar-attention56")
-    assert "most weighted layers on any path from input to output" in done.stdout
+    assert definition not in done.stdout
     assert "masks found by module names" in done.stderr
+
+
+@pytest.mark.parametrize(("form", "line"), [
+    ("text", "  stage3 Sequential          64x8x8     204K 13.0M      6    19  81/4"),
+    ("md", "| \N{EM SPACE}stage3 | 64x8x8 | 203,520 | 12,976,128 | 6 | 19 | 81/4 |"),
+    ("tex", r"\quad{}stage3 & 64x8x8 & 203,520 & 12,976,128 & 6 & 19 & 81/4 \\"),
+    ("csv", "cifar-resnet20-basic,stage3,Sequential,,64x8x8,203520,0,12976128,0,6,19,81,81,4,-40,1,0,,"),
+])  # fmt: skip
+def test_the_tree_in_each_format(form: str, line: str) -> None:
+    done = resattn("audit", "cifar-resnet20-basic", "--tree", "--depth", "1", "--format", form)
+    assert done.returncode == 0
+    assert line in done.stdout.splitlines(), done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_the_tree_is_coloured_where_a_terminal_is_and_colour_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("audit", "cifar-attention56", "--tree", "--depth", "3")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    coloured = resattn(*words).stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = resattn(*words).stdout
+    assert "\x1b[35m" in coloured  # a mask
+    assert "\x1b" not in plain
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
+
+
+def test_the_quantities_as_csv_are_plain_numbers() -> None:
+    rows = resattn("audit", "cifar-resnet20-basic", "--format", "csv").stdout.splitlines()
+    assert rows[0] == "quantity,cifar-resnet20-basic"
+    assert "macs,40551040" in rows
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--tree", "--json"), "as data the tree is --tree --format csv"),
+    (("--depth", "2"), "--depth takes a number of levels, with --tree"),
+    (("--tree", "--depth", "-1"), "--depth takes a number of levels"),
+])  # fmt: skip
+def test_options_of_the_tree_that_do_not_fit_are_usage_errors(words: tuple[str, ...], message: str) -> None:
+    done = resattn("audit", "cifar-resnet20-basic", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -198,11 +198,13 @@ def test_crosscheck_takes_examples_and_keywords() -> None:
 # -- what is printed
 
 
-def test_an_audit_prints_as_a_plain_table() -> None:
+def test_an_audit_prints_as_its_module_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     found = audit("attention56")
     assert repr(found) == "Audit(attention56: complete, input 1x3x224x224)"
     lines = str(found).splitlines()
     assert lines[0] == "attention56: complete, input 1x3x224x224"
-    assert "  longest_path                  80 layers" in lines
+    assert "longest path 80; receptive field 1,155 px" in " ".join(lines[1:3]).replace("  ", "")
+    assert any(line.split()[:2] == ["mask", "Mask"] and line.endswith("mask") for line in lines)
     assert max(map(len, lines)) <= 80
     assert "<table>" in found._repr_html_()

@@ -78,13 +78,17 @@ class Op:
 @dataclass(frozen=True)
 class Module:
     """A module of the model as it is defined: its own parameters, whether its forward ran,
-    and whether it holds a weight that multiplies data (a matrix or a kernel, not a norm's scale)."""
+    and whether it holds a weight that multiplies data (a matrix or a kernel, not a norm's scale).
+
+    `n_runs`: how often its forward ran. `result`: the first tensor that the last of these runs returned."""
 
     path: str
     kind: str
     params: tuple[str, ...]
     is_executed: bool
     is_weighted: bool
+    n_runs: int = 0
+    result: Operand | None = None
 
 
 @dataclass(frozen=True)

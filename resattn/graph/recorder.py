@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ class Recorder(TorchDispatchMode):
         self.state = {_storage(t): t for t in (*self.params.values(), *buffers)}
         self.saved: dict[int, tuple[Tensor, Tensor]] = {}
         self.training = [m for _, m in self.modules if m.training]
-        self.executed: set[int] = set()
+        self.runs: Counter[int] = Counter()
+        self.results: dict[int, Operand] = {}
         self.stack: list[str] = []
         self.failed_at: str | None = None
         self.stand_ins: dict[int, Tensor] = {}
@@ -297,13 +299,16 @@ class Recorder(TorchDispatchMode):
         original, recorder = nn.Module.__call__, self
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            recorder.executed.add(id(module))
+            recorder.runs[id(module)] += 1
             if module.training:  # held where no walk over the model finds it
                 recorder.training.append(module)
                 module.training = False
             recorder.stack.append(recorder.paths.get(id(module)) or recorder._nameless(module))
             try:
-                return original(module, *args, **kwargs)
+                result = original(module, *args, **kwargs)
+                if tensors := tensors_in(result):
+                    recorder.results[id(module)] = recorder._unwritten(tensors[0], recorder._origin(tensors[0]))
+                return result
             except Exception:
                 recorder.failed_at = recorder.failed_at or recorder.path
                 raise
@@ -338,8 +343,10 @@ class Recorder(TorchDispatchMode):
                 path=path,
                 kind=type(m).__name__,
                 params=tuple(self._adopt(p, f"{path}.{n}".lstrip(".")) for n, p in m.named_parameters(recurse=False)),
-                is_executed=id(m) in self.executed,
+                is_executed=id(m) in self.runs,
                 is_weighted=not isinstance(m, WEIGHTLESS) and any(p.dim() >= 2 for p in m.parameters(recurse=False)),
+                n_runs=self.runs[id(m)],
+                result=self.results.get(id(m)),
             )
             for path, m in self.modules
         )

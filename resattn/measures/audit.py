@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from html import escape
-from typing import Any
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -19,6 +19,11 @@ from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule
 from resattn.rules.table import RULES
 from resattn.targets import TargetError, resolved
+
+if TYPE_CHECKING:
+    from resattn.instruments.counters import Counted
+    from resattn.views.table import Table
+    from resattn.views.tree import Node
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,47 +47,60 @@ class Audit:
     fields: tuple[Mapping[str, Any], ...] = ()
     more_inputs: tuple[tuple[int, ...], ...] = ()
 
+    # What the numbers were computed from; no part of the record.
+    network: Captured | None = field(default=None, repr=False, compare=False)
+
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "path_lengths": {str(k): v for k, v in self.path_lengths.items()}}
+        record = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "network"}
+        record["path_lengths"] = {str(k): v for k, v in self.path_lengths.items()}
+        if self.network is not None:
+            record["tree"] = _room("views.tree").rows(self.tree)
+        return record
 
     def __repr__(self) -> str:
         return f"Audit({self.target}: {self.status}, input {'x'.join(map(str, self.input_shape))})"
 
     def __str__(self) -> str:
-        """One line for each quantity, then notes; at most 80 columns wide."""
-        width = max(map(len, self.quantities), default=0)
-        shapes = " and ".join("x".join(map(str, shape)) for shape in (self.input_shape, *self.more_inputs))
-        about = [
-            f"masks found by {self.roles_found_by}",
-            *self.notes,
-            *(f"no rule for {op}" for op in self.unknown_ops),
-        ]
-        return "\n".join(
-            [
-                f"{self.target}: {self.status}, input {shapes}",
-                *(f"  {q:{width}}  {_number(n)} {QUANTITIES[q].unit}".rstrip() for q, n in self.quantities.items()),
-                *(textwrap.fill(text, 80, initial_indent="  ", subsequent_indent="    ") for text in about),
-            ]
-        )
+        """Totals, the module tree and notes, as wide as the terminal."""
+        return _room("views.shown").text(self)  # type: ignore[no-any-return]
 
     def _repr_html_(self) -> str:
-        """For a notebook: each quantity with its definition, and notes."""
-        rows = "".join(
-            f'<tr><th scope="row" style="text-align:left">{escape(QUANTITIES[q].label)}</th>'
-            f"<td>{_number(n)}</td>"
-            f'<td style="text-align:left">{escape(QUANTITIES[q].definition)}</td></tr>'
-            for q, n in self.quantities.items()
-        )
-        shape = " x ".join(map(str, self.input_shape))
-        facts = [self.status, f"input {shape}", f"masks found by {self.roles_found_by}", *self.notes]
-        facts += [f"no rule for {op}" for op in self.unknown_ops]
-        return (
-            f"<b>{escape(self.target)}</b><table><tbody>{rows}</tbody></table><small>{escape('; '.join(facts))}</small>"
-        )
+        """For a notebook: the module tree, each quantity with its definition, and notes."""
+        return _room("views.shown").audit_html(self)  # type: ignore[no-any-return]
+
+    @property
+    def captured(self) -> Captured:
+        """The captured network. Raises: LookupError for an audit that was not made by `audit`."""
+        if self.network is None:
+            raise LookupError(f"the audit of {self.target} does not hold the network that it was made from")
+        return self.network
+
+    @cached_property
+    def tree(self) -> Node:
+        """The root of the module tree; its numbers add up to the totals."""
+        return _room("views.tree").tree(self.captured)  # type: ignore[no-any-return]
+
+    def by_module(self, depth: int | None = None, *, within: str = "", fold: bool = False) -> Table:
+        """One row for each module down to a depth (0: the model), with `.to_markdown()`, `.to_latex()`, `.to_csv()`
+        and `.to_html()`; a row for work that no module below a module does.
+
+        `within`: of this module alone. `fold`: equal modules in a row are one row, with the numbers of each.
+        Raises: PartError, with the nearest names.
+        """
+        node = self.tree.find(within) if within else self.tree
+        return _room("views.shown").table(node, depth=depth, fold=fold)  # type: ignore[no-any-return]
+
+    def counted_like(self, tool: str) -> Counted:
+        """The number that another tool prints for this network, from that tool's rules, with a sentence for a paper.
+
+        Raises: ToolError for a tool whose rules are unknown.
+        """
+        return _room("instruments.counters").counted_like(self.captured, tool)  # type: ignore[no-any-return]
 
 
-def _number(value: int | float | None) -> str:
-    return "unknown" if value is None else f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+def _room(name: str) -> Any:
+    """A module of a room above this one, opened when a method of an audit is called: an audit is the door to them."""
+    return importlib.import_module(f"resattn.{name}")
 
 
 def audit(
@@ -147,6 +165,7 @@ def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
         notes=tuple(_notes(network, changes_at)),
         fields=tuple(_fields_of(network, path) for path in at),
         more_inputs=network.shapes[1:],
+        network=network,
     )
 
 

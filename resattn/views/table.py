@@ -1,0 +1,126 @@
+"""A table in every form that a person or a program reads. Standard library only."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+FORMATS = ("text", "md", "csv", "tex")
+
+INDENT = "\N{EM SPACE}"  # of a name below another one: Markdown and HTML drop ordinary spaces
+
+# What LaTeX does not print as it is.
+TEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}",
+    ">": "\\textgreater{}", "|": "\\textbar{}", INDENT: "\\quad{}",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values under a header. A number is aligned to the right; None is a value that cannot be given.
+
+    `shown` gives what a person reads instead of some columns' values, as a function of the value; CSV keeps the value.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    shown: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, header: Sequence[str], rows: Sequence[Sequence[Any]], shown: Mapping[str, Any] | None = None) -> Table:
+        return cls(tuple(header), tuple(tuple(row) for row in rows), shown or {})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def column(self, name: str) -> list[Any]:
+        """The values under a name. Raises: KeyError."""
+        if name not in self.header:
+            raise KeyError(f"no column {name!r} (one of: {', '.join(self.header)})")
+        at = self.header.index(name)
+        return [row[at] for row in self.rows]
+
+    @property
+    def _is_right(self) -> list[bool]:
+        columns = zip(*self.rows, strict=True)
+        found = [all(isinstance(v, int | float | None) and not isinstance(v, bool) for v in c) for c in columns]
+        return found or [False] * len(self.header)
+
+    def _texts(self) -> list[list[str]]:
+        how = [self.shown.get(name, number) for name in self.header]
+        return [[show(value) for show, value in zip(how, row, strict=True)] for row in self.rows]
+
+    def to_text(self) -> str:
+        """Columns as wide as their content."""
+        texts = [list(self.header), *self._texts()]
+        widths = [max(len(row[k]) for row in texts) for k in range(len(self.header))]
+        cells = [
+            [t.rjust(w) if right else t.ljust(w) for t, w, right in zip(row, widths, self._is_right, strict=True)]
+            for row in texts
+        ]
+        return "\n".join("  ".join(row).rstrip() for row in cells)
+
+    __str__ = to_text
+
+    def to_markdown(self) -> str:
+        rule = ["---:" if right else "---" for right in self._is_right]
+        rows = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in self._texts()]
+        return "\n".join("| " + " | ".join(row) + " |" for row in [list(self.header), rule, *rows])
+
+    def to_latex(self) -> str:
+        """A `tabular` with the rules of the package booktabs."""
+        columns = "".join("r" if right else "l" for right in self._is_right)
+        head, *body = [" & ".join(map(_tex, row)) + r" \\" for row in [list(self.header), *self._texts()]]
+        lines = [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+        return "\n".join([*lines, r"\end{tabular}"])
+
+    def to_csv(self) -> str:
+        """The values themselves; a value that cannot be given is empty."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
+        return text.getvalue().rstrip("\n")
+
+    def to_html(self) -> str:
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.header)
+        style = [f' style="text-align:{"right" if right else "left"}"' for right in self._is_right]
+        body = "".join(
+            "<tr>" + "".join(f"<td{s}>{escape(t)}</td>" for t, s in zip(row, style, strict=True)) + "</tr>"
+            for row in self._texts()
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    _repr_html_ = to_html
+
+    def to_format(self, name: str) -> str:
+        """As one of `FORMATS`."""
+        return {"text": self.to_text, "md": self.to_markdown, "csv": self.to_csv, "tex": self.to_latex}[name]()
+
+
+def number(value: Any) -> str:
+    """A value as a person reads it: thousands apart, two decimals."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def brief(value: int) -> str:
+    """Three significant digits and K, M, G, T or P: 6.27G."""
+    if value < 1000:
+        return str(value)
+    for unit in "KMGTP":
+        value_in = value / 1000 ** ("KMGTP".index(unit) + 1)
+        if value_in < 999.5:
+            return f"{value_in:.{2 if value_in < 9.995 else 1 if value_in < 99.95 else 0}f}{unit}"
+    return f"{value:.1e}"
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(c, c) for c in text)

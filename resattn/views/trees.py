@@ -1,0 +1,58 @@
+"""The module tree on a terminal: its width, its colours, or one of the formats for papers and programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resattn.views import shown
+from resattn.views.shown import Line
+from resattn.views.table import Table
+from resattn.views.tree import FUNCTIONAL
+
+if TYPE_CHECKING:
+    from resattn.measures.audit import Audit
+
+# One colour for a role, of the sixteen that every terminal has and its owner has chosen.
+COLOURS = {"mask": "magenta", "shortcut": "cyan", "dead": "red"}
+
+
+def print_trees(audits: Sequence[Audit], form: str, *, depth: int | None = None, explain: bool = False) -> None:
+    """The trees on stdout; as CSV one table of all, with every module and number."""
+    if form == "csv":
+        tables = [(a, shown.table(a.tree, depth=depth)) for a in audits]
+        print(Table.of(("target", *tables[0][1].header), [(a.target, *r) for a, t in tables for r in t.rows]).to_csv())
+    elif form in ("md", "tex"):
+        chosen = [
+            shown.paper_table(a.tree, depth=shown.chosen_depth(a.tree)[0] if depth is None else depth) for a in audits
+        ]
+        print("\n\n".join(table.to_format(form) for table in chosen))
+    else:
+        for k, audit in enumerate(audits):
+            _print([*([""] * (k > 0)), *shown.parts(audit, width=shown.terminal_width(), depth=depth)])
+    if explain:
+        definitions = [(name, text) for name, text in shown.DEFINITIONS.items()]
+        print(f"\n{Table.of(('column', 'definition'), definitions).to_format(form if form != 'csv' else 'text')}",
+              file=sys.stderr if form == "csv" else sys.stdout)  # fmt: skip
+
+
+def _print(lines: Sequence[str | Line]) -> None:
+    """In colour where rich is installed and the output takes colour; NO_COLOR and FORCE_COLOR are heeded."""
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    except ModuleNotFoundError:
+        print("\n".join(map(str, lines)))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    if console.no_color or not console.is_terminal:
+        print("\n".join(map(str, lines)))
+        return
+    for line in lines:
+        if isinstance(line, str) or line.node is None:
+            console.print(Text(str(line), style="bold" if isinstance(line, Line) else ""))
+            continue
+        colour = COLOURS.get(line.node.role, "")
+        name = "italic" if line.node.kind == FUNCTIONAL else colour or "bold"
+        console.print(Text.assemble((line.name, name), (line.kind, "dim"), (line.cells, colour)))

@@ -1,0 +1,203 @@
+"""The module tree: every number adds up to the total, and a person can read it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from resattn import Audit, audit
+from resattn.measures.captured import Captured, PartError
+from resattn.networks.classic import ZOO
+from resattn.views import shown
+from resattn.views.tree import DEAD, FUNCTIONAL, Node, tree
+from tests.authors import UNet, ViT
+from tests.nets import NETS, made
+
+CATALOG = ("attention56", "cifar-attention92", "attentioninception56", "resnet200", "cifar-resnet20-basic")
+
+
+def on_meta(make: Callable[[], nn.Module], *shape: int) -> Audit:
+    with torch.device("meta"):
+        return audit(make(), shape)
+
+
+def sums_up(node: Node) -> None:
+    for child in node.children:
+        sums_up(child)
+    if not node.children:
+        return
+    for number in ("params", "macs", "layers", "unread"):
+        below = sum(child.times * getattr(child, number) for child in node.children)
+        assert getattr(node, number) == below, (node.path, number)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_number_of_a_subtree_is_the_sum_over_its_children(name: str) -> None:
+    model, shapes = made(name)
+    device = "cpu" if name in ("DataDependent", "ConstantItem") else "meta"
+    network = Captured.of(model.eval(), *shapes, device=device)
+    root = tree(network)
+    sums_up(root)
+    sums_up(root.folded())
+    assert root.params == network.params()
+    assert root.macs == sum(network.macs)
+    assert root.layers == sum(network.is_layer)
+    assert root.params + root.unread == sum(network.graph.params.values())
+
+
+@pytest.mark.parametrize("name", [*CATALOG, *ZOO])
+def test_the_root_has_the_totals_of_the_audit(name: str) -> None:
+    found = on_meta(ZOO[name].make, *ZOO[name].input_shape) if name in ZOO else audit(name)
+    sums_up(found.tree)
+    sums_up(found.tree.folded())
+    for number, quantity in (
+        ("params", "params"),
+        ("macs", "macs"),
+        ("layers", "weighted_layers"),
+        ("depth", "longest_path"),
+    ):
+        assert getattr(found.tree, number) == found.quantities[quantity]
+
+
+def test_the_tree_of_a_u_net_has_the_fields_that_its_authors_count_by_hand() -> None:
+    root = on_meta(UNet, 3, 256, 256).tree
+    # Two 3x3 convolutions on each level, and a 2x2 pooling between: 5, 14, 32, 68, 140.
+    seen = [root.find(f"encoder.{k}").height for k in range(5)]
+    assert [(s.side_px, s.stride) for s in seen if s] == [(5, 1), (14, 2), (32, 4), (68, 8), (140, 16)]
+    assert [s.offset for s in seen if s] == [-2, -6, -14, -30, -62]
+    assert [c.name for c in root.children][-1] == "(max_pool2d, cat)"
+
+
+@pytest.mark.parametrize(("make", "paths"), [
+    (UNet, ["encoder.2", "up.1", "decoder.1", "decoder.3.0", "head"]),
+    (lambda: UNet(mode="bilinear", depth=2), ["decoder.0", "head"]),
+    (lambda: UNet(mode="nearest", depth=2), ["decoder.0.3", "head"]),
+])  # fmt: skip
+def test_the_field_of_a_module_is_that_of_the_audit_at_it(make: Callable[[], nn.Module], paths: list[str]) -> None:
+    with torch.device("meta"):
+        found = audit(make(), (3, 128, 128), at=paths)
+    for path, field in zip(paths, found.fields, strict=True):
+        node = found.tree.find(path)
+        assert node.height is not None
+        assert node.width is not None
+        assert [node.height.side_px, node.width.side_px] == field["receptive_field_px"]
+
+
+def test_the_tree_of_a_vision_transformer() -> None:
+    found = on_meta(ViT, 3, 224, 224)
+    root = found.tree
+    assert root.params == 86_567_656  # torchvision, vit_b_16: num_params
+    assert round(root.macs / 1e9, 2) == 17.56  # the same page: 17.56 GFLOPS
+    (blocks,) = [c for c in root.folded().children if c.name == "blocks"]
+    assert [(c.times, c.name) for c in blocks.children] == [(12, "0..11")]
+    # The position table and the class token are parameters of the model itself.
+    work = root.children[-1]
+    assert (work.name, work.kind, work.params) == ("(cat, add)", FUNCTIONAL, 768 + 197 * 768)
+    scores = [n for _, n in root.walk() if n.path == "blocks.3.attn" and n.kind == FUNCTIONAL]
+    assert [n.macs for n in scores] == [2 * 197 * 197 * 768]
+    assert "12 x 0..11" in str(found)
+
+
+@torch.library.custom_op("resattn_tests::unheard_of", mutates_args=())
+def unheard_of(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+@unheard_of.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class Repeated(nn.Module):
+    """One module in two places, one that never runs, and an operator without a rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.again = self.conv
+        self.unused = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unheard_of(self.again(self.conv(x)))
+
+
+def test_a_shared_a_dead_and_an_unknown_module() -> None:
+    found = audit(Repeated(), (3, 8, 8))
+    root = found.tree
+    conv, unused = root.find("conv"), root.find("unused")
+    assert (conv.runs, conv.params, conv.macs, conv.layers) == (2, 84, 2 * 81 * 64, 2)
+    assert (unused.role, unused.params, unused.unread) == (DEAD, 0, 12)
+    assert root.unknown == ("resattn_tests.unheard_of",)
+    text = str(found)
+    assert ">10.4K" in text
+    assert "(12)" in text
+    assert "never executed: unused" in text
+    (row,) = found.by_module(depth=0).rows
+    record = dict(zip(found.by_module().header, row, strict=True))
+    assert (record["macs"], record["macs_at_least"]) == (None, 2 * 81 * 64)
+
+
+def test_a_module_that_does_not_exist_has_nearest_names() -> None:
+    with pytest.raises(PartError, match="no module 'stage5' \\(nearest: stage"):
+        audit("cifar-resnet20-basic").by_module(within="stage5")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+@pytest.mark.parametrize("make", ["attention56", "UNet", "ViT"])
+def test_lines_fit_the_terminal(make: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = audit(make) if make == "attention56" else on_meta({"UNet": UNet, "ViT": ViT}[make], 3, 224, 224)
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = str(found).splitlines()
+    assert max(map(len, lines)) <= width
+    assert sum(line.startswith(" ") for line in lines) <= shown.LINES + 10
+    if width >= 80:
+        (header,) = (line for line in lines if line.startswith("module "))
+        assert {"output", "params", "MACs", "depth", "field"} <= set(header.split())
+
+
+def test_equal_modules_in_a_row_are_one_line() -> None:
+    model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(3)], nn.Linear(8, 4), *[nn.Linear(4, 4) for _ in range(2)])
+    folded = audit(model, torch.empty(1, 8)).tree.folded()
+    assert [(c.times, c.name) for c in folded.children] == [(3, "0..2"), (1, "3"), (2, "4..5")]
+    assert [c.depth for c in folded.children] == [3, 4, 6]  # after the last of them
+
+
+# -- tables and pages
+
+
+def test_the_table_has_every_module_and_every_form() -> None:
+    found = audit("cifar-resnet20-basic")
+    table = found.by_module(depth=2)
+    rows = list(csv.DictReader(io.StringIO(table.to_csv())))
+    assert len(rows) == len(table) == sum(1 for _ in found.tree.walk(2))
+    level1 = found.by_module(depth=1)
+    assert sum(level1.column("macs")[1:]) == level1.column("macs")[0] == found.quantities["macs"]
+    assert table.to_markdown().count("\n") == len(table) + 1
+    assert r"\toprule" in table.to_latex()
+    assert "cifar-resnet20-basic" in str(table)
+    assert ET.fromstring(table.to_html()).tag == "table"
+    with pytest.raises(KeyError, match="no column 'mac'"):
+        table.column("mac")
+
+
+def test_a_page_folds_and_shows_markup_as_text() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module("<script>alert(1)</script>", nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return next(self.children())(x)
+
+    found = audit(Named(), torch.empty(1, 4))
+    page = ET.fromstring(f"<div>{found._repr_html_()}</div>")
+    assert not list(page.iter("script"))
+    assert "<script>alert(1)</script>" in " ".join(page.itertext())
+    assert len(list(page.iter("details"))) == 3  # the model, its one block, the quantities
+    assert found.by_module().to_latex().count("<") == 0
