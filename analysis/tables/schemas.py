@@ -321,7 +321,8 @@ BUDGETS = _table(
 MASKS = _table(
     steps.MASKS, "masks", "one score of one map; the error is that of the trained network in both states", NETWORK,
     DATASET, SEED, ERROR, Column("state", str, "`before` or `after` training"), MODULE, STAGE,
-    Column("map", str, "`mask`, `trunk`, `output`, `random`, or a null: `other image`, `constant`, `brightness`"), QUANTITY,
+    Column("map", str, "`mask`, `trunk`, `output`, `random`, or a null: `other image`, `constant`, `brightness`"),
+    QUANTITY,
     Column("value", float, "the score", may_be_empty=True),
 )  # fmt: skip
 CHANNELS = _table(
@@ -354,11 +355,17 @@ INTERVENTION_MEANS = _table(
 LESIONS = replace(INTERVENTIONS, name="lesions", row="one residual unit that one run lacks at test time")
 PATHS = Column("paths", str, "`all`, or those `past the masks`")
 LENGTH = Column("length", int, "weighted layers on the path", "layers")
+_SHARES = (
+    Column("share", float, "share of the gradient's energy, the mean over images"),
+    Column("share_of_paths", float, "share of the number of paths"),
+)
+USED_UNTRAINED = _table(
+    steps.DEPTH, "used_untrained", "one path length of one network with random weights", NETWORK, LENGTH, *_SHARES
+)
 USED = _table(
     steps.MASKS, "used_depth", "one path length of one run", NETWORK, DATASET, SEED, INTERVENTIONS.columns[3],
     Column("state", str, "`before` or `after` training"), PATHS, LENGTH,
-    Column("share", float, "share of the gradient's energy, the mean over images"),
-    Column("share_of_paths", float, "share of the number of paths"),
+    *_SHARES,
 )  # fmt: skip
 USED_MEANS = _table(
     steps.MASKS, "used_depth_means", "one network before or after training", NETWORK, DATASET,
@@ -415,8 +422,8 @@ STATE = _table(
 SCHEMAS = (
     SPECS, SUMMARY, DEPTH, STAGES, MODULES, ARTICLE, RATIOS, PATH_LENGTHS, PATH_SUMMARY, COST, CROSSCHECK, PUBLISHED,
     RECEPTIVE_FIELD, GRADIENT, EFFECTIVE, EPOCHS, RUN, RUNS, COMPARISON, DIFFERENCES, PRINTED_BESIDE, SWEEP, BUDGETS,
-    MASKS, CHANNELS, GAINS, INTERVENTIONS, INTERVENTION_MEANS, LESIONS, USED, USED_MEANS, RESPONSES, MEASURED, CLAIMS,
-    SOURCES, LAYOUTS, STATE,
+    MASKS, CHANNELS, GAINS, INTERVENTIONS, INTERVENTION_MEANS, LESIONS, USED_UNTRAINED, USED, USED_MEANS, RESPONSES,
+    MEASURED, CLAIMS, SOURCES, LAYOUTS, STATE,
 )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def used_frame(runs: Iterable[Trained], images: int = USED_IMAGES) -> pd.DataFra
 
 
 def used_summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean length of the gradient over seeds, with its 95 % interval, beside that of the paths: `schemas.USED_MEANS`."""
+    """Mean length of the gradient over seeds, with its interval, beside that of the paths: `schemas.USED_MEANS`."""
     keys = ["network", "dataset", "state", "paths"]
     rows = []
     for values, part in frame.groupby(keys, sort=False):

@@ -92,8 +92,9 @@ LESIONS = ("another image's", "off")
 RULE = (
     "A mask filters the ground if its values at the object's place matter more than those of the ground: the test "
     f"error under '{OBJECT}' minus that under '{GROUND}', batch norms as they are, is above 0 in the mean over seeds, "
-    "with a 95 % interval that does not contain 0 (at least 6 seeds), and the mask is larger on the object than on the "
-    "ground by more than another image's mask is. Below 0: it does the opposite. Else, or with fewer seeds: not decided."
+    "with a 95 % interval that does not contain 0 (at least 6 seeds), and the area under the ROC curve of the mask is "
+    "above that of another image's mask. It does not if the difference is below 0 with such an interval, or the area "
+    "is not above. Else, or with fewer seeds: not decided."
 )
 
 

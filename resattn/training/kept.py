@@ -125,6 +125,6 @@ def _appear(folder: Path, files: Mapping[str, bytes], run: Run | None = None) ->
 
 
 __all__ = [
-    "DIVERGED", "METRICS", "TRAINING_VERSION", "WEIGHTS", "Kept", "KeptRunError", "keep", "keep_diverged", "kept_network",
-    "read_all", "read_kept", "run_id",
+    "DIVERGED", "METRICS", "TRAINING_VERSION", "WEIGHTS", "Kept", "KeptRunError", "keep", "keep_diverged",
+    "kept_network", "read_all", "read_kept", "run_id",
 ]  # fmt: skip
