@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analysis.report import sentences
+from analysis.report.gaps import MissingError
 from analysis.report.reading import Study
 from analysis.tables import schemas
 
@@ -27,6 +29,7 @@ class Masks:
     scores: tuple[MaskScore, ...]
     errors: Mapping[str, float]  # network -> mean test error in percent
     n_seeds: int
+    interventions: str = ""  # sentences; empty where the study has no such table
 
     @property
     def stages(self) -> list[str]:
@@ -52,4 +55,8 @@ def masks(study: Study) -> Masks:
         for (network, name, state), part in frame.groupby(["network", "map", "state"], sort=False)
     )
     errors = frame.groupby("network", sort=False)["test_error_pct"].mean().to_dict()
-    return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()))
+    try:
+        replaced = sentences.interventions(study.table(schemas.INTERVENTION_MEANS))
+    except MissingError:  # a study of an earlier version
+        replaced = ""
+    return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()), replaced)

@@ -1,8 +1,8 @@
 """What the networks of the protocol do beside their error: masks replaced, units dropped, gradient depth, responses.
 
 `python -m analysis.trained.protocol_runs` measures every kept run of results/protocol that has its weights, and writes
-tables into results/protocol/trained. CIFAR-10 must be on disk (RESATTN_DATA). A run that is in a table is not measured
-again, so an interrupted call resumes.
+tables into results/protocol/trained, a folder for each set of runs. CIFAR-10 must be on disk (RESATTN_DATA). A run that
+is in a table is not measured again, so an interrupted call resumes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from analysis.trained.mask_maps import Trained, runs_below
 from analysis.trained.responses import response_frame
 from resattn.measures.captured import captured
 from resattn.training.kept import WEIGHTS
-from resattn.training.protocol import RESULTS, RUNS
+from resattn.training.protocol import RESULTS
 
 TABLES = "trained"
 KEYS = ["network", "dataset", "seed"]
@@ -60,16 +60,18 @@ def measure_runs(
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.trained.protocol_runs", description=__doc__)
-    parser.add_argument("--runs", type=Path, default=RESULTS / RUNS, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=RESULTS / TABLES, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--images", type=int, default=1000, help="test images of errors and responses")
     parser.add_argument("--used-images", type=int, default=8, help="test images of the gradient")
     args = parser.parse_args(argv)
-    if not list(args.runs.glob(f"*/{WEIGHTS}")):
-        print(f"no kept run in {args.runs} has its weights ({WEIGHTS})", file=sys.stderr)
+    sets = sorted({path.parents[1] for path in args.results.glob(f"*/*/{WEIGHTS}")})
+    if not sets:
+        print(f"no kept run in {args.results} has its weights (*/*/{WEIGHTS})", file=sys.stderr)
         return 1
-    runs = [run for run in runs_below(args.runs, with_masks=False) if (run.folder / WEIGHTS).exists()]
-    measure_runs(runs, args.out, images=args.images, used_images=args.used_images)
+    for folder in sets:
+        runs = [run for run in runs_below(folder, with_masks=False) if (run.folder / WEIGHTS).exists()]
+        out = args.results / TABLES / folder.name
+        measure_runs(runs, out, images=args.images, used_images=args.used_images)
     return 0
 
 
