@@ -54,7 +54,8 @@ SECTIONS = (
     Section("field", "Receptive field", (steps.RECEPTIVE_FIELD,), ("over_image", "by_stage", "gradient")),
     Section("training", "Training", (steps.COMPARE, steps.PROTOCOL), ("error", "differences"), (steps.TRAIN,)),
     Section(
-        "masks", "Masks", (steps.MASKS, steps.RESPONSE), ("interventions", "heat_mean", "scores_auc", "channels", "used_depth", "responses", "scores"),
+        "masks", "Masks", (steps.MASKS, steps.RESPONSE),
+        ("interventions", "heat_mean", "scores_auc", "channels", "used_depth", "responses", "scores"),
         (steps.TRAIN_DIGITS,),
     ),
     Section("claims", "Claims", (steps.CLAIMS, steps.LAYOUTS)),
