@@ -91,12 +91,14 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
         ]
         sentences.append(
             f"{display_name(str(network))}, test error {by.loc['none', 'test_error_pct']:.1f} %, "
-            f"{n} {'seed' if n == 1 else 'seeds'}: the error changes by {', '.join(changes)}, in points of %."
+            f"{n} {'seed' if n == 1 else 'seeds'}: the error changes by {', '.join(changes)}, in points of % "
+            f"(in parentheses {'95 % intervals' if by['low'].notna().any() else TOO_FEW})."
         )
     sentences += [f"Article, claim 6, {display_name(found.network)}: {found.finding}." for found in filtering]
     return " ".join(sentences)
 
 
+TOO_FEW = "the range over the seeds, which are too few for intervals"
 INTERVENED = {
     "another image's": "the masks of another image",
     "mean over images": "the mean mask of all images",
@@ -108,8 +110,8 @@ INTERVENED = {
 
 def _range(row: Any) -> str:
     if pd.notna(row["low"]):
-        return f"95 % interval {row['low']:+.1f} to {row['high']:+.1f}"
-    return f"{row['least']:+.1f} to {row['largest']:+.1f} over the seeds, too few for an interval"
+        return f"{row['low']:+.1f} to {row['high']:+.1f}"
+    return f"{row['least']:+.1f} to {row['largest']:+.1f}"
 
 
 def used_depth(frame: pd.DataFrame) -> str:
