@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from analysis.figures.style import INK, ROLES, styled
 from analysis.tables.formats import display_name, part_name
 from analysis.trained.interventions import ALL, AS_THEY_ARE, RE_ESTIMATED, UNCHANGED
-from analysis.trained.mask_maps import NULLS
 
 NORMS: Mapping[str, tuple[str, str]] = {AS_THEY_ARE: (ROLES["mask"], "o"), RE_ESTIMATED: (ROLES["trunk"], "s")}
 NULL_LINES: Mapping[str, Any] = {"other image": (0, (1, 1)), "constant": (0, (4, 2)), "brightness": "-"}
@@ -68,14 +67,14 @@ def channel_dots(ax: Axes, channels: pd.DataFrame, masks: pd.DataFrame) -> str:
         alt.append(f"{part_name(stage)}: channels from {areas.min():.2f} to {areas.max():.2f}.")
         for name, line in NULL_LINES.items():
             value = known.loc[(known["map"] == name) & (known["stage"] == stage), "value"].mean()
-            ax.plot([k - 0.45, k + 0.45], [value] * 2, color=INK, ls=line, lw=1.2, label=NULLS[name] if not k else None)
+            ax.plot([k - 0.45, k + 0.45], [value] * 2, color=INK, ls=line, lw=1.2, label=name if not k else None)
             alt.append(f"{name} {value:.2f}.")
     ax.set_xticks(range(len(stages)), [part_name(stage) for stage in stages])
     ax.set_ylim(0, 1)
     ax.grid(axis="y")
     ax.set_ylabel("area under the ROC curve")
     ax.set_title(network)
-    ax.legend(loc="lower left")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncol=3)
     return f"Area under the ROC curve of every channel of the masks of {network}. " + " ".join(alt)
 
 
