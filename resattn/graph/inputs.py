@@ -59,7 +59,7 @@ class Inputs:
     def with_shapes(self, shapes: Sequence[Shape]) -> Inputs:
         """The same arguments, each tensor replaced by a shape; types stay. `shapes`: one for each of `leaves`."""
         pairs = zip(self.leaves, shapes, strict=True)
-        return self.replaced({id(leaf): Blank(tuple(shape), leaf.dtype) for leaf, shape in pairs})
+        return self._replaced({id(leaf): Blank(tuple(shape), leaf.dtype) for leaf, shape in pairs})
 
     def on(self, device: str, dtype: torch.dtype) -> tuple[tuple[Any, ...], dict[str, Any], list[Tensor]]:
         """Arguments, keyword arguments and the tensors in them, made for one call.
@@ -68,10 +68,10 @@ class Inputs:
         where only a shape is given it is drawn from a fixed seed, and integers are zero.
         """
         made = {id(leaf): _made(leaf, device, dtype) for leaf in self.leaves}
-        call = self.replaced(made)
+        call = self._replaced(made)
         return call.args, dict(call.kwargs), list(made.values())
 
-    def replaced(self, made: Mapping[int, Any]) -> Inputs:
+    def _replaced(self, made: Mapping[int, Any]) -> Inputs:
         args, kwargs = _mapped((self.args, dict(self.kwargs)), lambda leaf: made[id(leaf)])
         return Inputs(args, kwargs)
 

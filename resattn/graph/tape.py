@@ -174,7 +174,7 @@ def record(
         own = {id(leaf): _value(leaf) for leaf in inputs.leaves}
         # A model may write into its input, which a tensor that collects a gradient does not allow.
         made = {key: t.clone() if t.requires_grad else t for key, t in own.items()}
-        call = inputs.replaced(made)
+        call = inputs._replaced(made)
         for tensor in made.values():
             recorder.start(tensor)
         try:
