@@ -29,7 +29,9 @@ class Masks:
     scores: tuple[MaskScore, ...]
     errors: Mapping[str, float]  # network -> mean test error in percent
     n_seeds: int
-    interventions: str = ""  # sentences; empty where the study has no such table
+    # Sentences; empty where the study has no table of interventions.
+    finding: str = ""
+    interventions: str = ""
 
     @property
     def stages(self) -> list[str]:
@@ -55,8 +57,11 @@ def masks(study: Study) -> Masks:
         for (network, name, state), part in frame.groupby(["network", "map", "state"], sort=False)
     )
     errors = frame.groupby("network", sort=False)["test_error_pct"].mean().to_dict()
+    trained = frame[(frame["map"] == "mask") & (frame["state"] == "after")]
     try:
-        replaced = sentences.interventions(study.table(schemas.INTERVENTION_MEANS))
+        means = study.table(schemas.INTERVENTION_MEANS)
+        finding = sentences.mask_finding(means, trained.groupby("network")["value"].mean().to_dict())
+        replaced = sentences.interventions(means)
     except MissingError:  # a study of an earlier version
-        replaced = ""
-    return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()), replaced)
+        finding = replaced = ""
+    return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()), finding, replaced)

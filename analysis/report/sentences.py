@@ -6,7 +6,7 @@ text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -95,6 +95,36 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
             f"(in parentheses {'95 % intervals' if by['low'].notna().any() else TOO_FEW})."
         )
     sentences += [f"Article, claim 6, {display_name(found.network)}: {found.finding}." for found in filtering]
+    return " ".join(sentences)
+
+
+def mask_finding(means: pd.DataFrame, areas: Mapping[str, float]) -> str:
+    """In one sentence for each network: the error with the masks of other images, and where its own masks are high.
+
+    `means`: of `intervention_summary`; `areas`: network -> mean area under the ROC curve of its trained masks.
+    """
+    sentences = []
+    whole = means[(means["module"] == "all") & (means["norms"] == "as they are")].set_index(["network", "intervention"])
+    for network in dict.fromkeys(whole.index.get_level_values("network")):
+        before, other = whole.loc[(network, "none")], whole.loc[(network, "another image's")]
+        n, name = int(other["n"]), display_name(str(network))
+        if pd.notna(other["low"]):
+            is_needed = other["low"] > 0
+            scope = f"95 % interval of the change {_range(other)} points of %, {n} seeds"
+            word = "its masks belong to their image and are needed" if is_needed else "no effect is shown"
+        else:
+            scope = f"change of a seed {_range(other)} points of %, {n} {'seed' if n == 1 else 'seeds'}"
+            word = "too few seeds to conclude"
+        where = ""
+        if network in areas:
+            side = "lower" if areas[network] < 0.5 else "higher"
+            where = (
+                f"; averaged over channels they are {side} on the object than on the ground (area {areas[network]:.2f})"
+            )
+        sentences.append(
+            f"With the masks of other images the test error of {name} is {other['test_error_pct']:.1f} % in place of "
+            f"{before['test_error_pct']:.1f} % ({scope}): {word}{where}."
+        )
     return " ".join(sentences)
 
 
