@@ -93,7 +93,7 @@ def test_interventions_are_told_with_an_interval_or_as_a_range() -> None:
     text = sentences.mask_finding(few, {"cifar-attention56": 0.41})
     assert "test error of CIFAR Attention-56 is 25.0 % in place of 4.0 %" in text
     assert "change of a seed +20.0 to +22.0 points of %, 3 seeds): too few seeds to conclude" in text
-    assert "their mean over channels is lower on the object than on the ground (area 0.41)" in text
+    assert "averaged over channels they are lower on the object than on the ground (area 0.41)" in text
     reach = stats.t.ppf(0.975, 5) * np.std([20, 21, 22, 23, 24, 25], ddof=1) / 6**0.5
     interval = f"{22.5 - reach:+.1f} to {22.5 + reach:+.1f}"
     text = sentences.mask_finding(many, {})
