@@ -155,6 +155,10 @@ def parser() -> argparse.ArgumentParser:
         help="also report the receptive field at these modules",
     )  # fmt: skip
     sub.add_argument(
+        "--used", action="store_true",
+        help="also run the network on values: how many weighted layers its gradient passes",
+    )  # fmt: skip
+    sub.add_argument(
         "--device", choices=("meta", "cpu"), default="meta",
         help="meta: nothing is computed; cpu: the forward runs on values, and the numbers hold for this input",
     )  # fmt: skip
@@ -357,10 +361,12 @@ def _audit(args: argparse.Namespace) -> None:
     shapes, settings = [_shape(text) for text in args.input], _settings(args.settings)
     with redirect_stdout(sys.stderr):  # what the code of a target prints is not data of ours
         audits = [audit(t, *shapes, settings=settings, device=args.device, at=args.at) for t in args.targets]
+        depths = [a.used() for a in audits] if args.used else []
     if args.counted_like:
         return _counted(audits, args)
     if args.json:
-        return _print_json([a.to_json() for a in audits])
+        more = [{"used": u.to_json()} for u in depths] or [{}] * len(audits)
+        return _print_json([a.to_json() | m for a, m in zip(audits, more, strict=True)])
     if args.tree:
         from resattn.views.trees import print_trees
 
@@ -381,6 +387,8 @@ def _audit(args: argparse.Namespace) -> None:
             ],
             ("target", "module", "all paths", "without masks", "narrowest path", "widest path"),
         )
+    for depth in depths:
+        print(f"\n{depth}")
     for a in audits:
         notes = [f"{a.target}: {a.status}, masks found by {a.roles_found_by}", *a.notes]
         notes += [f"no rule for {op}" for op in a.unknown_ops]

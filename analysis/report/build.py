@@ -51,12 +51,13 @@ class Section:
 
 SECTIONS = (
     Section("variants", "", (steps.VARIANTS,)),
-    Section("depth", "Depth", (steps.DEPTH,), ("depth", "stages", "modules", "path")),
+    Section("depth", "Depth", (steps.DEPTH,), ("depth", "stages", "modules", "path", "used_depth")),
     Section("cost", "Cost", (steps.COST,)),
     Section("field", "Receptive field", (steps.RECEPTIVE_FIELD,), ("over_image", "by_stage", "gradient")),
     Section("training", "Training", (steps.COMPARE, steps.PROTOCOL), ("error", "differences"), (steps.TRAIN,)),
     Section(
-        "masks", "Masks", (steps.MASKS, steps.RESPONSE), ("scores_auc", "heat_mean", "responses", "scores"),
+        "masks", "Masks", (steps.MASKS, steps.RESPONSE),
+        ("interventions", "heat_mean", "scores_auc", "channels", "used_depth", "responses", "scores"),
         (steps.TRAIN_DIGITS,),
     ),
     Section("claims", "Claims", (steps.CLAIMS, steps.LAYOUTS)),

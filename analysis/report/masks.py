@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analysis.report import sentences
+from analysis.report.gaps import MissingError
 from analysis.report.reading import Study
 from analysis.tables import schemas
 
@@ -27,6 +29,9 @@ class Masks:
     scores: tuple[MaskScore, ...]
     errors: Mapping[str, float]  # network -> mean test error in percent
     n_seeds: int
+    # Sentences; empty where the study has no table of interventions.
+    finding: str = ""
+    interventions: str = ""
 
     @property
     def stages(self) -> list[str]:
@@ -52,4 +57,11 @@ def masks(study: Study) -> Masks:
         for (network, name, state), part in frame.groupby(["network", "map", "state"], sort=False)
     )
     errors = frame.groupby("network", sort=False)["test_error_pct"].mean().to_dict()
-    return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()))
+    trained = frame[(frame["map"] == "mask") & (frame["state"] == "after")]
+    try:
+        means = study.table(schemas.INTERVENTION_MEANS)
+        finding = sentences.mask_finding(means, trained.groupby("network")["value"].mean().to_dict())
+        replaced = sentences.interventions(means)
+    except MissingError:  # a study of an earlier version
+        finding = replaced = ""
+    return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()), finding, replaced)

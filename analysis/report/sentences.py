@@ -1,13 +1,18 @@
 """Sentences of a notebook whose numbers follow its parameters.
 
-Each takes a frame of `analysis.tables.depth` and returns Markdown, which a notebook shows as its own text.
+Each takes frames of `analysis.tables` or `analysis.trained` and returns Markdown, which a notebook shows as its own
+text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import pandas as pd
 
 from analysis.tables.formats import display_name, listed
+from resattn.networks.catalog import named
 
 
 def depths(frame: pd.DataFrame) -> str:
@@ -67,6 +72,95 @@ def ratios(frame: pd.DataFrame, shorter: str, longer: str) -> str:
         f"By its trunk {display_name(shorter)} is {trunk[0]:.0%} of {display_name(longer)}. That compares a part with "
         f"a whole: by the longest path it is {path[0]:.0%}, and by layers {layers[0]:.0%}{other}."
     ).replace("%", " %")
+
+
+def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
+    """What replacing the masks does to the test error, of each network, and what the rule for article.6 says.
+
+    `means`: of `intervention_summary`; `filtering`: of `analysis.trained.interventions.filtering`.
+    """
+    sentences = []
+    whole = means[(means["module"] == "all") & (means["norms"] == "as they are")]
+    for network, part in whole.groupby("network", sort=False):
+        by = part.set_index("intervention")
+        n = int(by["n"].iloc[0])
+        changes = [
+            f"{by.loc[kind, 'mean']:+.1f} with {words} ({_range(by.loc[kind])})"
+            for kind, words in INTERVENED.items()
+            if kind in by.index
+        ]
+        sentences.append(
+            f"{display_name(str(network))}, test error {by.loc['none', 'test_error_pct']:.1f} %, "
+            f"{n} {'seed' if n == 1 else 'seeds'}: the error changes by {', '.join(changes)}, in points of % "
+            f"(in parentheses {'95 % intervals' if by['low'].notna().any() else TOO_FEW})."
+        )
+    sentences += [f"Article, claim 6, {display_name(found.network)}: {found.finding}." for found in filtering]
+    return " ".join(sentences)
+
+
+def mask_finding(means: pd.DataFrame, areas: Mapping[str, float]) -> str:
+    """In one sentence for each network: the error with the masks of other images, and where its own masks are high.
+
+    `means`: of `intervention_summary`; `areas`: network -> mean area under the ROC curve of its trained masks.
+    """
+    sentences = []
+    whole = means[(means["module"] == "all") & (means["norms"] == "as they are")].set_index(["network", "intervention"])
+    for network in dict.fromkeys(whole.index.get_level_values("network")):
+        before, other = whole.loc[(network, "none")], whole.loc[(network, "another image's")]
+        n, name = int(other["n"]), display_name(str(network))
+        if pd.notna(other["low"]):
+            is_needed = other["low"] > 0
+            scope = f"95 % interval of the change {_range(other)} points of %, {n} seeds"
+            word = "its masks belong to their image and are needed" if is_needed else "no effect is shown"
+        else:
+            scope = f"change of a seed {_range(other)} points of %, {n} {'seed' if n == 1 else 'seeds'}"
+            word = "too few seeds to conclude"
+        where = ""
+        if network in areas:
+            side = "lower" if areas[network] < 0.5 else "higher"
+            where = (
+                f"; averaged over channels they are {side} on the object than on the ground (area {areas[network]:.2f})"
+            )
+        sentences.append(
+            f"With the masks of other images the test error of {name} is {other['test_error_pct']:.1f} % in place of "
+            f"{before['test_error_pct']:.1f} % ({scope}): {word}{where}."
+        )
+    return " ".join(sentences)
+
+
+TOO_FEW = "the range over the seeds, which are too few for intervals"
+INTERVENED = {
+    "another image's": "the masks of another image",
+    "mean over images": "the mean mask of all images",
+    "mean over positions": "masks without places",
+    "inverse about the mean": "masks inverted about their mean",
+    "off": "the masks off",
+}
+
+
+def _range(row: Any) -> str:
+    if pd.notna(row["low"]):
+        return f"{row['low']:+.1f} to {row['high']:+.1f}"
+    return f"{row['least']:+.1f} to {row['largest']:+.1f}"
+
+
+def used_depth(frame: pd.DataFrame) -> str:
+    """Of each network: the number in its name, its longest path, and how many layers the gradient passes.
+
+    `frame`: of `used_depth_frame`.
+    """
+    sentences = []
+    for network, part in frame.groupby("network", sort=False):
+        share, paths = part.set_index("length")["share"], part.set_index("length")["share_of_paths"]
+        below = share.cumsum()
+        low, high = (int(below.index[below >= edge][0]) for edge in (0.05, 0.95))
+        sentences.append(
+            f"{display_name(str(network))} is named {named(str(network)).claimed_depth}; its longest path has "
+            f"{share.index.max()} weighted layers, its mean path {(paths * paths.index).sum():.1f}. With random "
+            f"weights the gradient passes {(share * share.index).sum():.1f} on average, and {low} to {high} in 90 % of "
+            "its energy."
+        )
+    return " ".join(sentences)
 
 
 def path_lengths(frame: pd.DataFrame, summary: pd.DataFrame, network: str, short: str) -> str:

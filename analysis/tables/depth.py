@@ -17,6 +17,7 @@ from resattn.measures import roles
 from resattn.measures.audit import audit
 from resattn.measures.paths import mean_length
 from resattn.measures.quantities import QUANTITIES
+from resattn.measures.used import used
 from resattn.networks.catalog import named
 from resattn.networks.spec import NetworkSpec
 
@@ -167,6 +168,19 @@ def path_length_frame(networks: Iterable[str]) -> pd.DataFrame:
         total = sum(lengths.values())
         rows += [(name, n, count, float(Fraction(count, total))) for n, count in sorted(lengths.items())]
     return pd.DataFrame(rows, columns=schemas.PATH_LENGTHS.names).astype({"n_paths": object})
+
+
+def used_depth_frame(networks: Iterable[str], seed: int = 0) -> pd.DataFrame:
+    """The gradient's energy by path length with random weights: `schemas.USED_UNTRAINED`.
+
+    Of one input drawn from N(0, 1) and one random direction of the outputs; see `resattn.measures.used`.
+    """
+    rows = []
+    for name in networks:
+        found = used(name, seed=seed)
+        n_paths = sum(found.counts.values())
+        rows += [(name, n, share, float(Fraction(found.counts[n], n_paths))) for n, share in found.share.items()]
+    return pd.DataFrame(rows, columns=schemas.USED_UNTRAINED.names)
 
 
 def path_summary(paths: pd.DataFrame, low: int, high: int) -> pd.DataFrame:

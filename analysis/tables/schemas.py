@@ -321,13 +321,62 @@ BUDGETS = _table(
 MASKS = _table(
     steps.MASKS, "masks", "one score of one map; the error is that of the trained network in both states", NETWORK,
     DATASET, SEED, ERROR, Column("state", str, "`before` or `after` training"), MODULE, STAGE,
-    Column("map", str, "`mask`, `trunk`, `output` or `random`"), QUANTITY,
+    Column("map", str, "`mask`, `trunk`, `output`, `random`, or a null: `other image`, `constant`, `brightness`"),
+    QUANTITY,
     Column("value", float, "the score", may_be_empty=True),
+)  # fmt: skip
+CHANNELS = _table(
+    steps.MASKS, "channels", "one channel of one mask, after training", NETWORK, DATASET, SEED, MODULE, STAGE,
+    Column("channel", int, "index of the channel"),
+    Column("auc", float, "area under the ROC curve against the true foreground, the mean over images"),
+    Column("mean_map_share", float, "share of the mask's variance that its mean over channels holds"),
 )  # fmt: skip
 GAINS = _table(
     steps.MASKS, "gains", "one stage of one run, the mean over its modules", NETWORK, STAGE, SEED,
     Column("over_trunk", float, "score of the trained mask minus that of the trunk", may_be_empty=True),
     Column("over_before", float, "the same minus that of the mask before training", may_be_empty=True),
+)  # fmt: skip
+INTERVENTIONS = _table(
+    steps.MASKS, "interventions", "one intervention on the masks of one run", NETWORK, DATASET, SEED,
+    Column("n_images", int, "test images, the first of the set"),
+    Column("intervention", str, "what replaces the mask; `none` for the network as it is"),
+    Column("module", str, "module path of the attention module, or `all`"),
+    Column("norms", str, "statistics of the batch norms: `as they are` or `re-estimated` with the masks replaced"),
+    ERROR, Column("change", float, "error minus that without an intervention, norms alike", "points of %"),
+)  # fmt: skip
+INTERVENTION_MEANS = _table(
+    steps.MASKS, "intervention_means", "one intervention on the masks of one network", NETWORK, DATASET,
+    INTERVENTIONS.columns[4], INTERVENTIONS.columns[5], INTERVENTIONS.columns[6], N_RUNS,
+    replace(ERROR, meaning="mean over the runs"),
+    Column("mean", float, "mean change of the error over the runs", "points of %"), LOW, HIGH,
+    Column("least", float, "smallest change of a run", "points of %"),
+    Column("largest", float, "largest change of a run", "points of %"),
+)  # fmt: skip
+LESIONS = replace(INTERVENTIONS, name="lesions", row="one residual unit that one run lacks at test time")
+PATHS = Column("paths", str, "`all`, or those `past the masks`")
+LENGTH = Column("length", int, "weighted layers on the path", "layers")
+_SHARES = (
+    Column("share", float, "share of the gradient's energy, the mean over images"),
+    Column("share_of_paths", float, "share of the number of paths"),
+)
+USED_UNTRAINED = _table(
+    steps.DEPTH, "used_untrained", "one path length of one network with random weights", NETWORK, LENGTH, *_SHARES
+)
+USED = _table(
+    steps.MASKS, "used_depth", "one path length of one run", NETWORK, DATASET, SEED, INTERVENTIONS.columns[3],
+    Column("state", str, "`before` or `after` training"), PATHS, LENGTH,
+    *_SHARES,
+)  # fmt: skip
+USED_MEANS = _table(
+    steps.MASKS, "used_depth_means", "one network before or after training", NETWORK, DATASET,
+    Column("state", str, "`before` or `after` training"), PATHS, N_RUNS,
+    Column("mean", float, "mean length of the gradient over lengths and runs", "layers"), LOW, HIGH,
+    Column("least", float, "smallest mean of a run", "layers"),
+    Column("largest", float, "largest mean of a run", "layers"),
+    Column("from_length", int, "length below which 5 % of the energy is", "layers"),
+    Column("to_length", int, "length up to which 95 % of the energy is", "layers"),
+    Column("mean_of_paths", float, "mean length of the paths", "layers"),
+    Column("longest", int, "longest path", "layers"),
 )  # fmt: skip
 RESPONSES = _table(
     steps.RESPONSE, "responses", "one place in one stage of one run", NETWORK, DATASET, SEED,
@@ -373,7 +422,8 @@ STATE = _table(
 SCHEMAS = (
     SPECS, SUMMARY, DEPTH, STAGES, MODULES, ARTICLE, RATIOS, PATH_LENGTHS, PATH_SUMMARY, COST, CROSSCHECK, PUBLISHED,
     RECEPTIVE_FIELD, GRADIENT, EFFECTIVE, EPOCHS, RUN, RUNS, COMPARISON, DIFFERENCES, PRINTED_BESIDE, SWEEP, BUDGETS,
-    MASKS, GAINS, RESPONSES, MEASURED, CLAIMS, SOURCES, LAYOUTS, STATE,
+    MASKS, CHANNELS, GAINS, INTERVENTIONS, INTERVENTION_MEANS, LESIONS, USED_UNTRAINED, USED, USED_MEANS, RESPONSES,
+    MEASURED, CLAIMS, SOURCES, LAYOUTS, STATE,
 )  # fmt: skip
 
 

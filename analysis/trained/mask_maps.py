@@ -28,6 +28,7 @@ from resattn.measures.captured import captured
 from resattn.networks.network import Network, build
 from resattn.training import data
 from resattn.training.data import Dataset, Feed
+from resattn.training.kept import WEIGHTS, kept_network
 from resattn.training.loop import Run, TrainError, read_runs, trained
 
 BATCH = 100  # images at a time: the maps of a wide network are large
@@ -39,6 +40,12 @@ MAPS: Mapping[str, str] = {
     "trunk": "trunk, mean magnitude over channels",
     "output": "what the merge gives, mean magnitude over channels",
     "random": "a random mask of the same size",
+}
+# Beside every score: maps that know nothing of the image, or nothing of the network.
+NULLS: Mapping[str, str] = {
+    "other image": "the mask of another image",
+    "constant": "the mean foreground of the training images, for every image",
+    "brightness": "mean of the image's colours",
 }
 
 Maps = NDArray[np.float32]
@@ -149,11 +156,13 @@ def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.momentum = momentum
 
 
-def score_rows(network: nn.Module, images: Tensor, foreground: Tensor, *, seed: int = 0) -> list[dict[str, Any]]:
+def score_rows(
+    network: nn.Module, images: Tensor, foreground: Tensor, *, seed: int = 0, nulls: Mapping[str, Tensor] | None = None
+) -> list[dict[str, Any]]:
     """One row for each attention module, map and score: module, stage, map, quantity, value.
 
     `images`: as the network takes them; `foreground`: (N, H, W) bool, of the same height and width. `seed`: of the
-    random mask, which is drawn at the size of the module's map.
+    random mask, which is drawn at the size of the module's map. `nulls`: further maps, (N, H, W), for every module.
     Raises: AttendingError for a network without attention modules.
     """
     side = images.shape[-1]
@@ -168,8 +177,11 @@ def score_rows(network: nn.Module, images: Tensor, foreground: Tensor, *, seed: 
                 collected.setdefault((met.module, name), []).append(flat)
     inside = foreground.flatten(1).cpu().numpy()
     rows = []
-    for (module, name), parts in collected.items():
-        together = np.concatenate(parts)
+    maps_of = {key: np.concatenate(parts) for key, parts in collected.items()}
+    for module in dict.fromkeys(module for module, _ in collected):
+        maps_of[module, "other image"] = np.roll(maps_of[module, "mask"], 1, axis=0)
+        maps_of |= {(module, name): values.flatten(1).cpu().numpy() for name, values in (nulls or {}).items()}
+    for (module, name), together in maps_of.items():
         scores = {
             "auc": float(np.nanmean(auc(together, inside))),
             "energy_share": float(np.nanmean(energy_share(together, inside))),
@@ -177,6 +189,29 @@ def score_rows(network: nn.Module, images: Tensor, foreground: Tensor, *, seed: 
         }
         stage = module.partition(".")[0]
         rows += [{"module": module, "stage": stage, "map": name, "quantity": q, "value": v} for q, v in scores.items()]
+    return rows
+
+
+@torch.no_grad()
+def channel_rows(network: nn.Module, images: Tensor, foreground: Tensor) -> list[dict[str, Any]]:
+    """One row for each channel of each mask: module, stage, channel, auc, mean_map_share.
+
+    `mean_map_share`: of the variance of the module's mask over images, channels and positions, the share that its mean
+    over channels holds; the same for each of its channels.
+    Raises: AttendingError for a network without attention modules.
+    """
+    side, inside, rows = images.shape[-1], foreground.flatten(1).cpu().numpy(), []
+    met = [attended(network, part) for part in images.split(BATCH)]
+    for of_module in zip(*met, strict=True):
+        mask = torch.cat([part.mask for part in of_module]).float()
+        share = float(mask.mean(1).var(correction=0) / mask.var(correction=0))
+        for channel in range(mask.shape[1]):
+            area = float(np.nanmean(auc(over_image(mask[:, channel], side).flatten(1).numpy(), inside)))
+            module = of_module[0].module
+            rows.append(
+                {"module": module, "stage": of_module[0].stage, "channel": channel, "auc": area,
+                 "mean_map_share": share}
+            )  # fmt: skip
     return rows
 
 
@@ -212,7 +247,7 @@ class Trained:
     def network(self, state: str) -> Network:
         """The network before its training, with settled norms, or after it."""
         if state == "after":
-            return trained(self.folder)
+            return kept_network(self.folder) if (self.folder / WEIGHTS).exists() else trained(self.folder)
         network = build(self.run.config.spec, seed=self.seed)
         settle(network, (images for images, _ in islice(self.feed.batches(0), SETTLING)))
         return network.eval()
@@ -229,6 +264,17 @@ class Trained:
     def pixels(self, n: int) -> NDArray[np.uint8]:
         """The first `n` test images to look at: (n, H, W, 3)."""
         return np.asarray(self.dataset.test_images[:n].permute(0, 2, 3, 1).numpy())
+
+    def labels(self, n: int) -> Tensor:
+        """(n,) the classes of the first `n` test images."""
+        return self.feed.test_labels[:n]
+
+    def nulls(self, n: int) -> dict[str, Tensor]:
+        """(n, H, W) the maps of `NULLS` for the first `n` test images that no network makes."""
+        known = self.dataset.foreground
+        brightness = self.dataset.test_images[:n].float().mean(1)
+        made = {} if known is None else {"constant": known.float().mean(0).expand(len(brightness), -1, -1)}
+        return {**made, "brightness": brightness}
 
     def foreground(self, n: int) -> Tensor:
         """(n, H, W) bool: the object in the first `n` test images. Raises: AttendingError where it is not known."""
@@ -281,19 +327,35 @@ def mask_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
         about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed}
         about["test_error_pct"] = run.run.test_error_pct
         for state in STATES:
-            scored = score_rows(run.network(state), inputs, foreground, seed=run.seed)
+            scored = score_rows(run.network(state), inputs, foreground, seed=run.seed, nulls=run.nulls(images))
             rows += [{**about, "state": state, **row} for row in scored]
     if not rows:
         raise AttendingError("no trained run of a network with masks")
     return pd.DataFrame(rows, columns=schemas.MASKS.names)
 
 
+def channel_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
+    """The area of each channel of each mask after training: `schemas.CHANNELS`. Raises: AttendingError."""
+    rows = []
+    for run in runs:
+        about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed}
+        found = channel_rows(run.network("after"), run.images(images), run.foreground(images))
+        rows += [{**about, **row} for row in found]
+    return pd.DataFrame(rows, columns=schemas.CHANNELS.names)
+
+
 def mask_summary(masks: pd.DataFrame, quantities: Sequence[str] = ("auc", "energy_share")) -> pd.DataFrame:
-    """Columns network, quantity, map, state, then the mean of each stage over its modules and all seeds."""
+    """Columns network, quantity, map, state, then each stage: the mean over modules and seeds, and the seeds' range.
+
+    The maps of the network first, then the nulls beside them.
+    """
     kept = masks[masks["quantity"].isin(quantities)]
-    order = {name: k for k, name in enumerate([*quantities, *MAPS, *STATES])}
+    order = {name: k for k, name in enumerate([*quantities, *MAPS, *NULLS, *STATES])}
     keys = ["network", "quantity", "map", "state"]
-    wide = kept.pivot_table(index=keys, columns="stage", values="value", aggfunc="mean", sort=False).reset_index()
+    of_seeds = kept.groupby([*keys, "stage", "seed"], sort=False)["value"].mean()
+    spread = of_seeds.groupby([*keys, "stage"], sort=False).agg(["mean", "min", "max"])
+    words = spread.apply(lambda row: f"{row['mean']:.2f} ({row['min']:.2f} to {row['max']:.2f})", axis=1)
+    wide = words.unstack("stage").reset_index()
     return wide.rename_axis(columns=None).sort_values(
         keys, key=lambda column: column.map(order) if column.name != "network" else column, kind="stable",
         ignore_index=True,

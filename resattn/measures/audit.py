@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from resattn.graph.inputs import Inputs
 from resattn.measures import depth, roles
 from resattn.measures.captured import Captured, PartError, captured, extended
 from resattn.measures.quantities import QUANTITIES, Absent
+from resattn.measures.used import Used, UsedError, used
 from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule
 from resattn.rules.table import RULES
@@ -46,12 +48,20 @@ class Audit:
     # Receptive fields at the modules of `at`; and the shapes of inputs after the first.
     fields: tuple[Mapping[str, Any], ...] = ()
     more_inputs: tuple[tuple[int, ...], ...] = ()
+    # What `used` measures again, on values: the target and how it was called.
+    asked: Callable[..., Used] | None = field(default=None, repr=False, compare=False)
+
+    def used(self, **options: Any) -> Used:
+        """How deep the gradient of the same target goes: see `resattn.measures.used`. Raises: UsedError."""
+        if self.asked is None:
+            raise UsedError(f"{self.target}: an audit of a captured network alone; call resattn.audit for the model")
+        return self.asked(**options)
 
     # What the numbers were computed from; no part of the record.
     network: Captured | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        record = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "network"}
+        record = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("network", "asked")}
         record["path_lengths"] = {str(k): v for k, v in self.path_lengths.items()}
         if self.network is not None:
             record["tree"] = _room("views.tree").rows(self.tree)
@@ -122,6 +132,14 @@ def audit(
     also reported. `rules`: rows of the operator table for this call only, by names such as `mylib::scan`.
     Raises: TargetError, SpecError, CaptureError, RuleError.
     """
+    asked = functools.partial(used, target, *args, settings=settings, rules=rules, **kwargs)
+    return replace(_audit(target, args, settings, device, at, rules, kwargs), asked=asked)
+
+
+def _audit(
+    target: str | NetworkSpec | nn.Module, args: Sequence[Any], settings: Mapping[str, Any] | None, device: str,
+    at: Sequence[str], rules: Mapping[str, Rule] | None, kwargs: Mapping[str, Any],
+) -> Audit:  # fmt: skip
     how: dict[str, Any] = {"rules": extended(rules) if rules else RULES}
     with resolved(target, args, kwargs, settings=settings) as found:
         spec, inputs = found.spec, found.inputs

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from resattn.networks.network import Network, build
 from resattn.training.config import TrainConfig
 from resattn.training.record import CORRECT, METRICS, RUN, TRAINING_VERSION
 from resattn.training.run import Run, TrainError, unpacked, write_tables, write_whole
@@ -85,6 +89,26 @@ def read_all(folder: Path) -> list[Kept]:
     return [read_kept(place) for place in places if not place.name.startswith(".")]
 
 
+def kept_network(folder: Path) -> Network:
+    """The network of a kept run with its weights, in float32 on the CPU, set to evaluate.
+
+    The weights are kept as bf16: outputs differ from those of the run by as much as that rounding.
+    Raises: KeptRunError where the run diverged, kept no weights, or these are not those of its network.
+    """
+    kept, path = read_kept(folder), folder / WEIGHTS
+    if kept.run is None:
+        raise KeptRunError(f"{folder}: this run diverged; it has no weights")
+    network = build(kept.config.spec)
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError as error:
+        raise KeptRunError(f"{folder}: no {WEIGHTS}: the weights of this run are not kept") from error
+    except (RuntimeError, OSError, ValueError, pickle.UnpicklingError, EOFError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise KeptRunError(f"{path}: not the weights of {kept.config.spec.name} ({reason})") from error
+    return network.eval()
+
+
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
 
@@ -101,6 +125,6 @@ def _appear(folder: Path, files: Mapping[str, bytes], run: Run | None = None) ->
 
 
 __all__ = [
-    "DIVERGED", "METRICS", "TRAINING_VERSION", "WEIGHTS", "Kept", "KeptRunError", "keep", "keep_diverged", "read_all",
-    "read_kept", "run_id",
+    "DIVERGED", "METRICS", "TRAINING_VERSION", "WEIGHTS", "Kept", "KeptRunError", "keep", "keep_diverged",
+    "kept_network", "read_all", "read_kept", "run_id",
 ]  # fmt: skip

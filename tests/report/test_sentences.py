@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
+from scipy import stats
 
 from analysis.report import sentences
 from analysis.tables.depth import (
@@ -16,6 +19,7 @@ from analysis.tables.depth import (
     path_length_frame,
     path_summary,
 )
+from analysis.trained.interventions import intervention_summary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,3 +70,45 @@ def test_the_notebook_types_no_counted_number_into_its_prose() -> None:
     prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     text = re.findall(r"\d+(?:\.\d+)? %|\b\d+ layers", prose)
     assert text == ["46 %"], "the abstract's own words, and nothing else"
+
+
+def interventions(n: int) -> pd.DataFrame:
+    rows = []
+    for seed in range(n):
+        for kind, change in (("none", 0.0), ("another image's", 20.0 + seed), ("off", 60.0 - seed)):
+            about = {
+                "network": "cifar-attention56",
+                "dataset": "digits",
+                "seed": seed,
+                "n_images": 100,
+                "module": "all",
+            }
+            rows.append({**about, "intervention": kind, "norms": "as they are", "test_error_pct": 4.0 + change,
+                         "change": change})  # fmt: skip
+    return intervention_summary(pd.DataFrame(rows))
+
+
+def test_interventions_are_told_with_an_interval_or_as_a_range() -> None:
+    few, many = interventions(3), interventions(6)
+    text = sentences.mask_finding(few, {"cifar-attention56": 0.41})
+    assert "test error of CIFAR Attention-56 is 25.0 % in place of 4.0 %" in text
+    assert "change of a seed +20.0 to +22.0 points of %, 3 seeds): too few seeds to conclude" in text
+    assert "averaged over channels they are lower on the object than on the ground (area 0.41)" in text
+    reach = stats.t.ppf(0.975, 5) * np.std([20, 21, 22, 23, 24, 25], ddof=1) / 6**0.5
+    interval = f"{22.5 - reach:+.1f} to {22.5 + reach:+.1f}"
+    text = sentences.mask_finding(many, {})
+    assert f"95 % interval of the change {interval} points of %, 6 seeds): its masks belong to their image" in text
+    assert interval in sentences.interventions(many)
+    assert "95 % intervals" in sentences.interventions(many)
+    assert "too few for intervals" in sentences.interventions(few)
+    assert "+60.0 with the masks off" not in sentences.interventions(few)  # the mean of the seeds, not the first
+    assert "+59.0 with the masks off (+58.0 to +60.0)" in sentences.interventions(few)
+
+
+def test_used_depth_stands_beside_the_number_in_the_name() -> None:
+    rows = [("cifar-resnet56", n, share, 0.25) for n, share in ((10, 0.02), (20, 0.48), (30, 0.48), (56, 0.02))]
+    text = sentences.used_depth(pd.DataFrame(rows, columns=["network", "length", "share", "share_of_paths"]))
+    assert text == (
+        "CIFAR ResNet-56 is named 56; its longest path has 56 weighted layers, its mean path 29.0. With random weights "
+        "the gradient passes 25.3 on average, and 20 to 30 in 90 % of its energy."
+    )

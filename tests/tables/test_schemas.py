@@ -25,6 +25,7 @@ from analysis.tables.depth import (
     path_length_frame,
     path_summary,
     stage_frame,
+    used_depth_frame,
 )
 from analysis.tables.files import check_frame
 from analysis.tables.provenance import ROOT
@@ -57,8 +58,8 @@ def _claims() -> pd.DataFrame:
     return verdict_table(judge_study(few, measure, measured_runs()))
 
 
-# What writes each table. `masks`, `gains`, `responses`, `effective` and `state` need a trained network or widgets: the
-# tests of their writers check them in the same way.
+# What writes each table. Those of `ELSEWHERE` need a trained network or widgets: the tests of their writers check them
+# in the same way.
 WRITERS: Mapping[Schema, Callable[[], pd.DataFrame]] = {
     schemas.SPECS: lambda: spec_frame(NETWORKS),
     schemas.SUMMARY: lambda: summary_frame(NETWORKS),
@@ -69,6 +70,7 @@ WRITERS: Mapping[Schema, Callable[[], pd.DataFrame]] = {
     schemas.RATIOS: lambda: depth_ratios("cifar-attention56", "cifar-resnet56"),
     schemas.PATH_LENGTHS: lambda: path_length_frame(NETWORKS),
     schemas.PATH_SUMMARY: lambda: path_summary(path_length_frame(NETWORKS), 10, 34),
+    schemas.USED_UNTRAINED: lambda: used_depth_frame(["cifar-resnet11"]),
     schemas.COST: lambda: cost_frame(NETWORKS),
     schemas.CROSSCHECK: lambda: crosscheck_frame(crosscheck("cifar-resnet20-basic")),
     schemas.PUBLISHED: lambda: published_frame("wang2017", ["Table 2"]),
@@ -86,7 +88,10 @@ WRITERS: Mapping[Schema, Callable[[], pd.DataFrame]] = {
     schemas.SOURCES: lambda: source_frame(["wang2017", "he2016", "wang2017"]),
     schemas.LAYOUTS: _few_layouts,
 }
-ELSEWHERE = {schemas.BUDGETS, schemas.MASKS, schemas.GAINS, schemas.RESPONSES, schemas.EFFECTIVE, schemas.STATE}
+ELSEWHERE = {
+    schemas.BUDGETS, schemas.MASKS, schemas.CHANNELS, schemas.GAINS, schemas.INTERVENTIONS, schemas.INTERVENTION_MEANS,
+    schemas.LESIONS, schemas.USED, schemas.USED_MEANS, schemas.RESPONSES, schemas.EFFECTIVE, schemas.STATE,
+}  # fmt: skip
 
 
 def test_every_table_has_a_writer_that_is_tested() -> None:

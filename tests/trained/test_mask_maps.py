@@ -125,8 +125,12 @@ def test_a_mask_that_knows_the_object_scores_full_and_chance_half(digits: data.D
     assert scores["stage1", "random", "auc"] == pytest.approx(0.5, abs=0.03)
     area = float(digits.test_foreground.float().mean())
     assert scores["stage1", "random", "energy_share"] == pytest.approx(area, rel=0.15)
-    assert set(rows["map"]) == set(mask_maps.MAPS)
-    assert len(rows) == 3 * len(mask_maps.MAPS) * len(SCORES)
+    assert set(rows["map"]) == {*mask_maps.MAPS, "other image"}
+    assert len(rows) == 3 * (len(mask_maps.MAPS) + 1) * len(SCORES)
+    other = torch.stack([digits.test_foreground[k - 1] for k in range(len(images))]).flatten(1)
+    inside = digits.test_foreground.flatten(1)
+    areas = [roc_auc_score(i, o) for i, o in zip(inside.numpy(), other.numpy(), strict=True)]
+    assert scores["stage1", "other image", "auc"] == pytest.approx(np.mean(areas))
     again = pd.DataFrame(mask_maps.score_rows(network, images, digits.test_foreground))
     pd.testing.assert_frame_equal(rows, again)
 
@@ -206,7 +210,13 @@ def test_masks_are_scored_before_and_after_training(trained: Path) -> None:
     assert (wide.loc[(slice(None), "mask"), "before"] != wide.loc[(slice(None), "mask"), "after"]).any()
     summary = mask_maps.mask_summary(masks)
     assert list(summary.columns) == ["network", "quantity", "map", "state", "stage1", "stage2", "stage3"]
-    assert list(summary["map"].unique()) == list(mask_maps.MAPS)
+    assert list(summary["map"].unique()) == [*mask_maps.MAPS, *mask_maps.NULLS]
+    of_mask = masks[(masks["map"] == "mask") & (masks["quantity"] == "auc") & (masks["state"] == "after")]
+    value = of_mask.set_index("stage").loc["stage2", "value"]
+    row = summary.set_index(["quantity", "map", "state"]).loc[("auc", "mask", "after"), "stage2"]
+    assert row == f"{value:.2f} ({value:.2f} to {value:.2f})"  # one seed
+    nulls = masks[masks["map"].isin(["constant", "brightness"])].groupby(["map", "quantity"])["value"].nunique()
+    assert (nulls == 1).all()  # no network makes them
     gains = mask_maps.mask_gains(masks)
     check_frame(gains, schemas.GAINS)
     row = gains[gains["stage"] == "stage2"].iloc[0]

@@ -1,0 +1,114 @@
+"""How deep the gradient of trained networks goes, and what one unit less does to them.
+
+The gradient is that of the loss of the true class, on the first test images; see `resattn.measures.used`. Dropping a
+unit at test time is the causal side: a layer that the gradient passes need not be one that the network needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from analysis.statistics.intervals import mean_interval
+from analysis.tables import schemas
+from analysis.trained.interventions import AS_THEY_ARE, BATCH, UNCHANGED
+from analysis.trained.mask_maps import STATES, AttendingError, Trained
+from resattn.measures.captured import captured
+from resattn.measures.used import used
+from resattn.networks.network import Network
+
+ALL_PATHS, TRUNK_PATHS = "all", "past the masks"
+DROPPED = "unit dropped"
+USED_IMAGES = 16
+
+
+def used_frame(runs: Iterable[Trained], images: int = USED_IMAGES) -> pd.DataFrame:
+    """The share of the gradient's energy by path length, before training and after: `schemas.USED`.
+
+    Before: the weights as drawn, the norms with the statistics of some batches. Networks with masks also along the
+    paths that pass no mask. Raises: UsedError.
+    """
+    rows = []
+    for run in runs:
+        about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed, "n_images": images}
+        inputs, labels = run.images(images), run.labels(images)
+        for state in STATES:
+            network = run.network(state)
+            chosen = {ALL_PATHS: True} | ({TRUNK_PATHS: False} if captured(network.spec).masks else {})
+            for paths, through_masks in chosen.items():
+                found = used(network, inputs, labels=labels, through_masks=through_masks)
+                n_paths = sum(found.counts.values())
+                rows += [
+                    {**about, "state": state, "paths": paths, "length": length, "share": share,
+                     "share_of_paths": found.counts[length] / n_paths}
+                    for length, share in found.share.items()
+                ]  # fmt: skip
+    return pd.DataFrame(rows, columns=schemas.USED.names)
+
+
+def used_summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean length of the gradient over seeds, with its interval, beside that of the paths: `schemas.USED_MEANS`."""
+    keys = ["network", "dataset", "state", "paths"]
+    rows = []
+    for values, part in frame.groupby(keys, sort=False):
+        weighted = part.assign(used=part["length"] * part["share"], counted=part["length"] * part["share_of_paths"])
+        of_seeds = weighted.groupby("seed")[["used", "counted"]].sum()
+        found = mean_interval(list(of_seeds["used"]))
+        pooled = part.groupby("length")["share"].mean().cumsum()
+        rows.append(
+            {**dict(zip(keys, values, strict=True)), "n": found.n, "mean": found.mean, "low": found.low,
+             "high": found.high, "least": of_seeds["used"].min(), "largest": of_seeds["used"].max(),
+             "from_length": int(pooled.index[pooled >= 0.05][0]), "to_length": int(pooled.index[pooled >= 0.95][0]),
+             "mean_of_paths": float(of_seeds["counted"].mean()), "longest": int(part["length"].max())}
+        )  # fmt: skip
+    return pd.DataFrame(rows, columns=schemas.USED_MEANS.names).astype({"low": float, "high": float})
+
+
+def share_between(frame: pd.DataFrame, least: int, most: int) -> pd.Series:
+    """By network, state, paths and seed: the share of the energy at lengths from `least` to `most`, both included."""
+    kept = frame.assign(share=frame["share"].where(frame["length"].between(least, most), 0.0))
+    return kept.groupby(["network", "state", "paths", "seed"], sort=False)["share"].sum()
+
+
+def lesion_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
+    """The test error of each run with the branch of one residual unit set to 0, for every unit: `schemas.LESIONS`.
+
+    What the unit's shortcut gives stays. Raises: AttendingError for a network without residual units.
+    """
+    rows = []
+    for run in runs:
+        network = run.network("after")
+        inputs, labels = run.images(images), run.labels(images)
+        units = captured(network.spec).units
+        if not units:
+            raise AttendingError(f"{run.name} has no residual unit to drop")
+        about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed, "n_images": len(inputs)}
+        whole = _error_pct(network, inputs, labels)
+        for unit in ("", *units):
+            error = _error_without(network, unit, inputs, labels) if unit else whole
+            rows.append(
+                {**about, "intervention": DROPPED if unit else UNCHANGED, "module": unit or ALL_PATHS,
+                 "norms": AS_THEY_ARE, "test_error_pct": error, "change": error - whole}
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=schemas.LESIONS.names)
+
+
+def _error_without(network: Network, unit: str, images: Tensor, labels: Tensor) -> float:
+    def nothing(_branch: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return torch.zeros_like(output)
+
+    handle = network.get_submodule(f"{unit}.branch").register_forward_hook(nothing)
+    try:
+        return _error_pct(network, images, labels)
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def _error_pct(network: Network, images: Tensor, labels: Tensor) -> float:
+    pairs = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+    return 100 * sum(int((network(x).argmax(1) != y).sum()) for x, y in pairs) / len(images)

@@ -1,0 +1,273 @@
+"""What a mask does, by intervention: the test error of a trained network whose masks are replaced by something else.
+
+The weights stay. A mask that matters for being of this image, of this place, or at all, raises the error when that is
+taken from it. The rule for article.6 stands here as `RULE`, and was written before the first number.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from analysis.statistics.intervals import mean_interval
+from analysis.tables import schemas
+from analysis.trained.mask_maps import SETTLING, AttendingError, Trained, attended, settle
+from resattn.measures.captured import captured
+from resattn.networks.attention import NaiveMerge
+from resattn.networks.network import Network
+
+AS_THEY_ARE, RE_ESTIMATED = "as they are", "re-estimated"
+ALL = "all"
+UNCHANGED = "none"
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an intervention may use, (N, C, H, W) or broadcastable to it: the mask that the module computes now, that
+    of the untouched network, the mean over training images at each place, the images' foreground at the mask's size
+    (None where it is not known), and the value at which the merge gives the trunk."""
+
+    own: Tensor
+    clean: Tensor
+    mean: Tensor
+    inside: Tensor | None
+    neutral: float
+
+    @property
+    def constant(self) -> Tensor:
+        """(1, C, 1, 1) the mean over training images and positions."""
+        return self.mean.mean((2, 3), keepdim=True)
+
+
+def _where(seen: Seen, chosen: Tensor) -> Tensor:
+    """The channel's constant at the chosen positions, (N, 1, H, W) bool, the mask elsewhere."""
+    return torch.where(chosen, seen.constant, seen.own)
+
+
+def _object(seen: Seen) -> Tensor:
+    assert seen.inside is not None
+    return seen.inside
+
+
+def _as_much_ground(seen: Seen) -> Tensor:
+    """As many positions of the ground of each image as its object has, or all where the ground has fewer.
+
+    Drawn from a fixed seed, so every network loses the same positions."""
+    inside = _object(seen)
+    n, _, h, w = inside.shape
+    order = torch.rand(n, h * w, generator=torch.Generator().manual_seed(0))
+    order[inside.flatten(1)] = 2.0  # behind every position of the ground
+    rank = order.argsort(1).argsort(1).view(n, 1, h, w)
+    return (rank < inside.sum((1, 2, 3)).view(n, 1, 1, 1)) & ~inside
+
+
+# What replaces a mask: its words and the function. Those of `PLACES` need a known foreground.
+INTERVENTIONS: Mapping[str, Callable[[Seen], Tensor]] = {
+    UNCHANGED: lambda seen: seen.own,
+    "mean over images": lambda seen: seen.mean.expand_as(seen.own),
+    "mean over positions": lambda seen: seen.own.mean((2, 3), keepdim=True).expand_as(seen.own),
+    "mean over channels": lambda seen: seen.own.mean(1, keepdim=True).expand_as(seen.own),
+    "constant per channel": lambda seen: seen.constant.expand_as(seen.own),
+    "another image's": lambda seen: seen.clean.roll(1, 0),
+    "inverse about the mean": lambda seen: 2 * seen.constant - seen.own,
+    "off": lambda seen: torch.full_like(seen.own, seen.neutral),
+}
+OBJECT, GROUND = "constant at the object", "constant at as much ground"
+PLACES: Mapping[str, Callable[[Seen], Tensor]] = {
+    OBJECT: lambda seen: _where(seen, _object(seen)),
+    GROUND: lambda seen: _where(seen, _as_much_ground(seen)),
+}
+# Those that are also made in one module alone: lesions of one mask path.
+LESIONS = ("another image's", "off")
+RULE = (
+    "A mask filters the ground if its values at the object's place matter more than those of the ground: the test "
+    f"error under '{OBJECT}' minus that under '{GROUND}', batch norms as they are, is above 0 in the mean over seeds, "
+    "with a 95 % interval that does not contain 0 (at least 6 seeds), and the area under the ROC curve of the mask is "
+    "above that of another image's mask. It does not if the difference is below 0 with such an interval, or the area "
+    "is not above. Else, or with fewer seeds: not decided."
+)
+
+
+def merge_modules(network: nn.Module) -> tuple[str, ...]:
+    """Paths of the attention modules whose mask depends on the image. Raises: AttendingError where there is none."""
+    paths = captured(network.spec).attention_modules if isinstance(network, Network) else ()
+    if not paths:
+        name = network.spec.name if isinstance(network, Network) else type(network).__name__
+        raise AttendingError(f"{name} has no mask that depends on the image: there is nothing to replace")
+    return paths
+
+
+@contextmanager
+def replaced(
+    network: Network, clean: Network, means: Mapping[str, Tensor], kind: str, modules: Sequence[str],
+    inside: Callable[[], Tensor | None] = lambda: None,
+) -> Iterator[Callable[[Tensor], None]]:  # fmt: skip
+    """The network with the masks of some modules replaced, and a function to call with each batch before it.
+
+    `clean`: the untouched network, which gives the masks of other images. `inside`: the foreground of the batch.
+    """
+    make = INTERVENTIONS.get(kind) or PLACES[kind]
+    masks: dict[str, Tensor] = {}
+
+    def see(images: Tensor) -> None:
+        if kind == "another image's":
+            masks.update({met.module: met.mask for met in attended(clean, images)})
+
+    def hook(module: str) -> Any:
+        neutral = 1.0 if isinstance(network.get_submodule(f"{module}.merge"), NaiveMerge) else 0.0
+
+        def change(_mask: nn.Module, _inputs: Any, own: Tensor) -> Tensor:
+            at = inside()
+            small = None if at is None else F.adaptive_max_pool2d(at[:, None].float(), own.shape[-2:]) > 0
+            return make(Seen(own, masks.get(module, own), means[module], small, neutral))
+
+        return change
+
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(network.get_submodule(f"{module}.mask").register_forward_hook(hook(module)).remove)
+        yield see
+
+
+@torch.no_grad()
+def mean_masks(network: Network, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """(1, C, H, W) the mean mask of each attention module over images."""
+    sums: dict[str, Tensor] = {}
+    n = 0
+    for images in batches:
+        n += len(images)
+        for met in attended(network, images):
+            total = met.mask.double().sum(0, keepdim=True)
+            sums[met.module] = sums.get(met.module, torch.zeros_like(total)) + total
+    return {module: (total / n).float() for module, total in sums.items()}
+
+
+@torch.no_grad()
+def error_pct(
+    network: Network, clean: Network, means: Mapping[str, Tensor], kind: str, modules: Sequence[str],
+    images: Tensor, labels: Tensor, foreground: Tensor | None = None, settling: Sequence[Tensor] = (),
+) -> float:  # fmt: skip
+    """Wrong predictions in percent with the masks of some modules replaced.
+
+    `settling`: batches of training images from which the statistics of the batch norms are estimated again, the masks
+    replaced; none: they stay. The network is left as it was.
+    """
+    changed, at = copy.deepcopy(network), [0, 0]
+
+    def inside() -> Tensor | None:
+        return None if foreground is None else foreground[at[0] : at[1]]
+
+    wrong = 0
+    with replaced(changed, clean, means, kind, modules, inside) as see:
+        if settling:
+            settle(changed, _after(see, settling))
+        for start in range(0, len(images), BATCH):
+            at[:] = start, start + BATCH
+            batch = images[start : start + BATCH]
+            see(batch)
+            wrong += int((changed(batch).argmax(1) != labels[start : start + BATCH]).sum())
+    return 100 * wrong / len(images)
+
+
+def _after(see: Callable[[Tensor], None], batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    for batch in batches:
+        see(batch)
+        yield batch
+
+
+def intervention_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
+    """The test error of each run under each intervention, and its change: `schemas.INTERVENTIONS`.
+
+    On the first test images; with the statistics of the batch norms as they are and estimated again. Where the
+    foreground is known, also at the object and at the ground.
+    Raises: AttendingError for a run of a network without masks.
+    """
+    rows = []
+    for run in runs:
+        network = run.network("after")
+        modules = merge_modules(network)
+        inputs, labels = run.images(images), run.feed.test_labels[:images]
+        known = run.dataset.test_foreground
+        foreground = None if known is None else known[:images]
+        training = [batch for batch, _ in islice(run.feed.batches(0), SETTLING)]
+        means = mean_masks(network, training)
+        about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed, "n_images": len(inputs)}
+        asked = [(kind, ALL, norms) for norms in (AS_THEY_ARE, RE_ESTIMATED) for kind in INTERVENTIONS]
+        asked += [(kind, ALL, AS_THEY_ARE) for kind in PLACES if foreground is not None]
+        asked += [(kind, module, AS_THEY_ARE) for kind in LESIONS for module in modules]
+        before: dict[str, float] = {}
+        for kind, where, norms in asked:
+            error = error_pct(
+                network, network, means, kind, modules if where == ALL else [where], inputs, labels,
+                foreground if kind in PLACES else None, training if norms == RE_ESTIMATED else (),
+            )  # fmt: skip
+            if kind == UNCHANGED:
+                before[norms] = error
+            rows.append(
+                {**about, "intervention": kind, "module": where, "norms": norms, "test_error_pct": error,
+                 "change": error - before[norms]}
+            )  # fmt: skip
+    if not rows:
+        raise AttendingError("no trained run of a network with masks")
+    return pd.DataFrame(rows, columns=schemas.INTERVENTIONS.names)
+
+
+def intervention_summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean change of the error over seeds, in points of %, with its 95 % interval: `schemas.INTERVENTION_MEANS`."""
+    keys = ["network", "dataset", "intervention", "module", "norms"]
+    rows = []
+    for values, part in frame.groupby(keys, sort=False):
+        found = mean_interval(list(part["change"]))
+        rows.append(
+            {**dict(zip(keys, values, strict=True)), "n": found.n, "test_error_pct": part["test_error_pct"].mean(),
+             "mean": found.mean, "low": found.low, "high": found.high, "least": part["change"].min(),
+             "largest": part["change"].max()}
+        )  # fmt: skip
+    return pd.DataFrame(rows, columns=schemas.INTERVENTION_MEANS.names).astype({"low": float, "high": float})
+
+
+# -- article.6
+
+
+@dataclass(frozen=True)
+class Filtering:
+    """How one network's masks stand to `RULE`. `differences`: by seed, in points of %. `finding`: its words."""
+
+    network: str
+    differences: Mapping[int, float]
+    low: float | None
+    high: float | None
+    is_larger: bool
+    finding: str
+
+
+def filtering(interventions: pd.DataFrame, masks: pd.DataFrame) -> list[Filtering]:
+    """`RULE` applied to each network. `masks`: of `mask_maps.mask_frame`, for the area of the mask over its null's."""
+    found = []
+    placed = interventions[interventions["intervention"].isin(PLACES)]
+    for network, part in placed.groupby("network", sort=False):
+        wide = part.pivot_table(index="seed", columns="intervention", values="test_error_pct")
+        differences = wide[OBJECT] - wide[GROUND]
+        interval = mean_interval(list(differences))
+        after = masks[(masks["network"] == network) & (masks["state"] == "after") & (masks["quantity"] == "auc")]
+        areas = after.groupby("map")["value"].mean()
+        is_larger = bool(areas["mask"] > areas["other image"])
+        decided = interval.low is not None and interval.high is not None and not interval.low <= 0 <= interval.high
+        finding = "not decided"
+        if decided:
+            finding = "filters the ground" if interval.mean > 0 and is_larger else "does not filter the ground"
+        found.append(
+            Filtering(str(network), {int(str(s)): float(d) for s, d in differences.items()}, interval.low,
+                      interval.high, is_larger, finding)
+        )  # fmt: skip
+    return found
