@@ -17,7 +17,8 @@ from resattn.graph.graph import INPUT, Graph, Op
 from resattn.graph.inputs import Inputs
 from resattn.measures import cost, depth, paths, receptive, roles
 from resattn.measures.depth import Path
-from resattn.measures.fields import ROOM, Fields, fields_at, unclipped
+from resattn.measures.fields import ROOM, Enlarged, Fields, enlarged_by, fields_at, times_for
+from resattn.measures.receptive import Sight
 from resattn.measures.roles import MASK, Roles
 from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec
@@ -170,42 +171,72 @@ class Captured:
 
     # -- receptive fields
 
+    @cached_property
+    def sight(self) -> Sight:
+        return Sight(self.graph)
+
     @property
     def is_image(self) -> bool:
-        return len(self.shapes[0]) > 3
+        """Whether the first input has axes along which units see a part of it: an image, a volume or a signal."""
+        return bool(self.sight.dims)
 
     @cached_property
     def feature_map(self) -> int | None:
-        """The last operator before global pooling; None where no operator keeps a map of positions."""
-        return receptive.feature_map(self.graph) if self.is_image else None
+        """The last operator before global pooling; None where no operator keeps a map of positions.
+
+        It is looked for on an input on which nothing is clipped: on a small one the last maps may have one position.
+        """
+        needed = {i for output in self.graph.outputs for i in self.graph.ancestors(output)}
+        large = self._roomy
+        common = {i for i in needed if i < large.n_alike}
+        chosen = receptive.feature_map(large.sight, common, self.graph if large.sight is not self.sight else None)
+        if len(common) == len(needed) and chosen is not None:
+            return chosen
+        # Beyond where the model refuses a larger input, it is known on its own alone.
+        here = receptive.feature_map(self.sight, needed)
+        return here if here is not None and (chosen is None or here >= large.n_alike) else chosen
 
     @cached_property
     def fields(self) -> Fields:
         """The receptive fields of a unit of the last feature map."""
-        if self.is_image and self.feature_map is None:
-            return Fields(notes=("no operator keeps a map of positions",))
-        return self.fields_at(self.feature_map)
+        return self.fields_at(None)
 
     def fields_at(self, op: int | None) -> Fields:
         """The receptive fields of a unit of an operator's result, on an input so large that no border clips them."""
-        if not self.is_image or op is None:
+        if not self.is_image:
             return Fields(notes=("the input is no image",))
-        return fields_at(self.graph, op, self.masks, functools.partial(self._enlarged, op))
+        try:
+            op = self.feature_map if op is None else op
+            if op is None:
+                return Fields(notes=("no operator keeps a map of positions",))
+            return fields_at(self.sight, op, frozenset(self.masks), self._enlarged)
+        except RuleError as error:
+            if self.rules is not RULES:
+                raise
+            return Fields(notes=(str(error),))
 
-    @cached_property
+    @property
     def large(self) -> Graph:
         """The model on an input so large that no unit in the middle of the last feature map sees a border."""
-        assert self.feature_map is not None
-        return self._enlarged(self.feature_map, ROOM)
+        return self._roomy.sight.graph
 
     @cached_property
-    def _larger(self) -> dict[tuple[int, int], Graph]:
+    def _roomy(self) -> Enlarged:
+        return self._by(times_for(self.sight, self.graph.outputs, ROOM))
+
+    @cached_property
+    def _larger(self) -> dict[int, Enlarged]:
         return {}
 
-    def _enlarged(self, op: int, room: int) -> Graph:
-        if (op, room) not in self._larger:
-            self._larger[op, room] = unclipped(self.again, self.graph, op, self.inputs, self.device, room)
-        return self._larger[op, room]
+    def _enlarged(self, op: int, room: int) -> Enlarged:
+        times = times_for(self.sight, [op], room)
+        # Most often one enlarged input has room for all.
+        return self._by(max(times, next(iter(self._larger), 1)) if room == ROOM else times)
+
+    def _by(self, times: int) -> Enlarged:
+        if times not in self._larger:
+            self._larger[times] = enlarged_by(times, self.sight, self.inputs, ("meta", self.device), self.again)
+        return self._larger[times]
 
     # -- is it one network?
 

@@ -84,6 +84,12 @@ def adaptive(op: Op, reads: Sequence[Read]) -> Extent:
     return extent
 
 
+def over_map(op: Op, reads: Sequence[Read]) -> Extent:
+    """A pooling that reads the whole map, whatever its size."""
+    operand, extent = reads[0]
+    return extent.over(range(2, len(operand.shape)))
+
+
 def resize(n: int, resize: Callable[..., Extent], *fixed: Any, is_aligned: bool = False) -> Spread:
     def spread(op: Op, reads: Sequence[Read]) -> Extent:
         operand, extent = reads[0]
