@@ -16,13 +16,16 @@ from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import resattn
 from resattn.extras import MissingError, require
 from resattn.graph.graph import Indices
 from resattn.networks import catalog
 from resattn.networks.spec import SpecError, override
+
+if TYPE_CHECKING:
+    from resattn.measures.audit import Audit
 
 
 class UsageError(ValueError):
@@ -287,7 +290,7 @@ def _audit(args: argparse.Namespace) -> None:
         return _print_json([a.to_json() for a in audits])
     shown = [q for q in QUANTITIES.values() if any(q.id in a.quantities for a in audits)]
     _print_table(
-        [(q.id, *(a.quantities.get(q.id, "") for a in audits), q.definition) for q in shown],
+        [(q.id, *(_cell(a, q.id) for a in audits), q.definition) for q in shown],
         ("quantity", *(a.target for a in audits), "definition"),
     )
     if args.at:
@@ -301,16 +304,21 @@ def _audit(args: argparse.Namespace) -> None:
             ("target", "module", "all paths", "without masks", "narrowest path", "widest path"),
         )
     for a in audits:
-        notes = [f"{a.target}: {a.status}, masks found by {a.roles_found_by}", *a.notes]
+        notes = [f"{a.target}: {a.status}, {a.about_masks}", *a.notes]
         notes += [f"no rule for {op}" for op in a.unknown_ops]
         notes += [f"{f['module']}: {note}" for f in a.fields for note in f["notes"]]
         print("; ".join(notes), file=sys.stderr)
 
 
+def _cell(audit: Audit, quantity: str) -> int | float | str:
+    value = audit.quantities.get(quantity)
+    return audit.shown(quantity) if value is None else value
+
+
 def _side(value: Any) -> Any:
     """A side in pixels; height x width where they differ."""
     if isinstance(value, list):
-        return value[0] if value[0] == value[1] else f"{value[0]}x{value[1]}"
+        return value[0] if len(set(value)) == 1 else "x".join(map(str, value))
     return value
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from html import escape
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -16,14 +17,24 @@ from resattn.measures import depth, roles
 from resattn.measures.captured import Captured, PartError, captured, extended
 from resattn.measures.quantities import QUANTITIES, Absent
 from resattn.networks.spec import NetworkSpec
-from resattn.rules.rule import Rule
+from resattn.measures.roles import NONE
+from resattn.rules.rule import Rule, RuleError, holds_weights, is_packed
 from resattn.rules.table import RULES
 from resattn.targets import TargetError, resolved
+
+COMPLETE, PARTIAL, UNAVAILABLE = "complete", "partial", "unavailable"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """The numbers of one network. A quantity that depends on an unknown operator is None, and `status` is partial."""
+    """The numbers of one network. A quantity that cannot be given is None.
+
+    `statuses`: of each quantity, "complete"; "partial" where an operator without a rule hides a part of it, and
+    `at_least` has its lower bound; "unavailable", and the notes say why. `status` sums up those of costs, layers, depth
+    and paths: "partial" where one of them is not complete.
+    """
 
     target: str
     input_shape: tuple[int, ...]
@@ -31,6 +42,8 @@ class Audit:
     status: str
     unknown_ops: tuple[str, ...]
     quantities: Mapping[str, int | float | None]
+    statuses: Mapping[str, str]
+    at_least: Mapping[str, int | float]
     roles: tuple[Mapping[str, Any], ...]
     roles_found_by: str
     modules: tuple[Mapping[str, Any], ...]
@@ -45,6 +58,17 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path_lengths": {str(k): v for k, v in self.path_lengths.items()}}
 
+    @property
+    def about_masks(self) -> str:
+        return "no masks" if self.roles_found_by == NONE else f"masks found by {self.roles_found_by}"
+
+    def shown(self, quantity: str) -> str:
+        """A quantity as a person reads it: its value, its lower bound, or that it is unavailable; "" without one."""
+        if quantity in self.at_least:
+            return f"at least {_number(self.at_least[quantity])}"
+        value = self.quantities.get(quantity)
+        return _number(value) if value is not None else self.statuses.get(quantity, "")
+
     def __repr__(self) -> str:
         return f"Audit({self.target}: {self.status}, input {'x'.join(map(str, self.input_shape))})"
 
@@ -53,14 +77,14 @@ class Audit:
         width = max(map(len, self.quantities), default=0)
         shapes = " and ".join("x".join(map(str, shape)) for shape in (self.input_shape, *self.more_inputs))
         about = [
-            f"masks found by {self.roles_found_by}",
+            self.about_masks,
             *self.notes,
             *(f"no rule for {op}" for op in self.unknown_ops),
         ]
         return "\n".join(
             [
                 f"{self.target}: {self.status}, input {shapes}",
-                *(f"  {q:{width}}  {_number(n)} {QUANTITIES[q].unit}".rstrip() for q, n in self.quantities.items()),
+                *(f"  {q:{width}}  {self.shown(q)} {QUANTITIES[q].unit}".rstrip() for q in self.quantities),
                 *(textwrap.fill(text, 80, initial_indent="  ", subsequent_indent="    ") for text in about),
             ]
         )
@@ -69,20 +93,20 @@ class Audit:
         """For a notebook: each quantity with its definition, and notes."""
         rows = "".join(
             f'<tr><th scope="row" style="text-align:left">{escape(QUANTITIES[q].label)}</th>'
-            f"<td>{_number(n)}</td>"
+            f"<td>{self.shown(q)}</td>"
             f'<td style="text-align:left">{escape(QUANTITIES[q].definition)}</td></tr>'
-            for q, n in self.quantities.items()
+            for q in self.quantities
         )
         shape = " x ".join(map(str, self.input_shape))
-        facts = [self.status, f"input {shape}", f"masks found by {self.roles_found_by}", *self.notes]
+        facts = [self.status, f"input {shape}", self.about_masks, *self.notes]
         facts += [f"no rule for {op}" for op in self.unknown_ops]
         return (
             f"<b>{escape(self.target)}</b><table><tbody>{rows}</tbody></table><small>{escape('; '.join(facts))}</small>"
         )
 
 
-def _number(value: int | float | None) -> str:
-    return "unknown" if value is None else f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+def _number(value: int | float) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
 
 
 def audit(
@@ -121,40 +145,75 @@ def audit(
 
 
 def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
-    """The audit of a captured network. `at`: module paths whose units' receptive fields are given too."""
-    changes_at = network.instability  # first of all: a pass on another input in between could hide it
-    values = {q.id: q.value(network) for q in QUANTITIES.values()}
-    quantities = {name: value for name, value in values.items() if not isinstance(value, Absent)}
-    layers_known = not any(op.params for op in network.unknown)
-    # Without an image there is no receptive field, so none is missing.
-    needed = [value for name, value in quantities.items() if network.is_image or "receptive" not in name]
-    longest = network.longest if layers_known else None
+    """The audit of a captured network. `at`: module paths whose units' receptive fields are given too.
+
+    What fails is unavailable, with its reason in the notes, and takes nothing else with it. Raises: TargetError for an
+    unknown module path, RuleError for a row of a user that fails.
+    """
+    notes: list[str] = []
+
+    def kept(what: str, make: Callable[[], T], otherwise: T) -> T:
+        try:
+            return make()
+        except RuleError as error:
+            if network.rules is not RULES:
+                raise
+            notes.append(f"{what}: {error}")
+        except Exception as error:
+            notes.append(f"{what}: {type(error).__name__}: {error}".rstrip(": "))
+        return otherwise
+
+    # First of all: a pass on another input in between could hide a change.
+    changes_at = kept("a second capture", lambda: network.instability, "")
+    quantities: dict[str, int | float | None] = {}
+    statuses: dict[str, str] = {}
+    at_least: dict[str, int | float] = {}
+    for name, quantity in QUANTITIES.items():
+        value = kept(name, partial(quantity.of, network), None)
+        if isinstance(value, Absent):
+            continue
+        is_hidden = value is not None and kept(name, partial(quantity.is_hidden, network), True)
+        quantities[name] = None if is_hidden else value
+        statuses[name] = UNAVAILABLE if value is None else PARTIAL if is_hidden else COMPLETE
+        if is_hidden and value is not None:
+            at_least[name] = value
+    needed = (status for name, status in statuses.items() if not QUANTITIES[name].is_field)
+    layers_known = statuses["longest_path"] == COMPLETE
+    has_path = kept("longest_path", lambda: network.longest is not None, True)
     return Audit(
         target=network.name,
         input_shape=network.shapes[0],
         spec_digest=network.spec.digest if network.spec else None,
-        status="partial" if network.unknown or None in needed else "complete",
+        status=COMPLETE if set(needed) == {COMPLETE} else PARTIAL,
         unknown_ops=tuple(dict.fromkeys(f"{op.name} in {op.module or 'the model'}" for op in network.unknown)),
         quantities=quantities,
-        roles=tuple(_by_role(network, role) for role in roles.ROLES),
-        roles_found_by=network.roles.how,
-        modules=tuple(_attention_module(network, owner) for owner in network.attention_modules),
+        statuses=statuses,
+        at_least=at_least,
+        roles=kept("roles", lambda: tuple(_by_role(network, role) for role in roles.ROLES), ()),
+        roles_found_by=kept("roles", lambda: network.roles.how, NONE),
+        modules=kept(
+            "modules", lambda: tuple(_attention_module(network, owner) for owner in network.attention_modules), ()
+        ),
         path_lengths=network.path_lengths if layers_known else {},
-        longest_path_layers=tuple(network.graph.ops[i].module for i in longest.ops if network.is_layer[i])
-        if longest
-        else (),
-        dead_modules=network.dead,
-        notes=tuple(_notes(network, changes_at)),
+        longest_path_layers=_layers_of(network, network.longest) if layers_known else (),
+        dead_modules=kept("dead modules", lambda: network.dead, ()),
         fields=tuple(_fields_of(network, path) for path in at),
+        notes=tuple(dict.fromkeys((*_notes(network, changes_at, has_path), *notes))),
         more_inputs=network.shapes[1:],
     )
 
 
-def _notes(network: Captured, changes_at: str) -> Iterator[str]:
+def _layers_of(network: Captured, path: depth.Path | None) -> tuple[str, ...]:
+    return tuple(network.graph.ops[i].module for i in path.ops if network.is_layer[i]) if path else ()
+
+
+def _notes(network: Captured, changes_at: str, has_path: bool) -> Iterator[str]:
     if changes_at:
         yield f"the model changes between calls: two captures differ at {changes_at}; the numbers are the first's"
     if network.device != "meta":
         yield "for this input: the model ran on values"
+    if not has_path:
+        yield "no output depends on an input: there is no path"
     fields = network.fields
     if fields.union is not None and fields.union.is_whole:
         yield "receptive field: the whole input"
@@ -164,12 +223,12 @@ def _notes(network: Captured, changes_at: str) -> Iterator[str]:
 def _by_role(network: Captured, role: str) -> dict[str, Any]:
     ops = network.roles.ops(role)
     unknown = [op for op in network.unknown if network.roles.of[op.index] == role]
-    layers_known = not any(op.params for op in unknown)
+    layers_known = not any(map(holds_weights, unknown))
     return {
         "role": role,
         "weighted_layers": sum(network.is_layer[i] for i in ops) if layers_known else None,
         "conv_layers": sum(i in network.convolutions for i in ops) if layers_known else None,
-        "params": network.params(ops),
+        "params": network.params(ops) if not any(map(is_packed, unknown)) else None,
         "macs": sum(network.macs[i] for i in ops) if not unknown else None,
     }
 

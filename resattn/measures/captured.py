@@ -214,6 +214,8 @@ class Captured:
             if self.rules is not RULES:
                 raise
             return Fields(notes=(str(error),))
+        except Exception as error:  # nothing that is known besides may be lost
+            return Fields(notes=(f"{type(error).__name__}: {error}".rstrip(": "),))
 
     @property
     def large(self) -> Graph:
