@@ -212,6 +212,10 @@ def _notes(network: Captured, changes_at: str, has_path: bool) -> Iterator[str]:
         yield f"the model changes between calls: two captures differ at {changes_at}; the numbers are the first's"
     if network.device != "meta":
         yield "for this input: the model ran on values"
+    spec, shape = network.spec, network.shapes[0][1:]
+    if spec and spec.name.startswith("port:") and shape != spec.input_shape:
+        own = "x".join(map(str, spec.input_shape))
+        yield f"the code of this port has sizes of maps that are fixed for an input of {own}: it may not take this one"
     if not has_path:
         yield "no output depends on an input: there is no path"
     fields = network.fields

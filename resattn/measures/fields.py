@@ -122,8 +122,8 @@ MOST_ROOM = 48
 
 
 def times_for(own: Sight, targets: Collection[int], room: int) -> int:
-    """How many times larger the input has to be for units of these operators in its middle to see no border."""
-    return max(-(-room * estimated_side(own, targets) // min(own.sizes)), 1)
+    """How many times larger an input is, on which units of these operators in its middle see no border."""
+    return max(-(-room * estimated_side(own, targets) // min(own.sizes)), 2)
 
 
 def enlarged_by(times: int, own: Sight, inputs: Inputs, places: Sequence[str], again: Callable[..., Graph]) -> Enlarged:
@@ -132,8 +132,6 @@ def enlarged_by(times: int, own: Sight, inputs: Inputs, places: Sequence[str], a
     A model that takes its own input size alone is captured up to where it refuses. `places`: devices to try; on "meta"
     a large input costs nothing.
     """
-    if times == 1:
-        return Enlarged(own, len(own.graph.ops), True)
     grown = [_grown(shape, own, times) for shape in inputs.shapes]
     for place in dict.fromkeys(places):
         try:

@@ -264,10 +264,12 @@ def feature_map(sight: Sight, needed: Collection[int], small: Graph | None = Non
     last = None
     for axis in sight.axes:
         for op, extent in _followed(sight.graph, axis, needed):
-            if op.name == INPUT or op.kind == "view" or "adaptive" in op.name or (last is not None and op.index < last):
+            if op.name == INPUT or "adaptive" in op.name or (last is not None and op.index < last):
                 continue
             if isinstance(extent, NoReceptiveFieldError):
                 is_map = sum(n > 1 for n in op.shape[1:]) > 1
+            elif op.kind == "view":
+                continue  # positions of the map before it
             else:
                 before = small.ops[op.index].shape if small is not None else ()
                 is_map = any(d >= len(before) or before[d] < op.shape[d] for d in _result(extent, 0).dims)
