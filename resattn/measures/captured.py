@@ -18,6 +18,7 @@ from resattn.graph.inputs import Inputs
 from resattn.measures import cost, depth, paths, receptive, roles
 from resattn.measures.depth import Path
 from resattn.measures.fields import ROOM, Enlarged, Fields, enlarged_by, fields_at, times_for
+from resattn.measures.positionwise import positionwise
 from resattn.measures.receptive import Sight
 from resattn.measures.roles import MASK, Roles
 from resattn.networks.network import build
@@ -173,7 +174,7 @@ class Captured:
 
     @cached_property
     def sight(self) -> Sight:
-        return Sight(self.graph)
+        return Sight(positionwise(self.graph))
 
     @property
     def is_image(self) -> bool:
@@ -189,11 +190,11 @@ class Captured:
         needed = {i for output in self.graph.outputs for i in self.graph.ancestors(output)}
         large = self._roomy
         common = {i for i in needed if i < large.n_alike}
-        chosen = receptive.feature_map(large.sight, common, self.graph if large.sight is not self.sight else None)
+        chosen = receptive.feature_map(large.sight, common, self.sight.graph, large.sight is not self.sight)
         if len(common) == len(needed) and chosen is not None:
             return chosen
         # Beyond where the model refuses a larger input, it is known on its own alone.
-        here = receptive.feature_map(self.sight, needed)
+        here = receptive.feature_map(self.sight, needed, self.sight.graph, False)
         return here if here is not None and (chosen is None or here >= large.n_alike) else chosen
 
     @cached_property

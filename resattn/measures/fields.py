@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from resattn.graph.errors import CaptureError
 from resattn.graph.graph import Graph, Op
 from resattn.graph.inputs import Inputs
+from resattn.measures.positionwise import positionwise
 from resattn.measures.receptive import (
     NoReceptiveFieldError,
     ReceptiveField,
@@ -140,6 +141,7 @@ def enlarged_by(times: int, own: Sight, inputs: Inputs, places: Sequence[str], a
             if error.graph is None:
                 continue
             large = error.graph
+        large = positionwise(large)
         n_alike = _n_alike(own.graph, large)
         if n_alike > 1:
             return Enlarged(Sight(_with_whole_grids(own.graph, large, n_alike)), n_alike, True)

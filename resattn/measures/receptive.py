@@ -254,30 +254,45 @@ def receptive_field(sight: Sight | Graph, target: int) -> ReceptiveField | None:
     return ReceptiveField(sight.sides(sides))
 
 
-def feature_map(sight: Sight, needed: Collection[int], small: Graph | None = None) -> int | None:
+def feature_map(sight: Sight, needed: Collection[int], own: Graph, is_larger: bool) -> int | None:
     """The last operator before global pooling: the last one of those needed whose units lie along an image axis.
 
-    `small`: the same model on a smaller input, where a map has to be smaller: what a pooling to a fixed number of
-    positions gives, with which VGG ends, is no map of the input. Behind an operator whose positions cannot be followed,
-    what has several positions by its shape is taken for a map.
+    `own`: the same model on the input as it was given. On a larger one a map has to be larger: what a pooling to a
+    fixed number of positions gives, with which VGG ends, is no map of the input. Behind an operator whose positions
+    cannot be followed, what has several positions by its shape is taken for a map.
     """
-    last = None
+    maps: set[int] = set()
     for axis in sight.axes:
         for op, extent in _followed(sight.graph, axis, needed):
-            if op.name == INPUT or "adaptive" in op.name or (last is not None and op.index < last):
+            if op.name == INPUT or "adaptive" in op.name:
                 continue
             if isinstance(extent, NoReceptiveFieldError):
                 is_map = sum(n > 1 for n in op.shape[1:]) > 1
             elif op.kind == "view":
                 continue  # positions of the map before it
             else:
-                before = small.ops[op.index].shape if small is not None else ()
+                before = own.ops[op.index].shape if is_larger else ()
                 is_map = any(d >= len(before) or before[d] < op.shape[d] for d in _result(extent, 0).dims)
             if is_map:
-                last = op.index
-        if last is not None and sight.is_square(last):
+                maps.add(op.index)
+        if maps and sight.is_square(max(maps)):
             break
-    return last
+    end = next((i for i in sorted(needed) if _is_global_pooling(own, i, needed)), len(own.ops))
+    return max((i for i in maps if i < end), default=None)
+
+
+def _is_global_pooling(own: Graph, index: int, needed: Collection[int]) -> bool:
+    """Whether it takes the mean of the whole map, on the model's own input, and nothing behind it has a window."""
+    op = own.ops[index]
+    is_mean = op.kind == "pool" and "avg" in op.name and _n_positions(op) == 1
+    if not is_mean or all(_n_positions(own.ops[i]) == 1 for i in op.inputs):
+        return False
+    return not any(_has_window(own.ops[i]) for i in needed if i > index)
+
+
+def _has_window(op: Op) -> bool:
+    weight = op.arguments.get("weight") if op.kind == "convolution" else None
+    return op.kind == "pool" or (weight is not None and max(weight.shape[2:], default=1) > 1)
 
 
 def is_of_fixed_size(before: Op, after: Op) -> bool:

@@ -51,6 +51,7 @@ def path_fields(sight: Sight | Graph, target: int) -> PathFields | None:
         for sides, is_widest in zip(found, (False, True), strict=True):
             intervals = _back(sight.graph, target, edges, units, is_widest)
             each = np.stack([hi - lo + 1 for lo, hi in intervals])
+            each = each[:, (each > 0).any(0)]
             best = each.max(0) if is_widest else np.where(each > 0, each, NOTHING).min(0)
             sides.append(int(best.max()))
     return PathFields(*(ReceptiveField(sight.sides(sides)) for sides in found))
@@ -91,6 +92,10 @@ class _Spans:
         return bool((np.diff(self.first) >= 0).all() and (np.diff(self.last) >= 0).all())
 
     @cached_property
+    def is_empty(self) -> np.ndarray:
+        return self.first > self.last
+
+    @cached_property
     def is_itself(self) -> bool:
         return np.array_equal(self.first, self.last) and np.array_equal(self.first, np.arange(self.first.size))
 
@@ -103,7 +108,7 @@ class _Spans:
             firsts.append(np.minimum(firsts[-1][:-step], firsts[-1][step:]))
             lasts.append(np.maximum(lasts[-1][:-step], lasts[-1][step:]))
             step *= 2
-        at, reads = np.arange(self.first.size), self.first <= self.last
+        at, reads = np.arange(self.first.size), ~self.is_empty
         after = np.minimum.accumulate(np.where(reads, at, at.size - 1)[::-1])[::-1]
         return firsts, lasts, after, np.maximum.accumulate(np.where(reads, at, 0))
 
@@ -145,9 +150,38 @@ class _Edge:
 
     producer: Result
     spans: _Spans | None  # None: the same place
+    alive: np.ndarray | None = None  # of the producer's places, see `_alive`
 
     def back(self, interval: Interval) -> Interval:
-        return interval if self.spans is None else self.spans.back(interval)
+        lo, hi = interval if self.spans is None else self.spans.back(interval)
+        if self.alive is None:
+            return lo, hi
+        # What no path leads to is nothing, and nothing is not less than a part of the image.
+        is_seen = (lo <= hi) & _has_any(self.alive, lo, hi)
+        return np.where(is_seen, lo, NOTHING), np.where(is_seen, hi, -NOTHING)
+
+
+def _has_any(alive: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    before = np.concatenate([[0], np.cumsum(alive)])
+    return before[np.clip(last + 1, 0, alive.size)] > before[np.clip(first, 0, alive.size)]
+
+
+def _alive(reads: Sequence[tuple[_Spans | None, np.ndarray | None]]) -> np.ndarray | None:
+    """Of the places of a result, those to which a path from the image leads: a learned token is none. None: all.
+
+    `reads`: what they read of each operand, and which places of that are alive.
+    """
+    found = None
+    for spans, alive in reads:
+        if alive is None and (spans is None or not spans.is_empty.any()):
+            return None
+        if spans is None:
+            each = alive
+        else:
+            each = ~spans.is_empty if alive is None else ~spans.is_empty & _has_any(alive, spans.first, spans.last)
+        assert each is not None
+        found = each if found is None else found | each
+    return None if found is None or found.all() else found
 
 
 Edges = dict[int, dict[int, list[_Edge]]]  # for each operator and each of its results, what it reads of the operands
@@ -200,13 +234,14 @@ def _lines(graph: Graph, axis: int, target: int) -> tuple[dict[Result, _Line], E
     """
     known = _Known()
     lines: dict[Result, _Line] = {}
+    alive: dict[Result, np.ndarray | None] = {}
     edges: Edges = {}
     for index in graph.ancestors(target):
         op = graph.ops[index]
         if op.name == INPUT:
             if index == 0:
                 n = op.shape[2 + axis]
-                lines[index, 0] = known.along(2 + axis if n > 1 else None, n)
+                lines[index, 0], alive[index, 0] = known.along(2 + axis if n > 1 else None, n), None
             continue
         live = [(o, (o.producer, o.slot)) for o in op.operands() if o.producer is not None]
         live = [(o, result) for o, result in live if result in lines]
@@ -224,7 +259,9 @@ def _lines(graph: Graph, axis: int, target: int) -> tuple[dict[Result, _Line], E
                 lines[index, slot], found = known.joint([(lines[result], spans) for result, spans in reads])
             except NoReceptiveFieldError as error:
                 raise NoReceptiveFieldError(f"{op.name} in {op.module or 'the model'}: {error}") from None
-            edges[index][slot] = [_Edge(result, spans) for (result, _), spans in zip(reads, found, strict=True)]
+            pairs = [(result, spans) for (result, _), spans in zip(reads, found, strict=True)]
+            edges[index][slot] = [_Edge(result, spans, alive[result]) for result, spans in pairs]
+            alive[index, slot] = _alive([(spans, alive[result]) for result, spans in pairs])
     return lines, edges
 
 

@@ -372,6 +372,28 @@ def unfolded(extent: Extent, dim: int, index: np.ndarray, new_dim: int) -> Exten
     return moved.moved(dict(enumerate([*extent.dims, new_dim])))
 
 
+def folded(extent: Extent, dim: int, index: np.ndarray, n_out: int) -> Extent:
+    """Output i reads each place w on a grid (dimension dim + 2) and kernel element k (dimension dim) where index[w, k]
+    is i."""
+    dims = sorted({*extent.dims, dim, dim + 2})
+    axes = dims.index(dim), dims.index(dim + 2)
+    sizes = [{dim: index.shape[1], dim + 2: index.shape[0]}.get(d) or extent.size(d) for d in dims]
+
+    def fold(array: np.ndarray, nothing: Any, join: np.ufunc) -> np.ndarray:
+        each = np.moveaxis(np.broadcast_to(array, sizes), axes, (1, 0)).reshape(index.size, *rest)
+        out = np.full((n_out, *rest), nothing, dtype=each.dtype)
+        at = index.reshape(-1)
+        there = (at >= 0) & (at < n_out)
+        join.at(out, at[there], each[there])
+        return np.moveaxis(out, 0, axes[0])
+
+    rest = [n for d, n in zip(dims, sizes, strict=True) if d not in (dim, dim + 2)]
+    laid = extent.laid_over(dims)
+    lo, hi = fold(laid.lo, NOTHING, np.minimum), fold(laid.hi, -NOTHING, np.maximum)
+    clipped = fold(laid.clipped, False, np.logical_or)
+    return Extent(tuple(d for d in dims if d != dim + 2), lo, hi, clipped, extent.is_bound)
+
+
 def overwritten(
     kept: Extent, written: Extent, matches: Sequence[tuple[int | None, int, Sequence[int], Sequence[int]]], shape: Shape
 ) -> Extent:

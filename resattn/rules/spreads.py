@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from resattn.graph.graph import Op, Operand
+from resattn.graph.graph import Op, Operand, Shape
 from resattn.rules import intervals
 from resattn.rules.intervals import Extent, NoIntervalError, hull
 from resattn.rules.rule import Read, Spread
@@ -194,10 +194,9 @@ def matmul(first: str, second: str) -> Spread:
 
 
 def linear(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    if len(reads) > 1 or operand is not op.arguments["input"]:
-        return everywhere(op, reads)
-    return extent.over([len(operand.shape) - 1], is_local=True)
+    x = op.arguments["input"]
+    # A matrix or bias that the data makes: each of its values meets every position.
+    return hull([e.over([len(o.shape) - 1], is_local=True) if o is x else e.over(e.dims) for o, e in reads])
 
 
 def attention(op: Op, reads: Sequence[Read]) -> Extent:
@@ -374,8 +373,41 @@ def diagonal(op: Op, reads: Sequence[Read]) -> Extent:
     raise NoIntervalError("a diagonal, whose positions share one dimension")
 
 
+def _patches(op: Op, image: Shape, columns: Shape) -> tuple[Shape, list[np.ndarray]]:
+    """The columns laid out as (N, C, kernel, grid) and, along height and width, which row each (place on the grid,
+    kernel element) is, counted without the padding."""
+    a = op.arguments
+    kernel, index = [_per_axis(a["kernel_size"], k, 1) for k in (0, 1)], []
+    for k, n in enumerate(image[-2:]):
+        stride, padding, dilation = (_per_axis(a[name], k, 1) for name in ("stride", "padding", "dilation"))
+        size = (n + 2 * padding - dilation * (kernel[k] - 1) - 1) // stride + 1
+        index.append(np.arange(size)[:, None] * stride - padding + np.arange(kernel[k]) * dilation)
+    channels = columns[-2] // prod(kernel)
+    return (*columns[:-2], channels, *kernel, *(len(i) for i in index)), index
+
+
 def im2col(op: Op, reads: Sequence[Read]) -> Extent:
-    raise NoIntervalError("unfolded patches, whose positions share one dimension")
+    operand, extent = reads[0]
+    n = len(operand.shape)
+    split, index = _patches(op, operand.shape, op.shape)
+    for k, d in enumerate((n - 2, n - 1)):
+        if d in extent.dims:
+            before, after = max(-int(index[k].min()), 0), max(int(index[k].max()) + 1 - operand.shape[d], 0)
+            extent = intervals.pad(extent, d, before, after, "constant")
+            extent = intervals.unfolded(extent, d, index[k] + before, n + k)
+    extent = extent.moved({**{d: d for d in range(n - 2)}, n - 2: n, n - 1: n + 1, n: n - 2, n + 1: n - 1})
+    return intervals.reshaped(extent, split, op.shape)
+
+
+def col2im(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    n = len(op.shape)
+    split, index = _patches(op, op.shape, operand.shape)
+    extent = intervals.reshaped(extent, operand.shape, split)
+    for k, d in enumerate((n - 2, n - 1)):
+        if {d, d + 2} & set(extent.dims):
+            extent = intervals.folded(extent, d, index[k], op.shape[d])
+    return extent
 
 
 def strided(op: Op, reads: Sequence[Read]) -> Extent:
@@ -445,7 +477,9 @@ def sampled(op: Op, reads: Sequence[Read]) -> Extent:
     """grid_sample: where the grid is data, every position could be read."""
     if len(reads) == 1 and reads[0][0] is op.arguments["input"]:
         return chosen(op, reads)
-    return everywhere(op, reads)
+    extent, dim = everywhere(op, reads), len(op.shape) - 1
+    # Each position reads anything, and is a position still.
+    return extent.laid_over([dim]).take(dim, np.zeros(op.shape[dim], dtype=int))
 
 
 def overwrite(op: Op, reads: Sequence[Read]) -> Extent:

@@ -112,7 +112,8 @@ ROWS: tuple[tuple[str, Rule], ...] = (
     ("roll", Rule("view", spreads.roll)),
     ("pixel_shuffle pixel_unshuffle", Rule("view", spreads.pixel_shuffle)),
     ("channel_shuffle native_channel_shuffle", Rule("view", spreads.channel_shuffle)),
-    ("im2col col2im", Rule("view", spreads.im2col)),
+    ("im2col", Rule("view", spreads.im2col)),
+    ("col2im", Rule("pointwise", spreads.col2im)),  # it sums where patches overlap
     ("index index_select _unsafe_index", Rule("index", spreads.index, indices=("index", "indices"))),
     ("embedding", Rule("index", spreads.embedding)),
     ("gather", Rule("index", spreads.gather)),

@@ -120,6 +120,99 @@ def test_resnet50_sees_427_pixels_at_32() -> None:
     assert audit("resnet50", (3, 32, 32)).quantities["receptive_field_px"] == 427
 
 
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_mean_of_the_whole_map_is_a_global_pooling_whatever_its_window(size: int) -> None:
+    # Two 3x3 of stride 2 see 7; a mean over 8 positions would see 7 + 7 * 4 more, were it no global pooling.
+    down = [nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)]
+    head = [nn.Flatten(), nn.Linear(8, 4)]
+    assert sides(audit(nn.Sequential(*down, nn.AvgPool2d(size // 4), *head), (3, size, size))) == [7] * 4
+    # A mean that halves maps is a window like any other, also where the map has two positions: DenseNet at 32.
+    halved = [nn.AvgPool2d(2), last(), nn.AvgPool2d(2), last(), nn.AdaptiveAvgPool2d(1)]
+    expected = 7 + 4 + 2 * 8 + 8 + 2 * 16
+    for side in (16, 64):
+        assert sides(audit(nn.Sequential(*down, *halved, *head), (3, side, side))) == [expected] * 4
+
+
+class ConvNeXt(nn.Module):
+    """ConvNeXt-T with few channels: 3, 3, 9, 3 blocks of a 7x7 and a residual of matrices on channels last."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList([nn.Conv2d(3, width, 4, 4)])
+        for k, n in enumerate((3, 3, 9, 3)):
+            if k:
+                self.steps.append(nn.Conv2d(width, 2 * width, 2, 2))
+                width *= 2
+            self.steps.extend(
+                nn.ModuleList([
+                    nn.Conv2d(width, width, 7, padding=3, groups=width), nn.LayerNorm(width),
+                    nn.Linear(width, 4 * width), nn.Linear(4 * width, width),
+                ]) for _ in range(n)
+            )  # fmt: skip
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            if isinstance(step, nn.Conv2d):
+                x = step(x)
+            else:
+                window, norm, up, down = step
+                x = x + down(up(norm(window(x).permute(0, 2, 3, 1))).relu()).permute(0, 3, 1, 2)
+        pooled = x.mean((2, 3), keepdim=True).permute(0, 2, 3, 1)
+        return self.head(self.norm(pooled).flatten(1))
+
+
+@pytest.mark.parametrize("side", [32, 224])
+def test_convnext_sees_1688_pixels(side: int) -> None:
+    # The stem's 4, then 6 * jump of each 7x7 and one jump of each 2x2 of stride 2 (araujo2019, equation 2).
+    expected = 4 + 3 * 6 * 4 + 4 + 3 * 6 * 8 + 8 + 9 * 6 * 16 + 16 + 3 * 6 * 32
+    # Along the skips: the stem and the three 2x2, one patch of 32.
+    assert sides(audit(ConvNeXt(), (3, side, side))) == [expected, expected, 32, expected]
+
+
+class Tokens(nn.Module):
+    """A small vision transformer: patches of 8, a learned class token, two blocks; at its own size or at any."""
+
+    def __init__(self, size: int | None) -> None:
+        super().__init__()
+        self.embed, self.start = nn.Conv2d(3, 8, 8, 8), nn.Parameter(torch.zeros(1, 1, 8))
+        self.positions = nn.Parameter(torch.zeros(1, (size // 8) ** 2 + 1, 8)) if size else 0
+        self.q, self.k, self.v = (nn.ModuleList(nn.Linear(8, 8) for _ in range(2)) for _ in range(3))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.embed(x).flatten(2).transpose(1, 2)
+        t = torch.cat([self.start.expand(len(t), -1, -1), t], 1) + self.positions
+        for q, k, v in zip(self.q, self.k, self.v, strict=True):
+            qs, ks, vs = (f(t).view(len(t), -1, 2, 4).transpose(1, 2) for f in (q, k, v))
+            heads = (qs @ ks.transpose(2, 3)).softmax(-1) @ vs
+            t = t + heads.transpose(1, 2).flatten(2)
+        return self.head(t[:, 0])
+
+
+@pytest.mark.parametrize("size", [None, 64])
+def test_a_transformer_sees_everything_along_every_path_to_its_class_token(size: int | None) -> None:
+    found = audit(Tokens(size), (3, 64, 64))
+    # The class token sees nothing along the skips, and everything along any path through attention.
+    assert sides(found) == [64, 64, 64, 64]
+    assert set(found.statuses.values()) == {"complete"}
+
+
+def test_positions_that_data_chooses_are_positions_that_see_everything() -> None:
+    class Warped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.flow = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return F.grid_sample(x, self.flow(x).permute(0, 2, 3, 1).tanh(), align_corners=False)
+
+    found = audit(Warped(), (3, 32, 32))
+    assert sides(found) == [32, 32, None, None]
+    assert found.status == "complete"
+
+
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=5), st.sampled_from([32, 64]))
 @limited(max_examples=15)
 def test_stages_add_up_as_the_formula_says_at_any_size(halves: list[int], side: int) -> None:
@@ -488,7 +581,6 @@ class Broken(nn.Module):
 @pytest.mark.parametrize(
     "how",
     [
-        lambda x: F.unfold(x, 3),
         lambda x: x.diagonal(0, 2, 3).relu(),
         lambda x: x.tril().relu(),
         lambda x: x[:, :, x[0, 0, :, 0].long()],
