@@ -16,8 +16,8 @@ from resattn.graph.inputs import Inputs
 from resattn.measures import depth, roles
 from resattn.measures.captured import Captured, PartError, captured, extended
 from resattn.measures.quantities import QUANTITIES, Absent
-from resattn.networks.spec import NetworkSpec
 from resattn.measures.roles import NONE
+from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule, RuleError, holds_weights, is_packed
 from resattn.rules.table import RULES
 from resattn.targets import TargetError, resolved

@@ -90,7 +90,9 @@ def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callabl
         narrowest, widest = single.narrowest, single.widest
     except NoReceptiveFieldError as error:
         notes.append(f"along single paths: {error}")
-    return Fields(*(_reported(field, large, own) for field in (union, trunk, narrowest, widest)), notes=tuple(notes))
+    fields = (_reported(field, large, own) for field in (union, trunk, narrowest, widest))
+    union, trunk, narrowest, widest = fields
+    return Fields(union, trunk, narrowest, widest, tuple(notes))
 
 
 def _is_resized_to_a_size(small: Graph, large: Graph, target: int) -> bool:

@@ -32,8 +32,9 @@ def positionwise(graph: Graph) -> Graph:
             continue
         if readers[before.index] != [op]:
             continue
-        ops[before.index] = _kept(before, before.arguments["self"], next(before.operands()).shape)
-        read = Operand(next(before.operands()).shape, before.index)
+        map_operand = next(before.operands())
+        ops[before.index] = _kept(before, map_operand, map_operand.shape)
+        read = Operand(map_operand.shape, before.index)
         others = {name: value for name, value in op.arguments.items() if value is not rows}
         rule = replace(op.rule, spread=spreads.linear)
         ops[op.index] = Op(op.index, op.name, op.module, {"input": read, **others}, ((*lead, op.shape[-1]),), rule)
@@ -47,11 +48,11 @@ PRODUCTS = frozenset(("aten.mm", "aten.addmm"))
 
 def _lead(op: Op) -> Shape | None:
     """The dimensions before the channels of a map that an operator lays out as rows; None where it does not."""
-    operand = op.arguments.get("self")
-    is_rows = op.name in RESHAPES and isinstance(operand, Operand) and len(op.shape) == 2 < len(operand.shape)
-    if not is_rows or operand.shape[-1] != op.shape[-1] or prod(operand.shape[:-1]) != op.shape[0]:
+    if op.name not in RESHAPES:
         return None
-    return operand.shape[:-1]
+    shape = next(op.operands()).shape
+    is_rows = len(op.shape) == 2 < len(shape) and shape[-1] == op.shape[-1] and prod(shape[:-1]) == op.shape[0]
+    return shape[:-1] if is_rows else None
 
 
 def _lays_back(op: Op, lead: Shape) -> bool:

@@ -167,7 +167,8 @@ def _back(graph: Graph, is_layer: Sequence[bool], index: int) -> Iterator[int]:
 def _is_deeper(graph: Graph, is_layer: Sequence[bool], index: int, source: int, projection: int) -> bool:
     """Whether this side passes at least two layers since it left the place from which the projection reads.
 
-    A way through the projection itself leaves a unit's identity behind it, as in y + b(y) with y = p(x). A way that is up-sampled comes back from a smaller map: a pyramid's, not a residual unit's.
+    A way through the projection itself leaves a unit's identity behind it, as in y + b(y) with y = p(x). A way that is
+    up-sampled comes back from a smaller map: a pyramid's, not a residual unit's.
     """
     most = {source: 0}
     for op in graph.ops[source + 1 : index + 1]:

@@ -207,7 +207,9 @@ class _Known:
             spans = line.extent if is_kept else spread(op, [(operand, line.extent)])
             self.spans[key] = spans if isinstance(spans, list) else [spans]
             if any(e.is_bound for e in self.spans[key]):
-                raise NoReceptiveFieldError(f"{op.name} in {op.module or 'the model'}: positions in more than one place")
+                raise NoReceptiveFieldError(
+                    f"{op.name} in {op.module or 'the model'}: positions in more than one place"
+                )
         return self.spans[key]
 
     def joint(self, reads: Sequence[tuple[_Line, Extent]]) -> tuple[_Line, list[_Spans | None]]:
@@ -248,7 +250,7 @@ def _lines(graph: Graph, axis: int, target: int) -> tuple[dict[Result, _Line], E
         joined = op.arguments.get("dim") if op.kind == "join" else None
         # Joined channels stay where they are; that some of them do not meet does not matter.
         is_kept = isinstance(joined, int) and "cat" in op.name
-        is_kept = is_kept and not any(joined % len(op.shape) in lines[result].dims for _, result in live)
+        is_kept &= not any(int(joined or 0) % len(op.shape) in lines[result].dims for _, result in live)
         parts: dict[int, list[tuple[Result, Extent]]] = {}
         for operand, result in live:
             for slot, spans in enumerate(known.read(op, operand, lines[result], is_kept)):

@@ -33,9 +33,9 @@ class Rule:
     `spread`: from the input intervals of the operands' positions to those of the results' positions.
     `flow` and `factors`: its part in the data flow; the names of the operands that a product multiplies.
     `is_replacing`: its in-place form overwrites the tensor without reading it. `indices`: arguments whose
-    constant values decide which positions are read. `matrices`: operands of which a matrix that data makes of parameters
-    makes it a layer too (see `weights`). A row of the kind "shape" reads no value of its argument: its
-    result is a constant of the argument's shape.
+    constant values decide which positions are read. `matrices`: the operands that make it a layer, too, where data made
+    them of parameters (see `weights`). A row of the kind "shape" reads no value of its argument: its result is a
+    constant of the argument's shape.
     """
 
     kind: Kind = "other"
