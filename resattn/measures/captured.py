@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import zip_longest
@@ -17,7 +17,7 @@ from resattn.graph.graph import INPUT, Graph, Op
 from resattn.graph.inputs import Inputs
 from resattn.measures import cost, depth, paths, receptive, roles
 from resattn.measures.depth import Path
-from resattn.measures.fields import ROOM, Enlarged, Fields, enlarged_by, fields_at, times_for
+from resattn.measures.fields import ROOM, Enlarged, Fields, enlarged_by, fields_at, reported_for, times_for
 from resattn.measures.positionwise import positionwise
 from resattn.measures.receptive import Sight
 from resattn.measures.roles import MASK, Roles
@@ -25,6 +25,10 @@ from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule, RuleError, Rules, find
 from resattn.rules.table import RULES, layer_flags, unknown_ops
+
+
+# A model is tried on inputs of up to so many times the size for one on which it runs as on larger ones.
+MOST_TIMES = 64
 
 
 class PartError(ValueError):
@@ -46,6 +50,7 @@ class Captured:
     device: str = "meta"
     rules: Rules = field(default_factory=lambda: RULES)
     spec: NetworkSpec | None = None
+    times: int = 1  # how many times larger the inputs are than those that were given
 
     @classmethod
     def of(
@@ -199,7 +204,15 @@ class Captured:
 
     @cached_property
     def fields(self) -> Fields:
-        """The receptive fields of a unit of the last feature map."""
+        """The receptive fields of a unit of the last feature map.
+
+        A model that runs other operators on a larger input (windows are shifted where more than one fits) is measured
+        on that.
+        """
+        if self.is_image and (other := self._roomy.otherwise) and self.times < MOST_TIMES:
+            graph, inputs = other
+            larger = replace(self, graph=graph, inputs=inputs, times=self.times * next(iter(self._larger)))
+            return reported_for(larger.fields, larger.sight.sizes, self.sight.sizes)
         return self.fields_at(None)
 
     def fields_at(self, op: int | None) -> Fields:
@@ -232,9 +245,9 @@ class Captured:
         return {}
 
     def _enlarged(self, op: int, room: int) -> Enlarged:
-        times = times_for(self.sight, [op], room)
         # Most often one enlarged input has room for all.
-        return self._by(max(times, next(iter(self._larger), 1)) if room == ROOM else times)
+        times = max(times_for(self.sight, [op], ROOM), next(iter(self._larger), 1))
+        return self._by(times * (room // ROOM))
 
     def _by(self, times: int) -> Enlarged:
         if times not in self._larger:

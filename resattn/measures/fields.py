@@ -44,12 +44,14 @@ class Enlarged:
     """A model on an input with room.
 
     `n_alike`: how many operators, from the first on, are those that ran on the input as it was given. `has_room`:
-    whether the model took an input of the size that was asked for.
+    whether the model took an input of the size that was asked for. `otherwise`: the graph and the inputs, where it
+    runs to its end, but through other operators.
     """
 
     sight: Sight
     n_alike: int
     has_room: bool
+    otherwise: tuple[Graph, Inputs] | None = None
 
 
 def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callable[[int, int], Enlarged]) -> Fields:
@@ -76,8 +78,9 @@ def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callabl
                 trunk = receptive_field(bare, target) if masks else union
             except NoReceptiveFieldError as error:
                 notes.append(f"without the masks: {error}")
-        found = [union] + ([] if trunk is None and notes else [trunk])
-        if all(_is_clear(field, large.sight) for field in found) or not large.has_room or room > MOST_ROOM:
+        pairs = [(large.sight, union)] + ([] if trunk is None and notes else [(bare, trunk)])
+        is_clear = all(_is_clear(sight, target, field, room) for sight, field in pairs)
+        if is_clear or not large.has_room or room > MOST_ROOM:
             break
         room *= 4
     if union is None:
@@ -95,6 +98,19 @@ def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callabl
     return Fields(union, trunk, narrowest, widest, tuple(notes))
 
 
+def reported_for(fields: Fields, sizes: Sequence[int], own: Sequence[int]) -> Fields:
+    """The fields on an input of these sizes; where they are all of it, that is all of the model's own input."""
+
+    def on_own(field: ReceptiveField | None) -> ReceptiveField | None:
+        if field is None or not field.is_whole:
+            return field
+        sides = (mine if side == n else side for side, n, mine in zip(field.sides, sizes, own, strict=True))
+        return ReceptiveField(tuple(sides), True)
+
+    union, trunk, narrowest, widest = map(on_own, fields.fields)
+    return Fields(union, trunk, narrowest, widest, fields.notes)
+
+
 def _is_resized_to_a_size(small: Graph, large: Graph, target: int) -> bool:
     resizes = (i for i in small.ancestors(target) if small.ops[i].kind == "resize")
     return any(is_of_fixed_size(small.ops[i], large.ops[i]) for i in resizes)
@@ -104,9 +120,23 @@ def _without(sight: Sight, masks: Collection[int]) -> Sight:
     return Sight(sight.graph.without(masks)) if masks else sight
 
 
-def _is_clear(field: ReceptiveField | None, sight: Sight) -> bool:
-    """A window takes a small part of an input with room, a global operator all of it; between the two, more room."""
-    return field is not None and all(s == n or 2 * s <= n for s, n in zip(field.sides, sight.sizes, strict=True))
+def _is_clear(sight: Sight, target: int, field: ReceptiveField | None, room: int) -> bool:
+    """A window takes a small part of an input with room, a global operator all of it; between the two, more room.
+
+    Where some units see all of it and others do not, windows may have its size by chance: more room tells.
+    """
+    if field is None:
+        return False
+    for axis, side, n in zip(sight.axes, field.sides, sight.sizes, strict=True):
+        if 2 * side > n and (side < n or (room == ROOM and not _is_everywhere(sight, axis, target, n))):
+            return False
+    return True
+
+
+def _is_everywhere(sight: Sight, axis: int, target: int, n: int) -> bool:
+    axis = axis if axis in sight.axes_to(target) else sight.axes[0]
+    extent = sight.extent(axis, target)
+    return bool((extent.sides[~extent.clipped] == n).all())
 
 
 def _reported(field: ReceptiveField | None, large: Enlarged, own: Sight) -> ReceptiveField | None:
@@ -135,10 +165,12 @@ def enlarged_by(times: int, own: Sight, inputs: Inputs, places: Sequence[str], a
     A model that takes its own input size alone is captured up to where it refuses. `places`: devices to try; on "meta"
     a large input costs nothing.
     """
-    grown = [_grown(shape, own, times) for shape in inputs.shapes]
+    grown = inputs.with_shapes([_grown(shape, own, times) for shape in inputs.shapes])
     for place in dict.fromkeys(places):
+        otherwise = None
         try:
-            large = again(inputs.with_shapes(grown), place)
+            large = again(grown, place)
+            otherwise = large, grown
         except CaptureError as error:
             if error.graph is None:
                 continue
@@ -146,7 +178,8 @@ def enlarged_by(times: int, own: Sight, inputs: Inputs, places: Sequence[str], a
         large = positionwise(large)
         n_alike = _n_alike(own.graph, large)
         if n_alike > 1:
-            return Enlarged(Sight(_with_whole_grids(own.graph, large, n_alike)), n_alike, True)
+            sight = Sight(_with_whole_grids(own.graph, large, n_alike))
+            return Enlarged(sight, n_alike, True, otherwise if n_alike < len(own.graph.ops) else None)
     return Enlarged(own, len(own.graph.ops), False)
 
 

@@ -90,17 +90,19 @@ class Extent:
             return self
         return replace(self, dims=tuple(d + by if d >= since else d for d in self.dims))
 
-    def over(self, dims: Collection[int], *, is_local: bool = False) -> Extent:
+    def over(self, dims: Collection[int], *, is_local: bool = False, is_window: bool = False) -> Extent:
         """One interval over all positions along these dimensions: a reduction, or a read of all of them at once.
 
-        A border no longer clips what reads everything; where a unit only mixes channels (`is_local`) it does.
+        A border no longer clips what reads everything; where a unit only mixes channels (`is_local`) it does, and where
+        a unit reads a window (`is_window`), unless each window is all there is.
         """
         axes = tuple(k for k, d in enumerate(self.dims) if d in dims)
         if not axes:
             return self
         kept = tuple(d for d in self.dims if d not in dims)
-        clipped = self.clipped.any(axis=axes) if is_local else np.zeros([self.size(d) for d in kept], dtype=bool)
         lo, hi = np.asarray(self.lo.min(axis=axes)), np.asarray(self.hi.max(axis=axes))
+        is_clipped = is_local or (is_window and bool((lo > lo.min()).any() or (hi < hi.max()).any()))
+        clipped = self.clipped.any(axis=axes) if is_clipped else np.zeros(lo.shape, dtype=bool)
         return Extent(kept, lo, hi, np.asarray(clipped), self.is_bound)
 
     def laid_over(self, dims: Sequence[int]) -> Extent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -184,7 +185,8 @@ def matmul(first: str, second: str) -> Spread:
             n = len(operand.shape)
             behind = len(op.shape) - n
             if operand is a or operand is b:
-                extent = extent.over([n - 1 if operand is a else max(n - 2, 0)], is_local=is_local)
+                contracted = n - 1 if operand is a else max(n - 2, 0)
+                extent = extent.over([contracted], is_local=is_local, is_window=True)
                 behind += operand is a and len(b.shape) == 1  # a matrix times a vector loses its last dimension
                 extent = extent.over(range(-behind))  # addbmm sums over the batch
             extents.append(extent.shifted(behind))
@@ -204,7 +206,7 @@ def attention(op: Op, reads: Sequence[Read]) -> Extent:
     extents = []
     for operand, extent in reads:
         n = len(operand.shape)
-        seen = extent.over([n - 1] if operand is op.arguments["query"] else [n - 2, n - 1])
+        seen = extent.over([n - 1] if operand is op.arguments["query"] else [n - 2, n - 1], is_window=True)
         extents.append(seen.shifted(len(op.shape) - n))
     return hull(extents)
 
@@ -301,13 +303,22 @@ def roll(op: Op, reads: Sequence[Read]) -> Extent:
     if not dims:  # over all elements, laid in a row
         flat = (prod(operand.shape),)
         extent = intervals.reshaped(extent, operand.shape, flat)
-        rolled = extent.take(0, np.roll(np.arange(flat[0]), shifts[0])) if extent.dims else extent
+        rolled = _rolled(extent, 0, shifts[0]) if extent.dims else extent
         return intervals.reshaped(rolled, flat, operand.shape)
     for shift, dim in zip(shifts, dims, strict=True):
         d = dim % len(operand.shape)
         if d in extent.dims:
-            extent = extent.take(d, np.roll(np.arange(operand.shape[d]), shift))
+            extent = _rolled(extent, d, shift)
     return extent
+
+
+def _rolled(extent: Extent, dim: int, shift: int) -> Extent:
+    """What comes back at the other end is beyond a border, as it is in padding that wraps."""
+    at = np.arange(extent.size(dim)) - shift
+    beyond = (at < 0) | (at >= at.size)
+    rolled = extent.take(dim, at % at.size)
+    axis = extent.dims.index(dim)
+    return replace(rolled, clipped=rolled.clipped | beyond.reshape(-1, *(1,) * (rolled.lo.ndim - axis - 1)))
 
 
 def pixel_shuffle(op: Op, reads: Sequence[Read]) -> Extent:

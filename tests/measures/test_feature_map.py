@@ -604,3 +604,62 @@ def test_a_failure_of_ours_is_the_status_of_that_quantity_alone(monkeypatch: pyt
     assert {name for name, status in found.statuses.items() if status != "complete"} == set(FIELDS)
     assert {**found.quantities, **{name: before.quantities[name] for name in FIELDS}} == before.quantities
     assert found.notes == ("receptive field: AssertionError",)
+
+
+class Shifted(nn.Module):
+    """Attention in windows of 4 patches, then in windows that are shifted by 2, masked where they wrap: Swin's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.a, self.b = nn.Conv2d(3, 4, 4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    @staticmethod
+    def attend(t: Tensor, fc: nn.Module, apart: Tensor | None) -> Tensor:
+        keys = fc(t)
+        scores = t @ keys.transpose(1, 2) / 1e7  # so that no weight of the positive twin rounds to 0
+        return t + F.softmax(scores if apart is None else scores.masked_fill(apart, -torch.inf), -1) @ keys
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = joined(self.attend(split(x, 4), self.a, None), x, 4)
+        height, width = x.shape[2:]
+        part = [(torch.arange(n) >= n - 4).int() + (torch.arange(n) >= n - 2).int() for n in (height, width)]
+        parts = split((3 * part[0][:, None] + part[1][None, :])[None, None].to(torch.float64), 4)
+        apart = (parts != parts.transpose(1, 2)).to(x.device)
+        y = x.roll((-2, -2), (2, 3))
+        return joined(self.attend(split(y, 4), self.b, apart), y, 4).roll((2, 2), (2, 3))
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (3, 128, 96)])
+def test_shifted_windows_see_their_windows_and_not_what_wraps(shape: tuple[int, ...]) -> None:
+    # A shifted window of 4 patches lies over two windows of 4: 8 patches of 4 pixels; along the skips one patch.
+    found = audit(Shifted(), shape)
+    assert sides(found)[:3] == [32, 32, 4]
+    assert found.notes == ()
+
+
+def test_shifted_windows_see_what_the_gradient_says_wherever_nothing_wraps() -> None:
+    model = positive(Shifted())
+    graph = capture(model, (1, 3, 64, 16))
+    target = graph.outputs[0]
+    extent = extents(graph, 0, [target])[target]
+    lo, hi = gradient_support(model, (1, 3, 64, 16), axis=0, dims=[2])
+    free = ~extent.over(set(extent.dims) - {2}, is_local=True).clipped
+    assert free.sum() == 12
+    assert (extent.lo[free] == lo[free]).all()
+    assert (extent.hi[free] == hi[free]).all()
+
+
+def test_a_model_that_runs_otherwise_on_a_larger_input_is_measured_there() -> None:
+    class Fitting(Shifted):
+        """As Swin's last stage: where one window fits, it is not shifted, and one block is left out."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[2] > 16:
+                return super().forward(x)
+            x = self.embed(x)
+            return joined(self.attend(split(x, 4), self.a, None), x, 4)
+
+    for side in (16, 64):
+        found = audit(Fitting(), (3, side, side))
+        assert sides(found)[:3] == [32, 32, 4]
