@@ -147,7 +147,7 @@ def _dim(op: Op, n: int, default: int = 0) -> int:
 def along(op: Op, reads: Sequence[Read]) -> Extent:
     """Reads everything along one dimension and keeps it: softmax, sorting."""
     operand, extent = reads[0]
-    return extent.over(_dims(op.arguments.get("dim", -1), len(operand.shape)))
+    return extent.over(_dims(op.arguments.get("dim", -1), len(operand.shape)), is_window=True)
 
 
 def cumulative(op: Op, reads: Sequence[Read]) -> Extent:
@@ -172,7 +172,7 @@ def group_norm(op: Op, reads: Sequence[Read]) -> Extent:
 def layer_norm(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
     n = len(operand.shape)
-    return extent.over(range(n - len(op.arguments["normalized_shape"]), n))
+    return extent.over(range(n - len(op.arguments["normalized_shape"]), n), is_window=True)
 
 
 def matmul(first: str, second: str) -> Spread:
