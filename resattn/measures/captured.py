@@ -26,7 +26,6 @@ from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule, RuleError, Rules, find
 from resattn.rules.table import RULES, layer_flags, unknown_ops
 
-
 # A model is tried on inputs of up to so many times the size for one on which it runs as on larger ones.
 MOST_TIMES = 64
 
