@@ -166,7 +166,8 @@ def tables() -> str:
     text.append("## `audit --json`\n\nA list with one object for each target.\n\n")
     schema = json.loads((ROOT / "resattn" / "measures" / "audit.schema.json").read_text(encoding="utf-8"))
     properties = schema["items"]["properties"]
-    text.append(_table(("key", "type"), [(f"`{key}`", _type(value)) for key, value in properties.items()]))
+    rows = [(f"`{key}`", _type(value), value.get("description", "")) for key, value in properties.items()]
+    text.append(_table(("key", "type", "meaning"), rows))
     return "".join(text).rstrip() + "\n"
 
 

@@ -18,13 +18,16 @@ from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import resattn
 from resattn.extras import MissingError, require
 from resattn.graph.graph import Indices
 from resattn.networks import catalog
 from resattn.networks.spec import SpecError, override
+
+if TYPE_CHECKING:
+    from resattn.measures.audit import Audit
 
 
 class UsageError(ValueError):
@@ -374,7 +377,7 @@ def _audit(args: argparse.Namespace) -> None:
     shown = [q for q in QUANTITIES.values() if any(q.id in a.quantities for a in audits)]
     definition = [[q.definition] if args.explain else [] for q in shown]
     _print_table(
-        [(q.id, *(a.quantities.get(q.id, "") for a in audits), *d) for q, d in zip(shown, definition, strict=True)],
+        [(q.id, *(_cell(a, q.id) for a in audits), *d) for q, d in zip(shown, definition, strict=True)],
         ("quantity", *(a.target for a in audits), *(["definition"] if args.explain else [])), args.format,
     )  # fmt: skip
     if args.at:
@@ -390,10 +393,15 @@ def _audit(args: argparse.Namespace) -> None:
     for depth in depths:
         print(f"\n{depth}")
     for a in audits:
-        notes = [f"{a.target}: {a.status}, masks found by {a.roles_found_by}", *a.notes]
+        notes = [f"{a.target}: {a.status}, {a.about_masks}", *a.notes]
         notes += [f"no rule for {op}" for op in a.unknown_ops]
         notes += [f"{f['module']}: {note}" for f in a.fields for note in f["notes"]]
         print("; ".join(notes), file=sys.stderr)
+
+
+def _cell(audit: Audit, quantity: str) -> int | float | str:
+    value = audit.quantities.get(quantity)
+    return audit.shown(quantity) if value is None else value
 
 
 def _counted(audits: Sequence[Any], args: argparse.Namespace) -> None:
@@ -411,7 +419,7 @@ def _counted(audits: Sequence[Any], args: argparse.Namespace) -> None:
 def _side(value: Any) -> Any:
     """A side in pixels; height x width where they differ."""
     if isinstance(value, list):
-        return value[0] if value[0] == value[1] else f"{value[0]}x{value[1]}"
+        return value[0] if len(set(value)) == 1 else "x".join(map(str, value))
     return value
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
@@ -16,11 +15,16 @@ from resattn.graph.inputs import Inputs
 from resattn.measures import depth, roles
 from resattn.measures.captured import Captured, PartError, captured, extended
 from resattn.measures.quantities import QUANTITIES, Absent
+from resattn.measures.roles import NONE
 from resattn.measures.used import Used, UsedError, used
 from resattn.networks.spec import NetworkSpec
-from resattn.rules.rule import Rule
+from resattn.rules.rule import Rule, RuleError, holds_weights, is_packed
 from resattn.rules.table import RULES
 from resattn.targets import TargetError, resolved
+
+COMPLETE, PARTIAL, UNAVAILABLE = "complete", "partial", "unavailable"
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from resattn.instruments.counters import Counted
@@ -30,7 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """The numbers of one network. A quantity that depends on an unknown operator is None, and `status` is partial."""
+    """The numbers of one network. A quantity that cannot be given is None.
+
+    `statuses`: of each quantity, "complete"; "partial" where an operator without a rule hides a part of it, and
+    `at_least` has its lower bound; "unavailable", and the notes say why. `status` sums up those of costs, layers, depth
+    and paths: "partial" where one of them is not complete.
+    """
 
     target: str
     input_shape: tuple[int, ...]
@@ -38,6 +47,8 @@ class Audit:
     status: str
     unknown_ops: tuple[str, ...]
     quantities: Mapping[str, int | float | None]
+    statuses: Mapping[str, str]
+    at_least: Mapping[str, int | float]
     roles: tuple[Mapping[str, Any], ...]
     roles_found_by: str
     modules: tuple[Mapping[str, Any], ...]
@@ -66,6 +77,17 @@ class Audit:
         if self.network is not None:
             record["tree"] = _room("views.tree").rows(self.tree)
         return record
+
+    @property
+    def about_masks(self) -> str:
+        return "no masks" if self.roles_found_by == NONE else f"masks found by {self.roles_found_by}"
+
+    def shown(self, quantity: str) -> str:
+        """A quantity as a person reads it: its value, its lower bound, or that it is unavailable; "" without one."""
+        if quantity in self.at_least:
+            return f"at least {_number(self.at_least[quantity])}"
+        value = self.quantities.get(quantity)
+        return _number(value) if value is not None else self.statuses.get(quantity, "")
 
     def __repr__(self) -> str:
         return f"Audit({self.target}: {self.status}, input {'x'.join(map(str, self.input_shape))})"
@@ -108,6 +130,10 @@ class Audit:
         return _room("instruments.counters").counted_like(self.captured, tool)  # type: ignore[no-any-return]
 
 
+def _number(value: int | float) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+
+
 def _room(name: str) -> Any:
     """A module of a room above this one, opened when a method of an audit is called: an audit is the door to them."""
     return importlib.import_module(f"resattn.{name}")
@@ -132,7 +158,7 @@ def audit(
     also reported. `rules`: rows of the operator table for this call only, by names such as `mylib::scan`.
     Raises: TargetError, SpecError, CaptureError, RuleError.
     """
-    asked = functools.partial(used, target, *args, settings=settings, rules=rules, **kwargs)
+    asked = partial(used, target, *args, settings=settings, rules=rules, **kwargs)
     return replace(_audit(target, args, settings, device, at, rules, kwargs), asked=asked)
 
 
@@ -157,41 +183,80 @@ def _audit(
 
 
 def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
-    """The audit of a captured network. `at`: module paths whose units' receptive fields are given too."""
-    changes_at = network.instability  # first of all: a pass on another input in between could hide it
-    values = {q.id: q.value(network) for q in QUANTITIES.values()}
-    quantities = {name: value for name, value in values.items() if not isinstance(value, Absent)}
-    layers_known = not any(op.params for op in network.unknown)
-    # Without an image there is no receptive field, so none is missing.
-    needed = [value for name, value in quantities.items() if network.is_image or "receptive" not in name]
-    longest = network.longest if layers_known else None
+    """The audit of a captured network. `at`: module paths whose units' receptive fields are given too.
+
+    What fails is unavailable, with its reason in the notes, and takes nothing else with it. Raises: TargetError for an
+    unknown module path, RuleError for a row of a user that fails.
+    """
+    notes: list[str] = []
+
+    def kept(what: str, make: Callable[[], T], otherwise: T) -> T:
+        try:
+            return make()
+        except RuleError as error:
+            if network.rules is not RULES:
+                raise
+            notes.append(f"{what}: {error}")
+        except Exception as error:
+            notes.append(f"{what}: {type(error).__name__}: {error}".rstrip(": "))
+        return otherwise
+
+    # First of all: a pass on another input in between could hide a change.
+    changes_at = kept("a second capture", lambda: network.instability, "")
+    quantities: dict[str, int | float | None] = {}
+    statuses: dict[str, str] = {}
+    at_least: dict[str, int | float] = {}
+    for name, quantity in QUANTITIES.items():
+        value = kept(name, partial(quantity.of, network), None)
+        if isinstance(value, Absent):
+            continue
+        is_hidden = value is not None and kept(name, partial(quantity.is_hidden, network), True)
+        quantities[name] = None if is_hidden else value
+        statuses[name] = UNAVAILABLE if value is None else PARTIAL if is_hidden else COMPLETE
+        if is_hidden and value is not None:
+            at_least[name] = value
+    needed = (status for name, status in statuses.items() if not QUANTITIES[name].is_field)
+    layers_known = statuses["longest_path"] == COMPLETE
+    has_path = kept("longest_path", lambda: network.longest is not None, True)
     return Audit(
         target=network.name,
         input_shape=network.shapes[0],
         spec_digest=network.spec.digest if network.spec else None,
-        status="partial" if network.unknown or None in needed else "complete",
+        status=COMPLETE if set(needed) == {COMPLETE} else PARTIAL,
         unknown_ops=tuple(dict.fromkeys(f"{op.name} in {op.module or 'the model'}" for op in network.unknown)),
         quantities=quantities,
-        roles=tuple(_by_role(network, role) for role in roles.ROLES),
-        roles_found_by=network.roles.how,
-        modules=tuple(_attention_module(network, owner) for owner in network.attention_modules),
+        statuses=statuses,
+        at_least=at_least,
+        roles=kept("roles", lambda: tuple(_by_role(network, role) for role in roles.ROLES), ()),
+        roles_found_by=kept("roles", lambda: network.roles.how, NONE),
+        modules=kept(
+            "modules", lambda: tuple(_attention_module(network, owner) for owner in network.attention_modules), ()
+        ),
         path_lengths=network.path_lengths if layers_known else {},
-        longest_path_layers=tuple(network.graph.ops[i].module for i in longest.ops if network.is_layer[i])
-        if longest
-        else (),
-        dead_modules=network.dead,
-        notes=tuple(_notes(network, changes_at)),
+        longest_path_layers=_layers_of(network, network.longest) if layers_known else (),
+        dead_modules=kept("dead modules", lambda: network.dead, ()),
         fields=tuple(_fields_of(network, path) for path in at),
+        notes=tuple(dict.fromkeys((*_notes(network, changes_at, has_path), *notes))),
         more_inputs=network.shapes[1:],
         network=network,
     )
 
 
-def _notes(network: Captured, changes_at: str) -> Iterator[str]:
+def _layers_of(network: Captured, path: depth.Path | None) -> tuple[str, ...]:
+    return tuple(network.graph.ops[i].module for i in path.ops if network.is_layer[i]) if path else ()
+
+
+def _notes(network: Captured, changes_at: str, has_path: bool) -> Iterator[str]:
     if changes_at:
         yield f"the model changes between calls: two captures differ at {changes_at}; the numbers are the first's"
     if network.device != "meta":
         yield "for this input: the model ran on values"
+    spec, shape = network.spec, network.shapes[0][1:]
+    if spec and spec.name.startswith("port:") and shape != spec.input_shape:
+        own = "x".join(map(str, spec.input_shape))
+        yield f"the code of this port has sizes of maps that are fixed for an input of {own}: it may not take this one"
+    if not has_path:
+        yield "no output depends on an input: there is no path"
     fields = network.fields
     if fields.union is not None and fields.union.is_whole:
         yield "receptive field: the whole input"
@@ -201,12 +266,12 @@ def _notes(network: Captured, changes_at: str) -> Iterator[str]:
 def _by_role(network: Captured, role: str) -> dict[str, Any]:
     ops = network.roles.ops(role)
     unknown = [op for op in network.unknown if network.roles.of[op.index] == role]
-    layers_known = not any(op.params for op in unknown)
+    layers_known = not any(map(holds_weights, unknown))
     return {
         "role": role,
         "weighted_layers": sum(network.is_layer[i] for i in ops) if layers_known else None,
         "conv_layers": sum(i in network.convolutions for i in ops) if layers_known else None,
-        "params": network.params(ops),
+        "params": network.params(ops) if not any(map(is_packed, unknown)) else None,
         "macs": sum(network.macs[i] for i in ops) if not unknown else None,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import zip_longest
@@ -17,12 +17,17 @@ from resattn.graph.graph import INPUT, Graph, Op
 from resattn.graph.inputs import Inputs
 from resattn.measures import cost, depth, paths, receptive, roles
 from resattn.measures.depth import Path
-from resattn.measures.fields import ROOM, Fields, fields_at, unclipped
+from resattn.measures.fields import ROOM, Enlarged, Fields, enlarged_by, fields_at, reported_for, times_for
+from resattn.measures.positionwise import positionwise
+from resattn.measures.receptive import Sight
 from resattn.measures.roles import MASK, Roles
 from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule, RuleError, Rules, find
 from resattn.rules.table import RULES, layer_flags, unknown_ops
+
+# A model is tried on inputs of up to so many times the size for one on which it runs as on larger ones.
+MOST_TIMES = 64
 
 
 class PartError(ValueError):
@@ -44,6 +49,7 @@ class Captured:
     device: str = "meta"
     rules: Rules = field(default_factory=lambda: RULES)
     spec: NetworkSpec | None = None
+    times: int = 1  # how many times larger the inputs are than those that were given
 
     @classmethod
     def of(
@@ -170,42 +176,82 @@ class Captured:
 
     # -- receptive fields
 
+    @cached_property
+    def sight(self) -> Sight:
+        return Sight(positionwise(self.graph))
+
     @property
     def is_image(self) -> bool:
-        return len(self.shapes[0]) > 3
+        """Whether the first input has axes along which units see a part of it: an image, a volume or a signal."""
+        return bool(self.sight.dims)
 
     @cached_property
     def feature_map(self) -> int | None:
-        """The last operator before global pooling; None where no operator keeps a map of positions."""
-        return receptive.feature_map(self.graph) if self.is_image else None
+        """The last operator before global pooling; None where no operator keeps a map of positions.
+
+        It is looked for on an input on which nothing is clipped: on a small one the last maps may have one position.
+        """
+        needed = {i for output in self.graph.outputs for i in self.graph.ancestors(output)}
+        large = self._roomy
+        common = {i for i in needed if i < large.n_alike}
+        chosen = receptive.feature_map(large.sight, common, self.sight.graph, large.sight is not self.sight)
+        if len(common) == len(needed) and chosen is not None:
+            return chosen
+        # Beyond where the model refuses a larger input, it is known on its own alone.
+        here = receptive.feature_map(self.sight, needed, self.sight.graph, False)
+        return here if here is not None and (chosen is None or here >= large.n_alike) else chosen
 
     @cached_property
     def fields(self) -> Fields:
-        """The receptive fields of a unit of the last feature map."""
-        if self.is_image and self.feature_map is None:
-            return Fields(notes=("no operator keeps a map of positions",))
-        return self.fields_at(self.feature_map)
+        """The receptive fields of a unit of the last feature map.
+
+        A model that runs other operators on a larger input (windows are shifted where more than one fits) is measured
+        on that.
+        """
+        if self.is_image and (other := self._roomy.otherwise) and self.times < MOST_TIMES:
+            graph, inputs = other
+            larger = replace(self, graph=graph, inputs=inputs, times=self.times * next(iter(self._larger)))
+            return reported_for(larger.fields, larger.sight.sizes, self.sight.sizes)
+        return self.fields_at(None)
 
     def fields_at(self, op: int | None) -> Fields:
         """The receptive fields of a unit of an operator's result, on an input so large that no border clips them."""
-        if not self.is_image or op is None:
+        if not self.is_image:
             return Fields(notes=("the input is no image",))
-        return fields_at(self.graph, op, self.masks, functools.partial(self._enlarged, op))
+        try:
+            op = self.feature_map if op is None else op
+            if op is None:
+                return Fields(notes=("no operator keeps a map of positions",))
+            return fields_at(self.sight, op, frozenset(self.masks), self._enlarged)
+        except RuleError as error:
+            if self.rules is not RULES:
+                raise
+            return Fields(notes=(str(error),))
+        except Exception as error:  # nothing that is known besides may be lost
+            return Fields(notes=(f"{type(error).__name__}: {error}".rstrip(": "),))
 
-    @cached_property
+    @property
     def large(self) -> Graph:
         """The model on an input so large that no unit in the middle of the last feature map sees a border."""
-        assert self.feature_map is not None
-        return self._enlarged(self.feature_map, ROOM)
+        return self._roomy.sight.graph
 
     @cached_property
-    def _larger(self) -> dict[tuple[int, int], Graph]:
+    def _roomy(self) -> Enlarged:
+        return self._by(times_for(self.sight, self.graph.outputs, ROOM))
+
+    @cached_property
+    def _larger(self) -> dict[int, Enlarged]:
         return {}
 
-    def _enlarged(self, op: int, room: int) -> Graph:
-        if (op, room) not in self._larger:
-            self._larger[op, room] = unclipped(self.again, self.graph, op, self.inputs, self.device, room)
-        return self._larger[op, room]
+    def _enlarged(self, op: int, room: int) -> Enlarged:
+        # Most often one enlarged input has room for all.
+        times = max(times_for(self.sight, [op], ROOM), next(iter(self._larger), 1))
+        return self._by(times * (room // ROOM))
+
+    def _by(self, times: int) -> Enlarged:
+        if times not in self._larger:
+            self._larger[times] = enlarged_by(times, self.sight, self.inputs, ("meta", self.device), self.again)
+        return self._larger[times]
 
     # -- is it one network?
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 from resattn.graph.errors import CaptureError
-from resattn.graph.graph import Graph
+from resattn.graph.graph import Graph, Op
 from resattn.graph.inputs import Inputs
-from resattn.measures import receptive
-from resattn.measures.receptive import ReceptiveField
+from resattn.measures.positionwise import positionwise
+from resattn.measures.receptive import (
+    NoReceptiveFieldError,
+    ReceptiveField,
+    Sight,
+    estimated_side,
+    is_of_fixed_size,
+    receptive_field,
+)
 from resattn.measures.single_paths import path_fields
+from resattn.rules.spreads import over_map
 
 
 @dataclass(frozen=True)
@@ -31,57 +39,114 @@ class Fields:
         return self.union, self.trunk, self.narrowest, self.widest
 
 
-def fields_at(graph: Graph, target: int, masks: Sequence[int], enlarged: Callable[[int], Graph]) -> Fields:
+@dataclass(frozen=True, eq=False)
+class Enlarged:
+    """A model on an input with room.
+
+    `n_alike`: how many operators, from the first on, are those that ran on the input as it was given. `has_room`:
+    whether the model took an input of the size that was asked for. `otherwise`: the graph and the inputs, where it
+    runs to its end, but through other operators.
+    """
+
+    sight: Sight
+    n_alike: int
+    has_room: bool
+    otherwise: tuple[Graph, Inputs] | None = None
+
+
+def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callable[[int, int], Enlarged]) -> Fields:
     """The receptive fields of an operator's units, on an input large enough that no border clips them.
 
-    `masks`: the operators of the mask branches. `enlarged`: the model captured with this much room (see `unclipped`).
+    `own`: the model on its own input. `masks`: the operators of the mask branches. `enlarged`: the model with room for
+    a target, so many times its estimated side.
     """
-    try:
-        large, union, trunk = _over_all_paths(graph, target, masks, enlarged)
-    except receptive.NoReceptiveFieldError as error:
-        return Fields(notes=(str(error),))
-    if union is None:
-        return Fields(trunk=trunk, notes=("every position is clipped, and the model takes no larger input",))
-    try:
-        single = path_fields(large, target)
-        assert single is not None  # the field over all paths was found at some position that is not clipped
-    except receptive.NoReceptiveFieldError as error:
-        return Fields(union, trunk, notes=(f"along single paths: {error}",))
-    sizes, own = large.input_shapes[0][-2:], graph.input_shapes[0][-2:]
-    narrowest, widest = (_reported(f, sizes, own, large is not graph) for f in (single.narrowest, single.widest))
-    return Fields(union, trunk, narrowest, widest)
-
-
-def _over_all_paths(
-    graph: Graph, target: int, masks: Sequence[int], enlarged: Callable[[int], Graph]
-) -> tuple[Graph, ReceptiveField | None, ReceptiveField | None]:
-    """A graph of the model on an input with room, and what a unit sees there, with the masks and without."""
     room = ROOM
     while True:
-        large = enlarged(room)
-        seen, trunk = (receptive.receptive_field(g, target) for g in (large, large.without(masks)))
-        sizes = large.input_shapes[0][-2:]
-        if (_is_reported(seen, sizes) and _is_reported(trunk, sizes)) or large is graph or room > MOST_ROOM:
+        large = enlarged(target, room)
+        if target >= large.n_alike or _is_resized_to_a_size(own.graph, large.sight.graph, target):
+            # On a larger input the windows would be parts of it.
+            large = Enlarged(own, len(own.graph.ops), False)
+        try:
+            union = receptive_field(large.sight, target)
+        except NoReceptiveFieldError as error:
+            return Fields(notes=(str(error),))
+        bare, trunk, notes = _without(large.sight, masks), None, []
+        if target in masks:
+            notes.append("part of a mask: without the masks it does not exist")
+        else:
+            try:
+                trunk = receptive_field(bare, target) if masks else union
+            except NoReceptiveFieldError as error:
+                notes.append(f"without the masks: {error}")
+        pairs = [(large.sight, union)] + ([] if trunk is None and notes else [(bare, trunk)])
+        is_clear = all(_is_clear(sight, target, field, room) for sight, field in pairs)
+        if is_clear or not large.has_room or room > MOST_ROOM:
             break
         room *= 4
-    has_room = large is not graph
-    own = graph.input_shapes[0][-2:]
-    return large, _reported(seen, sizes, own, has_room), _reported(trunk, sizes, own, has_room)
+    if union is None:
+        notes.append("every position is clipped, and the model takes no larger input")
+        return Fields(trunk=_reported(trunk, large, own), notes=tuple(notes))
+    narrowest = widest = None
+    try:
+        single = path_fields(large.sight, target)
+        assert single is not None  # the field over all paths was found at some position that is not clipped
+        narrowest, widest = single.narrowest, single.widest
+    except NoReceptiveFieldError as error:
+        notes.append(f"along single paths: {error}")
+    fields = (_reported(field, large, own) for field in (union, trunk, narrowest, widest))
+    union, trunk, narrowest, widest = fields
+    return Fields(union, trunk, narrowest, widest, tuple(notes))
 
 
-def _is_reported(field: ReceptiveField | None, sizes: Sequence[int]) -> bool:
-    """A window takes a small part of an input with room, a global operator all of it; between the two, more room."""
-    return field is not None and all(s == n or 2 * s <= n for s, n in zip(field.sides, sizes, strict=True))
+def reported_for(fields: Fields, sizes: Sequence[int], own: Sequence[int]) -> Fields:
+    """The fields on an input of these sizes; where they are all of it, that is all of the model's own input."""
+
+    def on_own(field: ReceptiveField | None) -> ReceptiveField | None:
+        if field is None or not field.is_whole:
+            return field
+        sides = (mine if side == n else side for side, n, mine in zip(field.sides, sizes, own, strict=True))
+        return ReceptiveField(tuple(sides), True)
+
+    union, trunk, narrowest, widest = map(on_own, fields.fields)
+    return Fields(union, trunk, narrowest, widest, fields.notes)
 
 
-def _reported(
-    field: ReceptiveField | None, sizes: Sequence[int], own: Sequence[int], has_room: bool
-) -> ReceptiveField | None:
+def _is_resized_to_a_size(small: Graph, large: Graph, target: int) -> bool:
+    resizes = (i for i in small.ancestors(target) if small.ops[i].kind == "resize")
+    return any(is_of_fixed_size(small.ops[i], large.ops[i]) for i in resizes)
+
+
+def _without(sight: Sight, masks: Collection[int]) -> Sight:
+    return Sight(sight.graph.without(masks)) if masks else sight
+
+
+def _is_clear(sight: Sight, target: int, field: ReceptiveField | None, room: int) -> bool:
+    """A window takes a small part of an input with room, a global operator all of it; between the two, more room.
+
+    Where some units see all of it and others do not, windows may have its size by chance: more room tells.
+    """
+    if field is None:
+        return False
+    for axis, side, n in zip(sight.axes, field.sides, sight.sizes, strict=True):
+        if 2 * side > n and (side < n or (room == ROOM and not _is_everywhere(sight, axis, target, n))):
+            return False
+    return True
+
+
+def _is_everywhere(sight: Sight, axis: int, target: int, n: int) -> bool:
+    axis = axis if axis in sight.axes_to(target) else sight.axes[0]
+    extent = sight.extent(axis, target)
+    is_free = ~extent.clipped  # behind a global operator most units are
+    return bool((extent.sides[is_free] == n).all()) and 2 * int(is_free.sum()) > is_free.size
+
+
+def _reported(field: ReceptiveField | None, large: Enlarged, own: Sight) -> ReceptiveField | None:
     if field is None:
         return None
-    whole = [side == n or (has_room and 2 * side > n) for side, n in zip(field.sides, sizes, strict=True)]
-    height, width = (n if w else side for w, side, n in zip(whole, field.sides, own, strict=True))
-    return ReceptiveField(height, width, any(whole))
+    sizes = large.sight.sizes
+    whole = [side == n or (large.has_room and 2 * side > n) for side, n in zip(field.sides, sizes, strict=True)]
+    sides = (n if w else side for w, side, n in zip(whole, field.sides, own.sizes, strict=True))
+    return ReceptiveField(tuple(sides), any(whole))
 
 
 # A receptive field is looked for on an input this many times its rough bound: enough positions stay free of the
@@ -90,27 +155,55 @@ ROOM = 3
 MOST_ROOM = 48
 
 
-def unclipped(
-    again: Callable[[Inputs, str], Graph], graph: Graph, target: int, inputs: Inputs, device: str, room: int = ROOM
-) -> Graph:
-    """The model captured again, on inputs large enough that the target's central units see no border.
+def times_for(own: Sight, targets: Collection[int], room: int) -> int:
+    """How many times larger an input is, on which units of these operators in its middle see no border."""
+    return max(-(-room * estimated_side(own, targets) // min(own.sizes)), 2)
 
-    All inputs that are images grow alike. A model that takes its own input size alone is captured up to where it
-    refuses. If that is before the target, or if something else runs on a larger input, the graph as it was comes
-    back. A model that was run on values is first tried without: a large input costs nothing then.
+
+def enlarged_by(times: int, own: Sight, inputs: Inputs, places: Sequence[str], again: Callable[..., Graph]) -> Enlarged:
+    """The model on inputs so many times as large; all inputs that are images grow alike.
+
+    A model that takes its own input size alone is captured up to where it refuses. `places`: devices to try; on "meta"
+    a large input costs nothing.
     """
-    shapes = inputs.shapes
-    need = room * receptive.estimated_side(graph, target)
-    times = max(-(-need // min(shapes[0][2:])), 1)
-    grown = inputs.with_shapes([(*s[:2], *(times * n for n in s[2:])) if len(s) > 3 else s for s in shapes])
-    for place in dict.fromkeys(("meta", device)):
+    grown = inputs.with_shapes([_grown(shape, own, times) for shape in inputs.shapes])
+    for place in dict.fromkeys(places):
+        otherwise = None
         try:
             large = again(grown, place)
+            otherwise = large, grown
         except CaptureError as error:
             if error.graph is None:
                 continue
             large = error.graph
-        ran = [[(op.name, op.module) for op in g.ops[: target + 1]] for g in (graph, large)]
-        if ran[0] == ran[1] and receptive.grows_with_input(graph, large, target):
-            return large
-    return graph
+        large = positionwise(large)
+        n_alike = _n_alike(own.graph, large)
+        if n_alike > 1:
+            sight = Sight(_with_whole_grids(own.graph, large, n_alike))
+            return Enlarged(sight, n_alike, True, otherwise if n_alike < len(own.graph.ops) else None)
+    return Enlarged(own, len(own.graph.ops), False)
+
+
+def _grown(shape: Sequence[int], own: Sight, times: int) -> tuple[int, ...]:
+    first = own.graph.input_shapes[0]
+    dims = own.dims if len(shape) == len(first) else range(2, len(shape)) if len(shape) > 3 else ()
+    return tuple(times * n if d in dims else n for d, n in enumerate(shape))
+
+
+def _n_alike(small: Graph, large: Graph) -> int:
+    pairs = zip(small.ops, large.ops, strict=False)
+    differ = (k for k, (a, b) in enumerate(pairs) if (a.name, a.module) != (b.name, b.module))
+    return next(differ, min(len(small.ops), len(large.ops)))
+
+
+def _with_whole_grids(small: Graph, large: Graph, n_alike: int) -> Graph:
+    """Poolings to a fixed number of positions read the whole map: each window grows with the input."""
+
+    def changed(op: Op) -> Op:
+        if op.kind != "pool" or op.rule is None or op.index >= n_alike or not is_of_fixed_size(small.ops[op.index], op):
+            return op
+        return Op(op.index, op.name, op.module, op.arguments, op.shapes, replace(op.rule, spread=over_map))
+
+    if not any(op.kind == "pool" for op in large.ops):
+        return large
+    return replace(large, ops=tuple(map(changed, large.ops)))

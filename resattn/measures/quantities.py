@@ -1,7 +1,4 @@
-"""The vocabulary of numbers. A quantity is a row: name, unit, label, definition, and the function that computes it.
-
-Standard library only.
-"""
+"""The vocabulary of numbers. A quantity is a row: name, unit, label, definition, and the function that computes it."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from resattn.measures.roles import MASK, SHORTCUT, TRUNK
+from resattn.rules.rule import holds_weights, is_packed
 
 if TYPE_CHECKING:
     from resattn.graph.graph import Op
@@ -32,8 +30,9 @@ ABSENT = Absent()
 class Quantity:
     """One row. `of`: the function that computes it from a captured network; None if the value cannot be given.
 
-    `hidden_by`: which operators without a rule make it unknown: none, every one ("cost"), or those that read
-    parameters ("layers"). A quantity of one `role` is made unknown by operators of that role alone.
+    `hidden_by`: which operators without a rule make it unknown: none, every one ("cost"), those that may hold weights
+    ("layers"), or those whose weights are packed ("params"). What `of` gives is a lower bound then. A quantity of one
+    `role` is made unknown by operators of that role alone.
     """
 
     id: str
@@ -41,17 +40,33 @@ class Quantity:
     label: str
     definition: str
     of: Callable[[Captured], Number | Absent | None] = lambda network: None
-    hidden_by: Literal["", "cost", "layers"] = ""
+    hidden_by: Literal["", "cost", "layers", "params"] = ""
     role: str = ""
+
+    @property
+    def is_field(self) -> bool:
+        return self.unit == "px"
 
     def value(self, network: Captured) -> Number | Absent | None:
         """Its value; None where an operator without a rule makes it unknown."""
-        return None if any(self._is_hidden_by(op, network) for op in network.unknown) else self.of(network)
+        return None if self.is_hidden(network) else self.of(network)
+
+    def is_hidden(self, network: Captured) -> bool:
+        """Whether an operator without a rule makes it unknown."""
+        return any(self._is_hidden_by(op, network) for op in network.unknown)
 
     def _is_hidden_by(self, op: Op, network: Captured) -> bool:
-        if self.hidden_by == "" or (self.hidden_by == "layers" and not op.params):
+        if not HIDES[self.hidden_by](op):
             return False
         return not self.role or network.roles.of[op.index] == self.role
+
+
+HIDES: Mapping[str, Callable[[Op], bool]] = {
+    "": lambda op: False,
+    "cost": lambda op: True,
+    "layers": holds_weights,
+    "params": is_packed,
+}
 
 
 def _by_name(rows: Iterable[Quantity]) -> Mapping[str, Quantity]:
@@ -97,7 +112,8 @@ QUANTITIES: Mapping[str, Quantity] = _by_name(
         Quantity("claimed_depth", "layers", "Claimed depth", "the number in the name", _claimed_depth),
         Quantity(
             "weighted_layers", "layers", "Weighted layers",
-            "executed convolutions and matrix products with parameters; a module run twice is two",
+            "executed convolutions and matrix products with parameters, of a matrix of parameters that data selects or "
+            "scales too; a module run twice is two",
             lambda network: sum(network.is_layer), "layers",
         ),
         Quantity(
@@ -140,11 +156,11 @@ QUANTITIES: Mapping[str, Quantity] = _by_name(
         ),
         Quantity(
             "params", "parameters", "Parameters", "parameters that the execution reads, a shared one once",
-            lambda network: network.params(),
+            lambda network: network.params(), "params",
         ),
         Quantity(
             "params_mask", "parameters", "Parameters, mask", "those that a mask branch reads",
-            lambda network: network.params(network.masks),
+            lambda network: network.params(network.masks), "params", MASK,
         ),
         Quantity(
             "macs", "multiply-adds", "Multiply-adds",
@@ -190,7 +206,7 @@ QUANTITIES: Mapping[str, Quantity] = _by_name(
         ),
         Quantity(
             "defined_params", "parameters", "Defined parameters", "all parameters, read or not",
-            lambda network: sum(network.graph.params.values()),
+            lambda network: sum(network.graph.params.values()), "params",
         ),
     )
 )  # fmt: skip

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 
 from resattn.graph.graph import INPUT, Graph, Op, Operand, Shape
 from resattn.rules.intervals import Extent, NoIntervalError
 from resattn.rules.rule import spread_of
+
+Extents = Extent | list[Extent]  # of an operator's result, or of each of several results
 
 
 class NoReceptiveFieldError(ValueError):
@@ -22,39 +24,62 @@ def extents(graph: Graph, axis: int, targets: Collection[int], source: int = 0) 
 
     Raises: NoReceptiveFieldError where an operator on the way has no rule or keeps no interval.
     """
+    found: dict[int, Extent] = {}
+    for op, extent in _followed(graph, axis, targets, source):
+        if isinstance(extent, NoReceptiveFieldError):
+            raise extent
+        if op.index in targets:
+            found[op.index] = _result(extent, 0)
+    return found
+
+
+def _followed(
+    graph: Graph, axis: int, targets: Collection[int], source: int = 0
+) -> Iterator[tuple[Op, Extents | NoReceptiveFieldError]]:
+    """The operators that lead from an input to the targets, in order, with what their positions see along an axis.
+
+    Where that cannot be given, there and behind, the reason takes its place.
+    """
     wanted: set[int] = set(targets)
     for op in reversed(graph.ops):
         if op.index in wanted:
             wanted.update(op.inputs)
     unread = Counter(i for op in graph.ops if op.index in wanted for i in op.inputs)
-    live: dict[int, Extent | list[Extent]] = {}
-    found: dict[int, Extent] = {}
+    live: dict[int, Extents | NoReceptiveFieldError] = {}
     for op in graph.ops:
         if op.index not in wanted:
             continue
-        extent = _extent(op, axis, source, live)
+        extent: Extents | NoReceptiveFieldError | None
+        try:
+            extent = _extent(op, axis, source, live)
+        except NoReceptiveFieldError as error:
+            extent = error
         for i in op.inputs:
             unread[i] -= 1
             if not unread[i]:
                 live.pop(i, None)
         if extent is not None:
             live[op.index] = extent
-            if op.index in targets:
-                found[op.index] = extent[0] if isinstance(extent, list) else extent
-    return found
+            yield op, extent
 
 
-def _extent(op: Op, axis: int, source: int, live: Mapping[int, Extent | list[Extent]]) -> Extent | list[Extent] | None:
+def _extent(
+    op: Op, axis: int, source: int, live: Mapping[int, Extents | NoReceptiveFieldError]
+) -> Extents | NoReceptiveFieldError | None:
     if op.name == INPUT:
         has_axis = op.index == source and len(op.shape) > 2 + axis
         return Extent.of_input(op.shape[2 + axis], 2 + axis).without_single() if has_axis else None
-    reads = [
-        (o, _result(live[o.producer], o.slot)) for o in op.operands() if o.producer is not None and o.producer in live
-    ]
+    reads: list[tuple[Operand, Extent]] = []
+    for o in op.operands():
+        if o.producer is not None and o.producer in live:
+            extent = live[o.producer]
+            if isinstance(extent, NoReceptiveFieldError):
+                return extent
+            reads.append((o, _result(extent, o.slot)))
     return spread(op, reads) if reads else None
 
 
-def spread(op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extent | list[Extent]:
+def spread(op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extents:
     """What each position of an operator's result sees, or of each of several results.
 
     Raises: NoReceptiveFieldError; RuleError if the row's function fails.
@@ -71,7 +96,7 @@ def spread(op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extent | list[Ext
     return _checked(extent, op.shape, where)
 
 
-def _result(extent: Extent | list[Extent], slot: int) -> Extent:
+def _result(extent: Extents, slot: int) -> Extent:
     return extent[slot] if isinstance(extent, list) else extent
 
 
@@ -84,88 +109,220 @@ def _checked(extent: Extent, shape: Shape, where: str) -> Extent:
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Sides of the input that a unit sees, in pixels: the largest over positions where no window meets a border.
+    """Sides of the input that a unit sees, in pixels: height and width, or the one side of a signal. The largest over
+    positions where no window meets a border.
 
     `is_whole`: one of them is the input's, however large that is.
     """
 
-    height_px: int
-    width_px: int
+    sides: tuple[int, ...]
     is_whole: bool = False
 
     @property
-    def sides(self) -> tuple[int, int]:
-        return self.height_px, self.width_px
+    def height_px(self) -> int:
+        return self.sides[0]
+
+    @property
+    def width_px(self) -> int:
+        return self.sides[-1]
 
 
-def receptive_field(graph: Graph, target: int) -> ReceptiveField | None:
+# What comes between an input and the first convolution without a change of its positions.
+PRELUDE = frozenset(("view", "pointwise", "norm", "pad", "index"))
+
+
+def image_dims(graph: Graph) -> tuple[int, ...]:
+    """The dimensions of the first input that are axes of an image, a volume or a signal; empty for tokens and vectors.
+
+    Those that the first convolution or pooling slides along, wherever they are in the input; else, of an input with
+    more than 3 dimensions, those after the channels.
+    """
+    n = len(graph.input_shapes[0]) if graph.input_shapes else 0
+    reached = {0}
+    for op in graph.ops[1:]:
+        if not reached.intersection(op.inputs):
+            continue
+        if op.kind in ("convolution", "pool"):
+            if dims := _slid_along(graph, op, reached):
+                return dims
+            break
+        if op.kind in PRELUDE:
+            reached.add(op.index)
+    return tuple(range(2, n)) if n > 3 else ()
+
+
+def _slid_along(graph: Graph, op: Op, reached: Collection[int]) -> tuple[int, ...]:
+    operand = next(o for o in op.operands() if o.producer in reached)
+    weight = op.arguments.get("weight")
+    n_axes = len(weight.shape) - 2 if weight is not None else 1 if "pool1d" in op.name else len(operand.shape) - 2
+    first = len(operand.shape) - n_axes
+    if operand.producer == 0:
+        return tuple(range(first, len(operand.shape)))
+    assert operand.producer is not None
+    found: dict[int, int] = {}
+    for dim in range(1, len(graph.input_shapes[0])):
+        try:
+            seen = extents(graph, dim - 2, [operand.producer]).get(operand.producer)
+        except NoReceptiveFieldError:
+            continue
+        if seen is not None and len(seen.dims) == 1 and seen.dims[0] >= first:
+            found[seen.dims[0]] = dim
+    return tuple(found[d] for d in sorted(found))
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """A graph, and what the units of its operators see; each value is computed on first use, once."""
+
+    graph: Graph
+    _seen: dict[tuple[int, int], Extent | None] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def dims(self) -> tuple[int, ...]:
+        return image_dims(self.graph)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The image's axes, as `extents` counts them: height and width, which in a video come last."""
+        return tuple(d - 2 for d in self.dims[-2:])
+
+    def axes_to(self, target: int) -> tuple[int, ...]:
+        """The axes along which an operator's units see different sides; the first alone where all is square."""
+        return self.axes[:1] if self.is_square(target) else self.axes
+
+    def sides(self, sides: Sequence[int]) -> tuple[int, ...]:
+        """One side for each axis, of those along `axes_to`."""
+        return tuple(sides[min(k, len(sides) - 1)] for k in range(len(self.axes)))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the image along its axes."""
+        return tuple(self.graph.input_shapes[0][2 + axis] for axis in self.axes)
+
+    def extent(self, axis: int, target: int) -> Extent:
+        """What each position of an operator's result sees. Raises: NoReceptiveFieldError."""
+        if (axis, target) not in self._seen:
+            self._seen[axis, target] = extents(self.graph, axis, [target]).get(target)
+        seen = self._seen[axis, target]
+        if seen is None:
+            raise NoReceptiveFieldError("it does not depend on the image")
+        if seen.is_bound:
+            module = self.graph.ops[target].module or "the model"
+            raise NoReceptiveFieldError(f"{module}: positions that mix the axis with itself")
+        return seen
+
+    def is_square(self, target: int) -> bool:
+        """Whether nothing on the way to an operator tells height from width."""
+        n = len(self.graph.input_shapes[0])
+        return self.dims == (2, 3) and all(_is_square(self.graph.ops[i], n) for i in self.graph.ancestors(target))
+
+
+SQUARE = frozenset(("input", "convolution", "pool", "pointwise", "norm", "resize", "join"))
+
+
+def _is_square(op: Op, n: int) -> bool:
+    shapes = [*op.shapes, *(o.shape for o in op.operands())]
+    if op.kind == "join" and op.arguments.get("dim") != 1:
+        return False
+    if op.kind not in SQUARE or any(len(shape) > 2 and shape[-1] != shape[-2] for shape in shapes):
+        return False
+    if op.kind == "norm" and "batch_norm" not in op.name:
+        return False
+    if any(o.producer is not None and len(o.shape) != n for o in op.operands()):
+        return False
+    numbers = (v for v in op.arguments.values() if isinstance(v, tuple) and not any(isinstance(x, Operand) for x in v))
+    scales = {op.arguments.get(name) for name in ("scales_h", "scales_w")}
+    return len(scales) == 1 and all(len({x for x in v if not isinstance(x, bool)}) < 2 for v in numbers)
+
+
+def receptive_field(sight: Sight | Graph, target: int) -> ReceptiveField | None:
     """The receptive field of an operator's units; None where every position is clipped (a larger input is needed).
 
     Source: araujo2019 for the definition; the intervals replace its formula, which knows no up-sampling.
     Raises: NoReceptiveFieldError.
     """
+    sight = Sight(sight) if isinstance(sight, Graph) else sight
     sides = []
-    image = len(graph.input_shapes[0]) - 4  # the first axis of the image: in a video, time comes before it
-    for axis in (image, image + 1):
-        extent = extents(graph, axis, [target]).get(target)
-        if extent is None:
-            raise NoReceptiveFieldError("the input is no image, or the operator does not depend on it")
-        if extent.is_bound:
-            raise NoReceptiveFieldError(f"{graph.ops[target].module}: positions that mix the axis with itself")
+    for axis in sight.axes_to(target):
+        extent = sight.extent(axis, target)
         free = extent.sides[~extent.clipped]
         if free.size == 0:
             return None
         sides.append(int(free.max()))
-    return ReceptiveField(sides[0], sides[1])
+    if not sides:
+        raise NoReceptiveFieldError("the input is no image")
+    return ReceptiveField(sight.sides(sides))
 
 
-def feature_map(graph: Graph) -> int | None:
-    """The last operator before global pooling: the last one an output needs whose result still has positions.
+def feature_map(sight: Sight, needed: Collection[int], own: Graph, is_larger: bool) -> int | None:
+    """The last operator before global pooling: the last one of those needed whose units lie along an image axis.
 
-    An adaptive pooling to several positions, with which VGG ends, is a global pooling too: its windows are parts of
-    the map, however large that is.
+    `own`: the same model on the input as it was given. On a larger one a map has to be larger: what a pooling to a
+    fixed number of positions gives, with which VGG ends, is no map of the input. Behind an operator whose positions
+    cannot be followed, what has several positions by its shape is taken for a map.
     """
-    needed = {i for output in graph.outputs for i in graph.ancestors(output)}
-    for op in reversed(graph.ops):
-        is_map = op.name != INPUT and "adaptive" not in op.name and op.kind != "view"
-        if op.index in needed and is_map and _has_positions(graph, op):
-            return op.index
-    return None
+    maps: set[int] = set()
+    for axis in sight.axes:
+        for op, extent in _followed(sight.graph, axis, needed):
+            if op.name == INPUT or "adaptive" in op.name:
+                continue
+            if isinstance(extent, NoReceptiveFieldError):
+                is_map = sum(n > 1 for n in op.shape[1:]) > 1
+            elif op.kind == "view":
+                continue  # positions of the map before it
+            else:
+                before = own.ops[op.index].shape if is_larger else ()
+                is_map = any(d >= len(before) or before[d] < op.shape[d] for d in _result(extent, 0).dims)
+            if is_map:
+                maps.add(op.index)
+        if maps and sight.is_square(max(maps)):
+            break
+    end = next((i for i in sorted(needed) if _is_global_pooling(own, i, needed)), len(own.ops))
+    return max((i for i in maps if i < end), default=None)
 
 
-def _has_positions(graph: Graph, op: Op) -> bool:
-    n = len(graph.input_shapes[0])
-    return n >= 3 and len(op.shape) == n and int(np.prod(op.shape[2:])) > 1
+def _is_global_pooling(own: Graph, index: int, needed: Collection[int]) -> bool:
+    """Whether it takes the mean of the whole map, on the model's own input, and nothing behind it has a window."""
+    op = own.ops[index]
+    is_mean = op.kind == "pool" and "avg" in op.name and _n_positions(op) == 1
+    if not is_mean or all(_n_positions(own.ops[i]) == 1 for i in op.inputs):
+        return False
+    return not any(_has_window(own.ops[i]) for i in needed if i > index)
 
 
-def grows_with_input(small: Graph, large: Graph, target: int) -> bool:
-    """Whether every map on the way to the target is larger on a larger input, so that a window stays a window.
-
-    A pooling or resizing to a fixed size is not: its windows are parts of the map.
-    """
-    for i in small.ancestors(target):
-        before, after = small.ops[i].shape, large.ops[i].shape
-        is_fixed = small.ops[i].kind in ("pool", "resize") and before == after
-        if is_fixed and int(np.prod(before[2:])) > 1:
-            return False
-    return True
+def _has_window(op: Op) -> bool:
+    weight = op.arguments.get("weight") if op.kind == "convolution" else None
+    return op.kind == "pool" or (weight is not None and max(weight.shape[2:], default=1) > 1)
 
 
-def estimated_side(graph: Graph, target: int) -> int:
-    """A rough upper bound of the receptive field: enough to choose an input on which nothing is clipped.
+def is_of_fixed_size(before: Op, after: Op) -> bool:
+    """Whether an operator gives as many positions, more than one, on a larger input as on a smaller one."""
+    read = [[o.shape for o in op.operands() if o.producer is not None] for op in (before, after)]
+    return before.shape == after.shape and read[0] != read[1] and _n_positions(after) > 1
+
+
+def _n_positions(op: Op) -> int:
+    return prod(op.shape[2:])
+
+
+def estimated_side(sight: Sight, targets: Collection[int]) -> int:
+    """A rough upper bound of the receptive field at some operators: enough to choose an input on which nothing is
+    clipped.
 
     Source: araujo2019, equation 2, with the jump of each map read off the sizes of the tensors.
     """
-    sizes = {op.index: (op.shape[-1] if len(op.shape) >= 3 else 1) for op in graph.ops}
+    graph, size = sight.graph, sight.sizes[-1]
+    maps = {op.index: op.shape[-1] if len(op.shape) >= 3 else 1 for op in graph.ops} | {0: size}
     side: dict[int, float] = {}
-    for index in graph.ancestors(target):
+    for index in sorted({i for target in targets for i in graph.ancestors(target)}):
         op = graph.ops[index]
         before = max((side[i] for i in op.inputs if i in side), default=1.0)
-        jump = max((sizes[0] / max(sizes[i], 1) for i in op.inputs), default=1.0)
+        jump = max((size / max(maps[i], 1) for i in op.inputs), default=1.0)
         weight = op.arguments.get("weight")
         kernel = op.arguments.get("kernel_size") or (weight.shape[2:] if weight is not None else ())
         dilation = op.arguments.get("dilation") or (1,)
-        reach = max(kernel, default=1) - 1 if isinstance(kernel, tuple) else 0
+        is_global = op.kind == "pool" and _n_positions(op) == 1
+        reach = max(kernel, default=1) - 1 if isinstance(kernel, tuple) and not is_global else 0
         dilated = reach * (max(dilation) if isinstance(dilation, tuple) else 1)
         side[index] = before + (dilated + (op.kind == "resize")) * jump
-    return int(side[target])
+    return int(max((side[target] for target in targets), default=1))

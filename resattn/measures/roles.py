@@ -10,6 +10,7 @@ from resattn.rules.rule import Flow
 
 TRUNK, MASK, SHORTCUT = "trunk", "mask", "shortcut"
 ROLES = (TRUNK, MASK, SHORTCUT)
+NONE = "none"  # how masks were found where there are none
 
 # What ends a gate, the values that a multiplicative mask takes.
 GATES: tuple[Flow, ...] = ("gate", "signed gate")
@@ -38,7 +39,8 @@ def roles(graph: Graph, is_layer: Sequence[bool]) -> Roles:
         masks, how = _gate_only(graph, is_layer), "data flow"
     shortcuts = {i for i, r in enumerate(named) if r == SHORTCUT} or _projections(graph, is_layer)
     return Roles(
-        tuple(MASK if i in masks else SHORTCUT if i in shortcuts else TRUNK for i in range(len(graph.ops))), how
+        tuple(MASK if i in masks else SHORTCUT if i in shortcuts else TRUNK for i in range(len(graph.ops))),
+        how if masks else NONE,
     )
 
 
@@ -135,7 +137,8 @@ def _projections(graph: Graph, is_layer: Sequence[bool]) -> set[int]:
             for side, other in (op.inputs, op.inputs[::-1]):
                 projection = _lone_layer(graph, is_layer, side)
                 if projection is not None and any(
-                    _is_deeper(graph, is_layer, other, fork) for fork in _back(graph, is_layer, projection.inputs[0])
+                    _is_deeper(graph, is_layer, other, fork, projection.index)
+                    for fork in _back(graph, is_layer, projection.inputs[0])
                 ):
                     found.add(projection.index)
     return found
@@ -161,15 +164,16 @@ def _back(graph: Graph, is_layer: Sequence[bool], index: int) -> Iterator[int]:
         yield index
 
 
-def _is_deeper(graph: Graph, is_layer: Sequence[bool], index: int, source: int) -> bool:
+def _is_deeper(graph: Graph, is_layer: Sequence[bool], index: int, source: int, projection: int) -> bool:
     """Whether this side passes at least two layers since it left the place from which the projection reads.
 
-    A way that is up-sampled comes back from a smaller map: a pyramid's, not a residual unit's.
+    A way through the projection itself leaves a unit's identity behind it, as in y + b(y) with y = p(x). A way that is
+    up-sampled comes back from a smaller map: a pyramid's, not a residual unit's.
     """
     most = {source: 0}
     for op in graph.ops[source + 1 : index + 1]:
         is_upward = op.kind == "resize" or bool(op.arguments.get("transposed"))
         reached = [most[i] for i in op.inputs if i in most]
-        if reached and not is_upward:
+        if reached and not is_upward and op.index != projection:
             most[op.index] = max(reached) + is_layer[op.index]
     return most.get(index, 0) >= 2

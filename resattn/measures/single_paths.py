@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from resattn.graph.graph import INPUT, Graph, Op, Operand
-from resattn.measures.receptive import NoReceptiveFieldError, ReceptiveField, extents, spread
-from resattn.rules.intervals import NOTHING, Extent
+from resattn.measures.receptive import NoReceptiveFieldError, ReceptiveField, Sight, spread
+from resattn.rules.intervals import MOST_POSITIONS, NOTHING, Extent
 
 MOST_INTERVALS = 64  # kept at an operator, none of which contains another
 
 Interval = tuple[np.ndarray, np.ndarray]  # first and last position, for each of the units
+Result = tuple[int, int]  # an operator and which of its results
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class PathFields:
     widest: ReceptiveField
 
 
-def path_fields(graph: Graph, target: int) -> PathFields | None:
+def path_fields(sight: Sight | Graph, target: int) -> PathFields | None:
     """The narrowest and the widest receptive field over single paths to an operator's units; None if all are clipped.
 
     The paths are those that `paths` counts, of operators: that some of their channels may not meet does not matter.
@@ -37,108 +40,277 @@ def path_fields(graph: Graph, target: int) -> PathFields | None:
     so that of all intervals at an operator only those are kept that contain (for the widest: are in) no other.
     Raises: NoReceptiveFieldError.
     """
-    sides: list[tuple[int, int]] = []
-    image = len(graph.input_shapes[0]) - 4
-    for axis in (image, image + 1):
-        union = extents(graph, axis, [target]).get(target)
-        if union is None:
-            raise NoReceptiveFieldError("the input is no image, or the operator does not depend on it")
-        union = union.over([1], is_local=True)
-        if len(union.dims) > 1:
-            raise NoReceptiveFieldError(f"{graph.ops[target].module}: positions along more than one dimension")
-        free = np.flatnonzero(~union.clipped)
-        if free.size == 0:
+    sight = Sight(sight) if isinstance(sight, Graph) else sight
+    found: tuple[list[int], list[int]] = [], []
+    for axis in sight.axes_to(target):
+        union = sight.extent(axis, target)
+        lines, edges = _lines(sight.graph, axis, target)
+        units = lines[target, 0].labels_of(union)
+        if units.size == 0:
             return None
-        edges = _edges(graph, axis, target)
-        found = []
-        for is_widest in (False, True):
-            intervals = _back(graph, target, edges, free, is_widest)
+        for sides, is_widest in zip(found, (False, True), strict=True):
+            intervals = _back(sight.graph, target, edges, units, is_widest)
             each = np.stack([hi - lo + 1 for lo, hi in intervals])
+            each = each[:, (each > 0).any(0)]
             best = each.max(0) if is_widest else np.where(each > 0, each, NOTHING).min(0)
-            found.append(int(best.max()))
-        sides.append((found[0], found[1]))
-    (low_h, high_h), (low_w, high_w) = sides
-    return PathFields(ReceptiveField(low_h, low_w), ReceptiveField(high_h, high_w))
+            sides.append(int(best.max()))
+    return PathFields(*(ReceptiveField(sight.sides(sides)) for sides in found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where the positions of a tensor lie along the image's axis: each has the number of a place on a line of `n`.
+
+    `numbers`: an axis for each dimension of `dims`, along which positions differ. Positions that lie in the same place
+    see the same; a view of a tensor, however it is cut into windows or patches, has the line of that tensor.
+    """
+
+    dims: tuple[int, ...]
+    numbers: np.ndarray
+    n: int
+
+    @property
+    def extent(self) -> Extent:
+        return Extent(self.dims, self.numbers, self.numbers, np.zeros(self.numbers.shape, dtype=bool))
+
+    def labels_of(self, union: Extent) -> np.ndarray:
+        """The places of the positions that no border clips."""
+        union = union.over(set(union.dims) - set(self.dims), is_local=True).laid_over(self.dims)
+        free = np.broadcast_to(~union.clipped, self.numbers.shape)
+        return np.unique(self.numbers[free])
+
+
+@dataclass(frozen=True, eq=False)
+class _Spans:
+    """What each place of a line reads of another line: first and last place there; first > last where it is nothing."""
+
+    first: np.ndarray
+    last: np.ndarray
+
+    @cached_property
+    def is_rising(self) -> bool:
+        return bool((np.diff(self.first) >= 0).all() and (np.diff(self.last) >= 0).all())
+
+    @cached_property
+    def is_empty(self) -> np.ndarray:
+        return self.first > self.last
+
+    @cached_property
+    def is_itself(self) -> bool:
+        return np.array_equal(self.first, self.last) and np.array_equal(self.first, np.arange(self.first.size))
+
+    @cached_property
+    def _tables(self) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
+        """The least first and the greatest last over stretches of 1, 2, 4 ... places, and for each place the next one
+        and the one before that reads anything."""
+        firsts, lasts, step = [self.first], [self.last], 1
+        while 2 * step <= self.first.size:
+            firsts.append(np.minimum(firsts[-1][:-step], firsts[-1][step:]))
+            lasts.append(np.maximum(lasts[-1][:-step], lasts[-1][step:]))
+            step *= 2
+        at, reads = np.arange(self.first.size), ~self.is_empty
+        after = np.minimum.accumulate(np.where(reads, at, at.size - 1)[::-1])[::-1]
+        return firsts, lasts, after, np.maximum.accumulate(np.where(reads, at, 0))
+
+    def back(self, interval: Interval) -> Interval:
+        """What stretches of places read. Raises: NoReceptiveFieldError where the ends of a stretch do not tell."""
+        lo, hi = interval
+        if self.is_itself:
+            return interval
+        most = self.first.size - 1
+        start, stop = np.minimum(lo, most), np.clip(hi, 0, most)
+        if self.is_rising:
+            first, last = self.first[start], self.last[stop]
+        else:
+            first, last = self._over(start, np.maximum(start, stop))
+        is_empty = lo > hi
+        return (np.where(is_empty, lo, first), np.where(is_empty, hi, last)) if is_empty.any() else (first, last)
+
+    def _over(self, start: np.ndarray, stop: np.ndarray) -> Interval:
+        firsts, lasts, after, before = self._tables
+        level = np.frexp(stop - start + 1)[1] - 1
+        first, last = np.empty_like(start), np.empty_like(start)
+        for k in np.unique(level):
+            at = level == k
+            i, j = start[at], stop[at] - (1 << int(k)) + 1
+            first[at] = np.minimum(firsts[k][i], firsts[k][j])
+            last[at] = np.maximum(lasts[k][i], lasts[k][j])
+        # Of what lies within a stretch some may not be read, but its ends are.
+        ends = np.minimum(after[start], stop), np.maximum(before[stop], start)
+        is_told = np.minimum(*(self.first[e] for e in ends)) == first
+        is_told &= np.maximum(*(self.last[e] for e in ends)) == last
+        if not is_told.all():
+            raise NoReceptiveFieldError("positions out of order")
+        return first, last
 
 
 @dataclass(frozen=True, slots=True)
 class _Edge:
-    """What each position of an operator's result reads of one operand; `spans` is None where it is that position."""
+    """What the places of a result read of one operand's."""
 
-    producer: tuple[int, int]
-    spans: Extent | None
-    is_rising: bool = True
+    producer: Result
+    spans: _Spans | None  # None: the same place
+    alive: np.ndarray | None = None  # of the producer's places, see `_alive`
 
     def back(self, interval: Interval) -> Interval:
-        if self.spans is None:
-            return interval
-        lo, hi = interval
-        first, last = self.spans.lo, self.spans.hi
-        if not first.ndim:
-            first, last = np.full_like(lo, first), np.full_like(hi, last)
-        elif self.is_rising:
-            first, last = first[np.minimum(lo, len(first) - 1)], last[np.maximum(hi, 0)]
-        else:
-            pairs = [(i, max(k, i) + 1) for i, k in zip(np.minimum(lo, len(first) - 1), hi, strict=True)]
-            if not all(_is_ordered(first[i:k], last[i:k]) for i, k in pairs):
-                # Of what lies within an interval some may not be read: no matter, as long as the ends are at the ends.
-                raise NoReceptiveFieldError("positions out of order")
-            first = np.array([first[i:k].min() for i, k in pairs])
-            last = np.array([last[i:k].max() for i, k in pairs])
-        is_empty = lo > hi
-        return (np.where(is_empty, lo, first), np.where(is_empty, hi, last)) if is_empty.any() else (first, last)
+        lo, hi = interval if self.spans is None else self.spans.back(interval)
+        if self.alive is None:
+            return lo, hi
+        # What no path leads to is nothing, and nothing is not less than a part of the image.
+        is_seen = (lo <= hi) & _has_any(self.alive, lo, hi)
+        return np.where(is_seen, lo, NOTHING), np.where(is_seen, hi, -NOTHING)
 
 
-def _is_ordered(first: np.ndarray, last: np.ndarray) -> bool:
-    """Whether positions that see later ones follow each other, or the reverse; those that see nothing aside."""
-    steps = [np.diff(ends[first <= last]) for ends in (first, last)]
-    return all((s >= 0).all() for s in steps) or all((s <= 0).all() for s in steps)
+def _has_any(alive: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    before = np.concatenate([[0], np.cumsum(alive)])
+    return before[np.clip(last + 1, 0, alive.size)] > before[np.clip(first, 0, alive.size)]
 
 
-def _edges(graph: Graph, axis: int, target: int) -> dict[int, dict[int, list[_Edge]]]:
-    """For each operator that the target needs and each of its results, what it reads of the operands.
+def _alive(reads: Sequence[tuple[_Spans | None, np.ndarray | None]]) -> np.ndarray | None:
+    """Of the places of a result, those to which a path from the image leads: a learned token is none. None: all.
 
-    Raises: NoReceptiveFieldError where a tensor on the way keeps the axis along more than one dimension.
+    `reads`: what they read of each operand, and which places of that are alive.
     """
-    dims: dict[tuple[int, int], int | None] = {}  # the dimension along which the image's axis lies, if any
-    edges: dict[int, dict[int, list[_Edge]]] = {}
-    known: dict[Any, _Edge] = {}
+    found = None
+    for spans, alive in reads:
+        if alive is None and (spans is None or not spans.is_empty.any()):
+            return None
+        if spans is None:
+            each = alive
+        else:
+            each = ~spans.is_empty if alive is None else ~spans.is_empty & _has_any(alive, spans.first, spans.last)
+        assert each is not None
+        found = each if found is None else found | each
+    return None if found is None or found.all() else found
+
+
+Edges = dict[int, dict[int, list[_Edge]]]  # for each operator and each of its results, what it reads of the operands
+
+
+class _Known:
+    """What was computed before, by all that it follows from: hundreds of layers are alike."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Any, _Line] = {}
+        self.spans: dict[Any, list[Extent]] = {}
+        self.joints: dict[Any, tuple[_Line, list[_Spans | None]]] = {}
+
+    def along(self, dim: int | None, n: int) -> _Line:
+        if (dim, n) not in self.lines:
+            self.lines[dim, n] = _Line((), np.array(0), 1) if dim is None else _Line((dim,), np.arange(n), n)
+        return self.lines[dim, n]
+
+    def read(self, op: Op, operand: Operand, line: _Line, is_kept: bool) -> list[Extent]:
+        """What each result of an operator reads of one operand alone; itself, place by place, where that is known."""
+        key = ("kept", id(line)) if is_kept else (_alike(op, operand), id(line))
+        if key not in self.spans:
+            spans = line.extent if is_kept else spread(op, [(operand, line.extent)])
+            self.spans[key] = spans if isinstance(spans, list) else [spans]
+            if any(e.is_bound for e in self.spans[key]):
+                raise NoReceptiveFieldError(
+                    f"{op.name} in {op.module or 'the model'}: positions in more than one place"
+                )
+        return self.spans[key]
+
+    def joint(self, reads: Sequence[tuple[_Line, Extent]]) -> tuple[_Line, list[_Spans | None]]:
+        """The line of a result, and what its places read of each operand's line."""
+        key = tuple((id(line), id(spans)) for line, spans in reads)
+        if key not in self.joints:
+            self.joints[key] = _joint(reads, self)
+        return self.joints[key]
+
+
+def _alike(op: Op, operand: Operand) -> Any:
+    def described(value: Any) -> Any:
+        if isinstance(value, Operand):
+            return value.shape, value is operand, bool(value.params), value.values
+        return tuple(map(described, value)) if isinstance(value, tuple) else repr(value)
+
+    return op.name, id(op.rule), op.shapes, tuple((name, described(v)) for name, v in op.arguments.items())
+
+
+def _lines(graph: Graph, axis: int, target: int) -> tuple[dict[Result, _Line], Edges]:
+    """The line of each result that the target needs, and what its places read of those of the operands.
+
+    Raises: NoReceptiveFieldError.
+    """
+    known = _Known()
+    lines: dict[Result, _Line] = {}
+    alive: dict[Result, np.ndarray | None] = {}
+    edges: Edges = {}
     for index in graph.ancestors(target):
         op = graph.ops[index]
         if op.name == INPUT:
-            if index == 0 and op.shape[2 + axis] > 1:
-                dims[index, 0] = 2 + axis
+            if index == 0:
+                n = op.shape[2 + axis]
+                lines[index, 0], alive[index, 0] = known.along(2 + axis if n > 1 else None, n), None
             continue
+        live = [(o, (o.producer, o.slot)) for o in op.operands() if o.producer is not None]
+        live = [(o, result) for o, result in live if result in lines]
+        joined = op.arguments.get("dim") if op.kind == "join" else None
+        # Joined channels stay where they are; that some of them do not meet does not matter.
+        is_kept = isinstance(joined, int) and "cat" in op.name
+        is_kept &= not any(int(joined or 0) % len(op.shape) in lines[result].dims for _, result in live)
+        parts: dict[int, list[tuple[Result, Extent]]] = {}
+        for operand, result in live:
+            for slot, spans in enumerate(known.read(op, operand, lines[result], is_kept)):
+                parts.setdefault(slot, []).append((result, spans))
         edges[index] = {}
-        for operand in op.operands():
-            if operand.producer is None or (operand.producer, operand.slot) not in dims:
-                continue
-            producer = (operand.producer, operand.slot)
-            for slot, spans in enumerate(_spans(op, operand, dims[producer])):
-                where = f"{op.name} in {op.module or 'the model'}"
-                if len(spans.dims) > 1 or spans.is_bound:
-                    raise NoReceptiveFieldError(f"{where}: positions along more than one dimension")
-                dim = spans.dims[0] if spans.dims else None
-                if dims.get((index, slot)) is None:
-                    dims[index, slot] = dim
-                elif dim not in (None, dims[index, slot]):
-                    raise NoReceptiveFieldError(f"{where}: positions that change their dimension")
-                edges[index].setdefault(slot, []).append(_edge(producer, spans, known))
-    return edges
+        for slot, reads in parts.items():
+            try:
+                lines[index, slot], found = known.joint([(lines[result], spans) for result, spans in reads])
+            except NoReceptiveFieldError as error:
+                raise NoReceptiveFieldError(f"{op.name} in {op.module or 'the model'}: {error}") from None
+            pairs = [(result, spans) for (result, _), spans in zip(reads, found, strict=True)]
+            edges[index][slot] = [_Edge(result, spans, alive[result]) for result, spans in pairs]
+            alive[index, slot] = _alive([(spans, alive[result]) for result, spans in pairs])
+    return lines, edges
 
 
-def _spans(op: Op, operand: Operand, dim: int | None) -> list[Extent]:
-    """What each result of an operator sees of one operand alone, whose positions are counted along one dimension."""
-    own = Extent.of_input(operand.shape[dim], dim) if dim is not None else Extent.of_one()
-    spans = spread(op, [(operand, own)])
-    return [_on_one_line(e, dim) for e in (spans if isinstance(spans, list) else [spans])]
+def _joint(reads: Sequence[tuple[_Line, Extent]], known: _Known) -> tuple[_Line, list[_Spans | None]]:
+    extents = [_without_parts(spans, bool(line.dims)) for line, spans in reads]
+    dims = tuple(sorted({d for e in extents for d in e.dims}))
+    shape = tuple(max(e.size(d) for e in extents if d in e.dims) for d in dims)
+    if prod(shape) > MOST_POSITIONS:
+        raise NoReceptiveFieldError(f"{prod(shape)} positions to tell apart")
+    laid = [e.laid_over(dims) for e in extents]
+    ends = [tuple(np.broadcast_to(end, shape).reshape(-1) for end in (e.lo, e.hi)) for e in laid]
+    every = [_Spans(first, last) for first, last in ends]
+    if len(dims) < 2 and all(spans.is_rising for spans in every) and _differ(every):
+        return known.along(dims[0] if dims else None, prod(shape)), [None if s.is_itself else s for s in every]
+    if len(every) == 1 and np.array_equal(every[0].first, every[0].last):
+        return _Line(dims, every[0].first.reshape(shape), reads[0][0].n), [None]
+    at, numbers = _told_apart(every)
+    if len(dims) == 1 and 2 * at.size > numbers.size:
+        return known.along(dims[0], numbers.size), list(every)
+    return _Line(dims, numbers.reshape(shape), at.size), [_Spans(s.first[at], s.last[at]) for s in every]
 
 
-def _on_one_line(spans: Extent, kept: int | None) -> Extent:
+def _differ(every: Sequence[_Spans]) -> bool:
+    """Whether most neighbours read different places."""
+    steps = np.logical_or.reduce([(np.diff(s.first) != 0) | (np.diff(s.last) != 0) for s in every])
+    return 2 * int(steps.sum()) >= steps.size
+
+
+def _told_apart(every: Sequence[_Spans]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions that read the same of every operand have one place. For each place a position in it; for each position
+    its place, in the order of what is read first."""
+    at, numbers = np.zeros(1, dtype=np.int64), np.zeros(every[0].first.size, dtype=np.int64)
+    for spans in every:
+        first, last = spans.first, spans.last
+        most = int(max(last.max(), 0)) + 2
+        # What reads nothing comes last.
+        code = np.where(first > last, most * most - 1, first * most + last)
+        _, ranks = np.unique(code, return_inverse=True)
+        _, at, numbers = np.unique(numbers * (ranks.max() + 1) + ranks, return_index=True, return_inverse=True)
+    return at, numbers
+
+
+def _without_parts(spans: Extent, has_line: bool) -> Extent:
     """Without the dimensions along which a position sees either the same or nothing, as channels joined to others."""
     for dim in spans.dims:
         # A last dimension is that of the image, unless the operand had a single position there.
-        if len(spans.dims) == 1 and (kept is not None or dim != 1):
+        if len(spans.dims) == 1 and (has_line or dim != 1):
             break
         axis = spans.dims.index(dim)
         is_empty = spans.lo > spans.hi
@@ -149,17 +321,6 @@ def _on_one_line(spans: Extent, kept: int | None) -> Extent:
         ):
             spans = together
     return spans
-
-
-def _edge(producer: tuple[int, int], spans: Extent, known: dict[Any, _Edge]) -> _Edge:
-    """The same arrays for edges that read alike: hundreds of layers have the same kernel."""
-    if spans.dims and np.array_equal(spans.lo, spans.hi) and np.array_equal(spans.lo, np.arange(len(spans))):
-        return _Edge(producer, None)
-    key = (spans.dims, spans.lo.tobytes(), spans.hi.tobytes())
-    if key not in known:
-        is_rising = not spans.dims or bool((np.diff(spans.lo) >= 0).all() and (np.diff(spans.hi) >= 0).all())
-        known[key] = _Edge(producer, spans, is_rising)
-    return replace(known[key], producer=producer)
 
 
 def _back(

@@ -90,17 +90,19 @@ class Extent:
             return self
         return replace(self, dims=tuple(d + by if d >= since else d for d in self.dims))
 
-    def over(self, dims: Collection[int], *, is_local: bool = False) -> Extent:
+    def over(self, dims: Collection[int], *, is_local: bool = False, is_window: bool = False) -> Extent:
         """One interval over all positions along these dimensions: a reduction, or a read of all of them at once.
 
-        A border no longer clips what reads everything; where a unit only mixes channels (`is_local`) it does.
+        A border no longer clips what reads everything; where a unit only mixes channels (`is_local`) it does, and where
+        a unit reads a window (`is_window`), unless each window is all there is.
         """
         axes = tuple(k for k, d in enumerate(self.dims) if d in dims)
         if not axes:
             return self
         kept = tuple(d for d in self.dims if d not in dims)
-        clipped = self.clipped.any(axis=axes) if is_local else np.zeros([self.size(d) for d in kept], dtype=bool)
         lo, hi = np.asarray(self.lo.min(axis=axes)), np.asarray(self.hi.max(axis=axes))
+        is_clipped = is_local or (is_window and bool((lo > lo.min()).any() or (hi < hi.max()).any()))
+        clipped = self.clipped.any(axis=axes) if is_clipped else np.zeros(lo.shape, dtype=bool)
         return Extent(kept, lo, hi, np.asarray(clipped), self.is_bound)
 
     def laid_over(self, dims: Sequence[int]) -> Extent:
@@ -370,6 +372,28 @@ def unfolded(extent: Extent, dim: int, index: np.ndarray, new_dim: int) -> Exten
     last = len(extent.dims)
     moved = extent._relaid(range(last + 1), lambda a: np.moveaxis(a.take(index, axis), axis + 1, last))
     return moved.moved(dict(enumerate([*extent.dims, new_dim])))
+
+
+def folded(extent: Extent, dim: int, index: np.ndarray, n_out: int) -> Extent:
+    """Output i reads each place w on a grid (dimension dim + 2) and kernel element k (dimension dim) where index[w, k]
+    is i."""
+    dims = sorted({*extent.dims, dim, dim + 2})
+    axes = dims.index(dim), dims.index(dim + 2)
+    sizes = [{dim: index.shape[1], dim + 2: index.shape[0]}.get(d) or extent.size(d) for d in dims]
+
+    def fold(array: np.ndarray, nothing: Any, join: np.ufunc) -> np.ndarray:
+        each = np.moveaxis(np.broadcast_to(array, sizes), axes, (1, 0)).reshape(index.size, *rest)
+        out = np.full((n_out, *rest), nothing, dtype=each.dtype)
+        at = index.reshape(-1)
+        there = (at >= 0) & (at < n_out)
+        join.at(out, at[there], each[there])
+        return np.moveaxis(out, 0, axes[0])
+
+    rest = [n for d, n in zip(dims, sizes, strict=True) if d not in (dim, dim + 2)]
+    laid = extent.laid_over(dims)
+    lo, hi = fold(laid.lo, NOTHING, np.minimum), fold(laid.hi, -NOTHING, np.maximum)
+    clipped = fold(laid.clipped, False, np.logical_or)
+    return Extent(tuple(d for d in dims if d != dim + 2), lo, hi, clipped, extent.is_bound)
 
 
 def overwritten(

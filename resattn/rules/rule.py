@@ -33,8 +33,9 @@ class Rule:
     `spread`: from the input intervals of the operands' positions to those of the results' positions.
     `flow` and `factors`: its part in the data flow; the names of the operands that a product multiplies.
     `is_replacing`: its in-place form overwrites the tensor without reading it. `indices`: arguments whose
-    constant values decide which positions are read. A row of the kind "shape" reads no value of its argument: its
-    result is a constant of the argument's shape.
+    constant values decide which positions are read. `matrices`: the operands that make it a layer, too, where data made
+    them of parameters (see `weights`). A row of the kind "shape" reads no value of its argument: its result is a
+    constant of the argument's shape.
     """
 
     kind: Kind = "other"
@@ -45,6 +46,7 @@ class Rule:
     factors: tuple[str, ...] = ()
     is_replacing: bool = False
     indices: tuple[str, ...] = ()
+    matrices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, known in (("kind", self.kind, get_args(Kind)), ("flow", self.flow, get_args(Flow))):
@@ -78,6 +80,17 @@ def is_layer(op: Op) -> bool:
         return op.rule.is_layer(op)
     except Exception as error:
         raise _failed(op, "is_layer", error) from error
+
+
+def is_packed(op: Op) -> bool:
+    """Whether an argument is an opaque object, as the weights of quantised layers are: it may hold anything."""
+    values = (v for value in op.arguments.values() for v in (value if isinstance(value, tuple) else (value,)))
+    return any("ScriptObject" in type(v).__name__ for v in values)
+
+
+def holds_weights(op: Op) -> bool:
+    """Whether an operator reads what may be weights: parameters, packed weights, or a constant matrix."""
+    return bool(op.params) or is_packed(op) or any(o.producer is None and len(o.shape) > 1 for o in op.operands())
 
 
 def spread_of(op: Op, reads: Sequence[Read]) -> Extent | list[Extent]:

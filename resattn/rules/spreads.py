@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from resattn.graph.graph import Op, Operand
+from resattn.graph.graph import Op, Operand, Shape
 from resattn.rules import intervals
 from resattn.rules.intervals import Extent, NoIntervalError, hull
 from resattn.rules.rule import Read, Spread
@@ -84,6 +85,12 @@ def adaptive(op: Op, reads: Sequence[Read]) -> Extent:
     return extent
 
 
+def over_map(op: Op, reads: Sequence[Read]) -> Extent:
+    """A pooling that reads the whole map, whatever its size."""
+    operand, extent = reads[0]
+    return extent.over(range(2, len(operand.shape)))
+
+
 def resize(n: int, resize: Callable[..., Extent], *fixed: Any, is_aligned: bool = False) -> Spread:
     def spread(op: Op, reads: Sequence[Read]) -> Extent:
         operand, extent = reads[0]
@@ -140,7 +147,7 @@ def _dim(op: Op, n: int, default: int = 0) -> int:
 def along(op: Op, reads: Sequence[Read]) -> Extent:
     """Reads everything along one dimension and keeps it: softmax, sorting."""
     operand, extent = reads[0]
-    return extent.over(_dims(op.arguments.get("dim", -1), len(operand.shape)))
+    return extent.over(_dims(op.arguments.get("dim", -1), len(operand.shape)), is_window=True)
 
 
 def cumulative(op: Op, reads: Sequence[Read]) -> Extent:
@@ -165,7 +172,7 @@ def group_norm(op: Op, reads: Sequence[Read]) -> Extent:
 def layer_norm(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
     n = len(operand.shape)
-    return extent.over(range(n - len(op.arguments["normalized_shape"]), n))
+    return extent.over(range(n - len(op.arguments["normalized_shape"]), n), is_window=True)
 
 
 def matmul(first: str, second: str) -> Spread:
@@ -178,7 +185,8 @@ def matmul(first: str, second: str) -> Spread:
             n = len(operand.shape)
             behind = len(op.shape) - n
             if operand is a or operand is b:
-                extent = extent.over([n - 1 if operand is a else max(n - 2, 0)], is_local=is_local)
+                contracted = n - 1 if operand is a else max(n - 2, 0)
+                extent = extent.over([contracted], is_local=is_local, is_window=True)
                 behind += operand is a and len(b.shape) == 1  # a matrix times a vector loses its last dimension
                 extent = extent.over(range(-behind))  # addbmm sums over the batch
             extents.append(extent.shifted(behind))
@@ -188,10 +196,9 @@ def matmul(first: str, second: str) -> Spread:
 
 
 def linear(op: Op, reads: Sequence[Read]) -> Extent:
-    operand, extent = reads[0]
-    if len(reads) > 1 or operand is not op.arguments["input"]:
-        return everywhere(op, reads)
-    return extent.over([len(operand.shape) - 1], is_local=True)
+    x = op.arguments["input"]
+    # A matrix or bias that the data makes: each of its values meets every position.
+    return hull([e.over([len(o.shape) - 1], is_local=True) if o is x else e.over(e.dims) for o, e in reads])
 
 
 def attention(op: Op, reads: Sequence[Read]) -> Extent:
@@ -199,7 +206,7 @@ def attention(op: Op, reads: Sequence[Read]) -> Extent:
     extents = []
     for operand, extent in reads:
         n = len(operand.shape)
-        seen = extent.over([n - 1] if operand is op.arguments["query"] else [n - 2, n - 1])
+        seen = extent.over([n - 1] if operand is op.arguments["query"] else [n - 2, n - 1], is_window=True)
         extents.append(seen.shifted(len(op.shape) - n))
     return hull(extents)
 
@@ -296,13 +303,22 @@ def roll(op: Op, reads: Sequence[Read]) -> Extent:
     if not dims:  # over all elements, laid in a row
         flat = (prod(operand.shape),)
         extent = intervals.reshaped(extent, operand.shape, flat)
-        rolled = extent.take(0, np.roll(np.arange(flat[0]), shifts[0])) if extent.dims else extent
+        rolled = _rolled(extent, 0, shifts[0]) if extent.dims else extent
         return intervals.reshaped(rolled, flat, operand.shape)
     for shift, dim in zip(shifts, dims, strict=True):
         d = dim % len(operand.shape)
         if d in extent.dims:
-            extent = extent.take(d, np.roll(np.arange(operand.shape[d]), shift))
+            extent = _rolled(extent, d, shift)
     return extent
+
+
+def _rolled(extent: Extent, dim: int, shift: int) -> Extent:
+    """What comes back at the other end is beyond a border, as it is in padding that wraps."""
+    at = np.arange(extent.size(dim)) - shift
+    beyond = (at < 0) | (at >= at.size)
+    rolled = extent.take(dim, at % at.size)
+    axis = extent.dims.index(dim)
+    return replace(rolled, clipped=rolled.clipped | beyond.reshape(-1, *(1,) * (rolled.lo.ndim - axis - 1)))
 
 
 def pixel_shuffle(op: Op, reads: Sequence[Read]) -> Extent:
@@ -368,8 +384,41 @@ def diagonal(op: Op, reads: Sequence[Read]) -> Extent:
     raise NoIntervalError("a diagonal, whose positions share one dimension")
 
 
+def _patches(op: Op, image: Shape, columns: Shape) -> tuple[Shape, list[np.ndarray]]:
+    """The columns laid out as (N, C, kernel, grid) and, along height and width, which row each (place on the grid,
+    kernel element) is, counted without the padding."""
+    a = op.arguments
+    kernel, index = [_per_axis(a["kernel_size"], k, 1) for k in (0, 1)], []
+    for k, n in enumerate(image[-2:]):
+        stride, padding, dilation = (_per_axis(a[name], k, 1) for name in ("stride", "padding", "dilation"))
+        size = (n + 2 * padding - dilation * (kernel[k] - 1) - 1) // stride + 1
+        index.append(np.arange(size)[:, None] * stride - padding + np.arange(kernel[k]) * dilation)
+    channels = columns[-2] // prod(kernel)
+    return (*columns[:-2], channels, *kernel, *(len(i) for i in index)), index
+
+
 def im2col(op: Op, reads: Sequence[Read]) -> Extent:
-    raise NoIntervalError("unfolded patches, whose positions share one dimension")
+    operand, extent = reads[0]
+    n = len(operand.shape)
+    split, index = _patches(op, operand.shape, op.shape)
+    for k, d in enumerate((n - 2, n - 1)):
+        if d in extent.dims:
+            before, after = max(-int(index[k].min()), 0), max(int(index[k].max()) + 1 - operand.shape[d], 0)
+            extent = intervals.pad(extent, d, before, after, "constant")
+            extent = intervals.unfolded(extent, d, index[k] + before, n + k)
+    extent = extent.moved({**{d: d for d in range(n - 2)}, n - 2: n, n - 1: n + 1, n: n - 2, n + 1: n - 1})
+    return intervals.reshaped(extent, split, op.shape)
+
+
+def col2im(op: Op, reads: Sequence[Read]) -> Extent:
+    operand, extent = reads[0]
+    n = len(op.shape)
+    split, index = _patches(op, op.shape, operand.shape)
+    extent = intervals.reshaped(extent, operand.shape, split)
+    for k, d in enumerate((n - 2, n - 1)):
+        if {d, d + 2} & set(extent.dims):
+            extent = intervals.folded(extent, d, index[k], op.shape[d])
+    return extent
 
 
 def strided(op: Op, reads: Sequence[Read]) -> Extent:
@@ -439,7 +488,9 @@ def sampled(op: Op, reads: Sequence[Read]) -> Extent:
     """grid_sample: where the grid is data, every position could be read."""
     if len(reads) == 1 and reads[0][0] is op.arguments["input"]:
         return chosen(op, reads)
-    return everywhere(op, reads)
+    extent, dim = everywhere(op, reads), len(op.shape) - 1
+    # Each position reads anything, and is a position still.
+    return extent.laid_over([dim]).take(dim, np.zeros(op.shape[dim], dtype=int))
 
 
 def overwrite(op: Op, reads: Sequence[Read]) -> Extent:

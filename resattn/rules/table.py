@@ -8,12 +8,14 @@ from __future__ import annotations
 from resattn.graph.graph import INPUT, OVERWRITE, Graph, Op
 from resattn.rules import costs, intervals, spreads
 from resattn.rules.rule import Rule, Rules, is_layer
+from resattn.rules.weights import Weights
 
 
 def _matmul(first: str, second: str) -> Rule:
     return Rule(
-        "matmul", spreads.matmul(first, second), costs.matmul_macs(first, second), costs.reads_params(first, second)
-    )
+        "matmul", spreads.matmul(first, second), costs.matmul_macs(first, second), costs.reads_params(first, second),
+        matrices=(first, second),
+    )  # fmt: skip
 
 
 # The names of operators of torch, and their row.
@@ -30,7 +32,10 @@ ROWS: tuple[tuple[str, Rule], ...] = (
     ("_addmm_activation", _matmul("mat1", "mat2")),
     ("addmv", _matmul("mat", "vec")),
     ("baddbmm addbmm", _matmul("batch1", "batch2")),
-    ("linear", Rule("matmul", spreads.linear, costs.linear_macs, costs.reads_params("weight"))),
+    (
+        "linear",
+        Rule("matmul", spreads.linear, costs.linear_macs, costs.reads_params("weight"), matrices=("weight",)),
+    ),
     (
         "scaled_dot_product_attention _scaled_dot_product_flash_attention "
         "_scaled_dot_product_efficient_attention _scaled_dot_product_flash_attention_for_cpu "
@@ -107,7 +112,8 @@ ROWS: tuple[tuple[str, Rule], ...] = (
     ("roll", Rule("view", spreads.roll)),
     ("pixel_shuffle pixel_unshuffle", Rule("view", spreads.pixel_shuffle)),
     ("channel_shuffle native_channel_shuffle", Rule("view", spreads.channel_shuffle)),
-    ("im2col col2im", Rule("view", spreads.im2col)),
+    ("im2col", Rule("view", spreads.im2col)),
+    ("col2im", Rule("pointwise", spreads.col2im)),  # it sums where patches overlap
     ("index index_select _unsafe_index", Rule("index", spreads.index, indices=("index", "indices"))),
     ("embedding", Rule("index", spreads.embedding)),
     ("gather", Rule("index", spreads.gather)),
@@ -162,8 +168,14 @@ RULES: Rules = {
 
 
 def layer_flags(graph: Graph) -> list[bool]:
-    """For each operator whether it is a weighted layer: a convolution, or a matrix product with parameters."""
-    return [is_layer(op) for op in graph.ops]
+    """For each operator whether it is a weighted layer: a convolution, or a matrix product with parameters, be it that
+    data selects or scales them."""
+    flags: list[bool] = []
+    weights = Weights(graph, flags)
+    for op in graph.ops:
+        matrices = op.rule.matrices if op.rule is not None else ()
+        flags.append(is_layer(op) or any(weights.is_matrix(op.arguments[name]) for name in matrices))
+    return flags
 
 
 def unknown_ops(graph: Graph) -> list[Op]:

@@ -208,13 +208,13 @@ def _totals(audit: Audit) -> Iterator[str]:
              "receptive_field_px": "receptive field"}  # fmt: skip
     for key, word in words.items():
         if key in audit.quantities:
-            value = audit.quantities[key]
-            yield f"{word} {number(value)}" + (" px" if value is not None and key.endswith("_px") else "")
+            is_side = key.endswith("_px") and audit.quantities[key] is not None
+            yield f"{word} {audit.shown(key)}" + (" px" if is_side else "")
 
 
 def notes(audit: Audit) -> list[str]:
     return [
-        f"masks found by {audit.roles_found_by}",
+        audit.about_masks,
         *audit.notes,
         *(f"no rule for {op}" for op in audit.unknown_ops),
         *([f"never executed: {', '.join(audit.dead_modules)}"] if audit.dead_modules else []),
@@ -328,9 +328,9 @@ def audit_html(audit: Audit) -> str:
     """The tree, each quantity with its definition, and notes."""
     rows = "".join(
         f'<tr><th scope="row" style="text-align:left">{escape(QUANTITIES[q].label)}</th>'
-        f"<td>{number(n)}</td>"
+        f"<td>{audit.shown(q)}</td>"
         f'<td style="text-align:left">{escape(QUANTITIES[q].definition)}</td></tr>'
-        for q, n in audit.quantities.items()
+        for q in audit.quantities
     )
     shape = " x ".join(map(str, audit.input_shape))
     facts = [audit.status, f"input {shape}", *notes(audit)]

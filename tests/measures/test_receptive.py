@@ -339,6 +339,28 @@ def test_axial_attention_sees_its_own_row() -> None:
         assert extents(graph, 1, [target])[target].sides.max() == 5
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"kernel_size": 3},
+        {"kernel_size": 2, "stride": 2},
+        {"kernel_size": (3, 2), "padding": (1, 0), "stride": (2, 1)},
+        {"kernel_size": 2, "dilation": 3, "padding": 2},
+        {"kernel_size": 3, "stride": 4, "padding": 1},
+    ],
+    ids=str,
+)
+def test_unfolded_patches_and_their_sum(how: dict[str, Any], axis: int) -> None:
+    shape = (1, 2, 8, 6)
+    if "padding" not in how:  # in a column a row of padding is nothing, whatever column of the image it is in
+        mixed = Apply(lambda x: F.unfold(F.avg_pool2d(x, 3, 1, 1), **how))
+        assert_equal_in_every_dimension(mixed, shape, axis)
+    size = shape[2:]
+    assert_equal_to_gradient(Apply(lambda x: F.fold(F.unfold(x, **how), size, **how)), shape, axes=(axis,))
+    assert_equal_to_gradient(nn.Sequential(conv(2, 2), Apply(lambda x: F.fold(F.unfold(x, **how), size, **how))), shape)
+
+
 # -- what is published
 
 
@@ -465,7 +487,6 @@ def test_an_input_without_positions_has_no_receptive_field() -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (lambda x: F.unfold(x, 3), "unfolded patches"),
         (lambda x: x.diagonal(0, 2, 3), "a diagonal"),
         (lambda x: x.tril(), "a triangle of positions"),
         (lambda x: x.as_strided((1, 2, 4, 4), (128, 64, 16, 2)), "a view by strides"),

@@ -51,8 +51,8 @@ def test_names_and_data_flow_agree_on_our_own_networks(spec: NetworkSpec) -> Non
     graph = capture(build(spec, device="meta"), (1, *spec.input_shape))
     is_layer = layer_flags(graph)
     by_name, by_flow = roles(graph, is_layer), roles(nameless(graph), is_layer)
-    assert by_flow.how == "data flow"
-    assert by_name.how == ("module names" if spec.has_masks else "data flow")
+    assert by_flow.how == ("data flow" if spec.has_masks else "none")
+    assert by_name.how == ("module names" if spec.has_masks else "none")
     assert [r == MASK for r in by_name.of] == [r == MASK for r in by_flow.of]
     layers = [i for i, flag in enumerate(is_layer) if flag]
     assert [by_name.of[i] for i in layers] == [by_flow.of[i] for i in layers]
@@ -179,6 +179,45 @@ def test_other_sums_have_no_shortcut(ways: object) -> None:
     assert layers_of(Sums(), SHORTCUT) == []
 
 
+class Bottleneck(nn.Module):
+    """y = p(x); y + b(y): p is on every path."""
+
+    def __init__(self, after: object = lambda y: y) -> None:
+        super().__init__()
+        self.stem, self.p, self.a, self.b = conv(4, 4), conv(4, 4, 1), conv(4, 8, 1), conv(8, 4, 1)
+        self.after, self.norm = after, nn.BatchNorm2d(4)
+
+    def body(self, y: Tensor) -> Tensor:
+        return self.b(self.a(y).relu())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.after(self.norm(self.p(self.stem(x).relu())))
+        return y + self.body(y)
+
+
+class Twice(Bottleneck):
+    """y + b(y) + c(y), as cells that were searched for sum up several ways."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.p(self.stem(x).relu())
+        return y + (self.body(y) + y) + self.body(y)
+
+
+@pytest.mark.parametrize("model", [Bottleneck(), Bottleneck(lambda y: y.contiguous()), Twice()])
+def test_what_comes_before_a_residual_unit_is_no_shortcut(model: nn.Module) -> None:
+    assert layers_of(model, SHORTCUT) == []
+
+
+def test_a_projection_beside_a_deeper_way_is_a_shortcut_whatever_follows() -> None:
+    class Both(Bottleneck):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            y = self.p(x) + self.body(x)
+            return y + self.body(y)
+
+    assert layers_of(Both(), SHORTCUT) == ["p"]
+
+
 def test_a_lateral_of_a_pyramid_is_no_shortcut() -> None:
     model, shapes = made("Pyramid")
     assert layers_of(model, SHORTCUT, *shapes) == []
@@ -188,7 +227,7 @@ def test_a_mask_of_that_name_that_gates_nothing_is_trunk() -> None:
     model, shapes = made("MaskOutput")
     graph = capture(model, *shapes)
     found = roles(graph, layer_flags(graph))
-    assert found.how == "data flow"
+    assert found.how == "none"
     assert found.ops(MASK) == []
 
 

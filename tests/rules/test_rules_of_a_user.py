@@ -54,7 +54,8 @@ def test_a_row_with_a_cost_alone_leaves_the_receptive_field_unknown() -> None:
     assert with_cost.quantities["macs"] == CONVOLUTIONS + 2 * 4
     assert with_cost.quantities["longest_path"] == 2
     assert with_cost.quantities["receptive_field_px"] is None
-    assert with_cost.status == "partial"
+    assert with_cost.statuses["receptive_field_px"] == "unavailable"
+    assert with_cost.status == "complete"
     assert any(note.startswith("receptive field:") and "scan" in note for note in with_cost.notes)
 
 

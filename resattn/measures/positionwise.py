@@ -1,0 +1,64 @@
+"""Matrices on maps with channels last, as one step: torch lays the map out as rows, multiplies, and lays it back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from math import prod
+
+from resattn.graph.graph import Graph, Op, Operand, Shape
+from resattn.rules import spreads
+
+RESHAPES = frozenset(("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias"))
+
+
+def positionwise(graph: Graph) -> Graph:
+    """The graph with a map left as it is where it is laid out as rows for a product with parameters alone.
+
+    Positions see the same, and none has to be told apart among rows of height times width. Indices do not change.
+    """
+    readers: defaultdict[int, list[Op]] = defaultdict(list)
+    for op in graph.ops:
+        for i in op.inputs:
+            readers[i].append(op)
+    ops = list(graph.ops)
+    for op in graph.ops:
+        rows = op.arguments.get("mat1" if op.name == "aten.addmm" else "self") if op.name in PRODUCTS else None
+        if rows is None or op.rule is None or rows.producer is None or op.inputs != (rows.producer,):
+            continue
+        before, after = graph.ops[rows.producer], readers[op.index]
+        lead = _lead(before)
+        if lead is None or not after or not all(_lays_back(each, lead) for each in after) or op.index in graph.outputs:
+            continue
+        if readers[before.index] != [op]:
+            continue
+        map_operand = next(before.operands())
+        ops[before.index] = _kept(before, map_operand, map_operand.shape)
+        read = Operand(map_operand.shape, before.index)
+        others = {name: value for name, value in op.arguments.items() if value is not rows}
+        rule = replace(op.rule, spread=spreads.linear)
+        ops[op.index] = Op(op.index, op.name, op.module, {"input": read, **others}, ((*lead, op.shape[-1]),), rule)
+        for each in after:
+            ops[each.index] = _kept(each, Operand((*lead, op.shape[-1]), op.index), each.shape)
+    return replace(graph, ops=tuple(ops))
+
+
+PRODUCTS = frozenset(("aten.mm", "aten.addmm"))
+
+
+def _lead(op: Op) -> Shape | None:
+    """The dimensions before the channels of a map that an operator lays out as rows; None where it does not."""
+    if op.name not in RESHAPES:
+        return None
+    shape = next(op.operands()).shape
+    is_rows = len(op.shape) == 2 < len(shape) and shape[-1] == op.shape[-1] and prod(shape[:-1]) == op.shape[0]
+    return shape[:-1] if is_rows else None
+
+
+def _lays_back(op: Op, lead: Shape) -> bool:
+    return op.name in RESHAPES and op.shape[:-1] == lead
+
+
+def _kept(op: Op, operand: Operand, shape: Shape) -> Op:
+    rule = None if op.rule is None else replace(op.rule, spread=spreads.pointwise)
+    return Op(op.index, op.name, op.module, {"self": operand}, (shape,), rule)
