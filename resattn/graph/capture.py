@@ -37,8 +37,9 @@ def capture(
     recorder = Recorder(model, rule_of, device)
     args, kwargs, tensors = inputs.on(device, recorder.dtype)
     shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-    for tensor in tensors:
-        recorder.start(tensor)
+    values = inputs.integers(recorder.dtype) if recorder.is_meta else {}
+    for k, tensor in enumerate(tensors):
+        recorder.start(tensor, values.get(k))
     torch.clear_autocast_cache()  # it would hand out casts of the parameters that no one saw being made
     try:
         with recorder.restoring(), torch.no_grad(), _no_fast_path(), recorder.watching_calls(), recorder:

@@ -71,6 +71,15 @@ class Inputs:
         call = self._replaced(made)
         return call.args, dict(call.kwargs), list(made.values())
 
+    def integers(self, dtype: torch.dtype) -> dict[int, Tensor]:
+        """The values of those of `leaves` that hold integers or booleans, on the CPU."""
+        kinds = {k: leaf.dtype or dtype for k, leaf in enumerate(self.leaves)}
+        return {
+            k: _made(self.leaves[k], "cpu", dtype)
+            for k, kind in kinds.items()
+            if not kind.is_floating_point and not kind.is_complex and not getattr(self.leaves[k], "is_meta", False)
+        }
+
     def _replaced(self, made: Mapping[int, Any]) -> Inputs:
         args, kwargs = _mapped((self.args, dict(self.kwargs)), lambda leaf: made[id(leaf)])
         return Inputs(args, kwargs)
