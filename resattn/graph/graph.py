@@ -94,7 +94,7 @@ class Graph:
 
     `params` gives the number of elements of every parameter, read or not; a shared one is listed once.
     `constants`: products that no input reaches, and what reads their results: executed at every call, with the same
-    result (position tables, learned queries, a zero state). They are on no path; their `index` counts them alone.
+    result (position tables, learned queries, a zero state). They are on no path; their `index` is negative.
     """
 
     ops: tuple[Op, ...]

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import weakref
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -131,9 +132,8 @@ class Recorder(TorchDispatchMode):
         origin = self._origin(tensor)
         if self.writes and (writes := self.writes.get(self._storage(tensor))):
             since = -1 if origin is None or origin.producer is None else origin.producer
-            for write in writes:
-                if write.index > since:
-                    self._overwrite(tensor, write)
+            for write in writes[bisect_right(writes, since, key=lambda write: write.index) :]:
+                self._overwrite(tensor, write)
             origin = self._origin(tensor)
         found = self._unwritten(tensor, origin)
         if self.params_in and (more := self.params_in.get(self._storage(tensor))):
@@ -236,7 +236,7 @@ class Recorder(TorchDispatchMode):
         is_made = any(o.is_activation for o in origins)
         if is_product or is_made:
             shapes = tuple(tuple(t.shape) for t in outputs)
-            self.constants.append(Op(len(self.constants), signature.name, self.path, operands, shapes, rule))
+            self.constants.append(Op(-1 - len(self.constants), signature.name, self.path, operands, shapes, rule))
         if is_product and (params or is_made):
             params, is_made = (), True
         elif is_made:

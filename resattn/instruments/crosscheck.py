@@ -80,7 +80,7 @@ def _values(model: nn.Module, inputs: Inputs) -> tuple[Any, ...]:
 
 
 def _ours(graph: Graph) -> int:
-    return sum(cost.op_macs(graph))
+    return cost.all_macs(graph)
 
 
 def _kinds(graph: Graph, *kinds: str) -> list[Op]:

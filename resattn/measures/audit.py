@@ -163,14 +163,17 @@ def _notes(network: Captured, changes_at: str) -> Iterator[str]:
 
 def _by_role(network: Captured, role: str) -> dict[str, Any]:
     ops = network.roles.ops(role)
-    unknown = [op for op in network.unknown if network.roles.of[op.index] == role]
+    unknown = [op for op in network.unknown if network.role_of(op) == role]
     layers_known = not any(op.params for op in unknown)
+    layers = network.constant_layers if role == roles.TRUNK else []
+    convolutions = [op for op in layers if op.kind == "convolution"]
+    more_macs = network.macs_constant if role == roles.TRUNK else 0
     return {
         "role": role,
-        "weighted_layers": sum(network.is_layer[i] for i in ops) if layers_known else None,
-        "conv_layers": sum(i in network.convolutions for i in ops) if layers_known else None,
-        "params": network.params(ops),
-        "macs": sum(network.macs[i] for i in ops) if not unknown else None,
+        "weighted_layers": sum(network.is_layer[i] for i in ops) + len(layers) if layers_known else None,
+        "conv_layers": sum(i in network.convolutions for i in ops) + len(convolutions) if layers_known else None,
+        "params": network.params(ops, constants=role == roles.TRUNK),
+        "macs": sum(network.macs[i] for i in ops) + more_macs if not unknown else None,
     }
 
 

@@ -18,11 +18,11 @@ from resattn.graph.inputs import Inputs
 from resattn.measures import cost, depth, paths, receptive, roles
 from resattn.measures.depth import Path
 from resattn.measures.fields import ROOM, Fields, fields_at, unclipped
-from resattn.measures.roles import MASK, Roles
+from resattn.measures.roles import MASK, TRUNK, Roles
 from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule, RuleError, Rules, find
-from resattn.rules.table import RULES, layer_flags, unknown_ops
+from resattn.rules.table import RULES, constant_layers, layer_flags, unknown_ops
 
 
 class PartError(ValueError):
@@ -83,6 +83,11 @@ class Captured:
         return frozenset(op.index for op in self.graph.ops if op.kind == "convolution" and self.is_layer[op.index])
 
     @cached_property
+    def constant_layers(self) -> list[Op]:
+        """The weighted layers that no input reaches: on no path, and of the trunk."""
+        return constant_layers(self.graph)
+
+    @cached_property
     def unknown(self) -> list[Op]:
         """The operators without a row in the operator table."""
         return unknown_ops(self.graph)
@@ -90,6 +95,10 @@ class Captured:
     @cached_property
     def roles(self) -> Roles:
         return roles.roles(self.graph, self.is_layer)
+
+    def role_of(self, op: Op) -> str:
+        """The role of an operator; what no input reaches is outside of masks and shortcuts."""
+        return TRUNK if op.index < 0 else self.roles.of[op.index]
 
     @cached_property
     def masks(self) -> list[int]:
@@ -151,12 +160,23 @@ class Captured:
 
     @cached_property
     def macs(self) -> list[int]:
-        """Multiply-adds of each operator."""
+        """Multiply-adds of each operator that data reaches."""
         return cost.op_macs(self.graph)
 
-    def params(self, ops: Sequence[int] | None = None) -> int:
-        """Number of parameters that some operators read, or all; a shared one counts once."""
-        return cost.n_params(self.graph, cost.read_params(self.graph, ops))
+    @cached_property
+    def macs_constant(self) -> int:
+        """Multiply-adds that no input reaches."""
+        return cost.constant_macs(self.graph)
+
+    def params(self, ops: Sequence[int] | None = None, *, constants: bool = False) -> int:
+        """Number of parameters that some operators read, or all; a shared one counts once.
+
+        `constants`: those too that are read where no input reaches.
+        """
+        read = cost.read_params(self.graph, ops)
+        if constants:
+            read |= {name for op in self.graph.constants for name in op.params}
+        return cost.n_params(self.graph, read)
 
     @cached_property
     def dead(self) -> tuple[str, ...]:

@@ -166,5 +166,10 @@ def layer_flags(graph: Graph) -> list[bool]:
     return [is_layer(op) for op in graph.ops]
 
 
+def constant_layers(graph: Graph) -> list[Op]:
+    """The weighted layers that no input reaches."""
+    return [op for op in graph.constants if is_layer(op)]
+
+
 def unknown_ops(graph: Graph) -> list[Op]:
-    return [op for op in graph.ops if op.rule is None]
+    return [op for op in (*graph.ops, *graph.constants) if op.rule is None]
