@@ -16,13 +16,15 @@ from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import resattn
 from resattn.extras import MissingError, require
-from resattn.graph.graph import Indices
 from resattn.networks import catalog
 from resattn.networks.spec import SpecError, override
+
+if TYPE_CHECKING:
+    from resattn.graph.inputs import Blank, Inputs
 
 
 class UsageError(ValueError):
@@ -191,13 +193,14 @@ def _targets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "targets", nargs="+", metavar="TARGET",
         help="a name of `resattn list`; package.module:callable or file.py:callable, found from the current folder; "
-        "timm:NAME or torchvision:NAME",
+        "timm:NAME, torchvision:NAME, hf:ViTConfig or hf:path/config.json (their input size is known)",
     )  # fmt: skip
     parser.add_argument(
-        "--input", metavar="C,H,W", action="append", default=[],
+        "--input", metavar="[NAME=][int:|float:|bool:]C,H,W", action="append", default=[],
         help="input shape without the batch; required for a callable; once for each argument of its forward; "
-        "int:N for N whole numbers, such as token ids",
+        "int:N for N integers, such as token ids; NAME= for an argument by keyword",
     )  # fmt: skip
+    parser.add_argument("--batch", metavar="N", type=int, default=1, help="batch of the inputs (default: 1)")
     _set_option(parser)
     _json_option(parser)
 
@@ -210,17 +213,37 @@ def _settings(words: Iterable[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    kind, _, sizes = text.rpartition(":")
+def _inputs(args: argparse.Namespace) -> Inputs:
+    """The arguments of a forward, from `--input` and `--batch`."""
+    from resattn.graph.inputs import Inputs
+
+    if args.batch < 1:
+        raise UsageError(f"--batch takes a number of at least 1, found {args.batch}")
+    given = [_input(text, args.batch) for text in args.input]
+    names = [name for name, _ in given if name]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"--input gives {', '.join(sorted(twice))} twice")
+    by_name = {name: blank for name, blank in given if name}
+    return Inputs(tuple(blank for name, blank in given if not name), by_name, batch=(args.batch,))
+
+
+def _input(text: str, batch: int) -> tuple[str, Blank]:
+    import torch
+
+    from resattn.graph.inputs import Blank
+
+    types = {"": None, "float": None, "int": torch.int64, "bool": torch.bool}
+    name, equals, rest = text.rpartition("=")
+    kind, colon, sizes = rest.rpartition(":")
+    if (equals and not name.isidentifier()) or kind not in types or (colon and not kind):
+        raise UsageError(f"--input takes [NAME=][int:|float:|bool:]C,H,W, found {text!r}")
     try:
         shape = tuple(int(n) for n in sizes.split(","))
     except ValueError:
-        raise UsageError(f"--input takes C,H,W, found {text!r}") from None
-    if not shape or min(shape) < 1:
+        raise UsageError(f"--input takes [NAME=][int:|float:|bool:]C,H,W, found {text!r}") from None
+    if min(shape) < 1:
         raise UsageError(f"--input takes sizes of at least 1, found {text!r}")
-    if kind not in ("", "int"):
-        raise UsageError(f"--input takes C,H,W or int:N, found {text!r}")
-    return Indices(shape) if kind else shape
+    return name, Blank((batch, *shape), types[kind])
 
 
 def _print_json(value: Any) -> None:
@@ -280,9 +303,9 @@ def _audit(args: argparse.Namespace) -> None:
     from resattn.measures.audit import audit
     from resattn.measures.quantities import QUANTITIES
 
-    shapes, settings = [_shape(text) for text in args.input], _settings(args.settings)
+    inputs, settings = _inputs(args), _settings(args.settings)
     with redirect_stdout(sys.stderr):  # what the code of a target prints is not data of ours
-        audits = [audit(t, *shapes, settings=settings, device=args.device, at=args.at) for t in args.targets]
+        audits = [audit(t, inputs, settings=settings, device=args.device, at=args.at) for t in args.targets]
     if args.json:
         return _print_json([a.to_json() for a in audits])
     shown = [q for q in QUANTITIES.values() if any(q.id in a.quantities for a in audits)]
@@ -317,9 +340,9 @@ def _side(value: Any) -> Any:
 def _crosscheck(args: argparse.Namespace) -> int:
     from resattn.instruments.crosscheck import crosscheck
 
-    shapes, settings = [_shape(text) for text in args.input], _settings(args.settings)
+    inputs, settings = _inputs(args), _settings(args.settings)
     with redirect_stdout(sys.stderr):
-        checks = [c for t in args.targets for c in crosscheck(t, *shapes, settings=settings)]
+        checks = [c for t in args.targets for c in crosscheck(t, inputs, settings=settings)]
     if args.json:
         _print_json([c.to_json() for c in checks])
     else:

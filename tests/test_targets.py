@@ -201,5 +201,5 @@ def test_a_library_that_breaks_at_import_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_another_library_is_refused() -> None:
-    with pytest.raises(TargetError, match=r"^no library 'keras' \(one of: timm, torchvision\)$"):
+    with pytest.raises(TargetError, match=r"^no library 'keras' \(one of: timm, torchvision, hf\)$"):
         foreign("keras", "vgg16")

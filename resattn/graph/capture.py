@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from resattn.graph.errors import NEEDS_VALUES, NO_VALUES, CaptureError, NeedsValuesError
+from resattn.graph.errors import NEEDS_VALUES, NO_VALUES, CaptureError, NeedsValuesError, line_of
 from resattn.graph.graph import Graph, Shape
 from resattn.graph.inputs import Inputs
 from resattn.graph.recorder import Recorder
@@ -44,9 +44,13 @@ def capture(
     try:
         with recorder.restoring(), torch.no_grad(), _no_fast_path(), recorder.watching_calls(), recorder:
             result = model(*args, **kwargs)
+            if isinstance(result, Iterator):
+                raise TypeError(f"the forward returned a {type(result).__name__}, which has not run: return its items")
             outputs = dict.fromkeys((o.producer, o.slot) for o in map(recorder.operand, leaves_of(result)))
     except Exception as error:
         where = recorder.failed_at or type(model).__name__
+        if line := line_of(error):
+            where += f", {line}"
         if isinstance(error, NeedsValuesError) or (recorder.is_meta and any(s in str(error) for s in NO_VALUES)):
             raise NeedsValuesError(f"{NEEDS_VALUES} (in {where})") from error
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]

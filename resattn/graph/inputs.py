@@ -25,19 +25,25 @@ class Blank:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The arguments of a forward; each tensor in them is an example (`Tensor`) or a shape (`Blank`)."""
+    """The arguments of a forward; each tensor in them is an example (`Tensor`) or a shape (`Blank`).
+
+    `batch`: the batch of inputs whose shape the target itself gives.
+    """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    batch: Shape = field(default=(1,), compare=False)
 
     @classmethod
     def of(cls, args: Sequence[Any] | Inputs, kwargs: Mapping[str, Any] | None = None, *, batch: Shape = ()) -> Inputs:
         """Arguments with example tensors as they are; without any, sequences of integers are shapes.
 
-        A shape is completed by `batch`; one that is `Indices` is that of integers.
+        A shape is completed by `batch`; one that is `Indices` is that of integers. `Inputs` are taken as they are.
         """
         if isinstance(args, Inputs):
             return args
+        if len(args) == 1 and isinstance(args[0], Inputs) and not kwargs:
+            return args[0]
         given = cls(tuple(args), dict(kwargs or {}))
         if any(True for _ in _leaves((given.args, given.kwargs))):
             return given

@@ -262,9 +262,7 @@ class Recorder(TorchDispatchMode):
         for name in signature.written if is_replacing else signature.outputs:
             operands[name] = _blank(operands[name])
         if rule is not None and rule.indices:
-            operands |= {
-                k: _with_values(operands[k], self._known(arguments[k])) for k in rule.indices if k in operands
-            }
+            operands |= {k: _with_values(operands[k], self._known(arguments[k])) for k in rule.indices if k in operands}
         op = Op(len(self.ops), signature.name, self.path, operands, tuple(tuple(t.shape) for t in outputs), rule)
         self.ops.append(op)
         for slot, tensor in enumerate(outputs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,9 +63,17 @@ def parameters_of(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[st
 
 def leaves_of(result: Any) -> list[Tensor]:
     """The tensors in what a model returns, containers of its own included."""
-    if dataclasses.is_dataclass(result) and not isinstance(result, dict):
-        result = [getattr(result, f.name) for f in dataclasses.fields(result)]
-    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, Mapping):
+        parts: Iterable[Any] = result.values()
+    elif dataclasses.is_dataclass(result) and not isinstance(result, type):
+        parts = [getattr(result, f.name) for f in dataclasses.fields(result)]
+    elif isinstance(result, list | tuple):
+        parts = result
+    else:
+        parts = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    return [leaf for part in parts for leaf in leaves_of(part)]
 
 
 def tensors_in(value: Any) -> list[Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from resattn.graph.errors import NeedsValuesError
+from resattn.graph.errors import TRY_CPU, NeedsValuesError
 from resattn.graph.inputs import Inputs
 from resattn.measures import depth, roles
 from resattn.measures.captured import Captured, PartError, captured, extended
@@ -85,6 +85,9 @@ def _number(value: int | float | None) -> str:
     return "unknown" if value is None else f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
 
 
+MOST_BYTES = 2**32  # of the parameters of a model that runs on values without being asked to
+
+
 def audit(
     target: str | NetworkSpec | nn.Module,
     *args: Any,
@@ -100,7 +103,8 @@ def audit(
     `(3, 224, 224)`, where the batch is 1. A shape of integers, such as token ids, is an `Indices`. A spec brings
     its own input shape.
     `settings` (fields of a named network), `device`, `at` and `rules` are options of the audit; every other keyword is
-    passed to the forward. On "meta" nothing is computed. `at`: module paths; the receptive fields of their units are
+    passed to the forward. On "meta" nothing is computed; a forward that needs values is run on the CPU instead, and
+    the notes say so. `at`: module paths; the receptive fields of their units are
     also reported. `rules`: rows of the operator table for this call only, by names such as `mylib::scan`.
     Raises: TargetError, SpecError, CaptureError, RuleError.
     """
@@ -113,11 +117,16 @@ def audit(
         model = found.make(device)
         try:
             return audit_of(Captured.of(model, *inputs.args, device=device, **how), at)
-        except NeedsValuesError:
-            if device != "meta" or not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+        except NeedsValuesError as error:
+            size = 4 * sum(p.numel() for p in model.parameters())
+            if device != "meta" or size > MOST_BYTES:
                 raise
-        # Constants of its own, which a model built on "meta" does not have, may be all that it asks for.
-        return audit_of(Captured.of(found.make("cpu"), *inputs.args, **how), at)
+            reason = str(error).replace(TRY_CPU, "")
+        model = found.make("cpu")
+        if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+            raise NeedsValuesError(f"{reason}; the model has no values: it was built on the device 'meta'")
+        how["why_values"] = reason
+        return audit_of(Captured.of(model, *inputs.args, device="cpu", **how), at)
 
 
 def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
@@ -153,7 +162,9 @@ def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
 def _notes(network: Captured, changes_at: str) -> Iterator[str]:
     if changes_at:
         yield f"the model changes between calls: two captures differ at {changes_at}; the numbers are the first's"
-    if network.device != "meta":
+    if network.why_values:
+        yield f"captured on the CPU, for input values drawn from a fixed seed: {network.why_values}"
+    elif network.device != "meta":
         yield "for this input: the model ran on values"
     fields = network.fields
     if fields.union is not None and fields.union.is_whole:

@@ -35,6 +35,7 @@ class Captured:
     first use, once.
 
     `inputs`: the arguments of the forward. `rules`: the operator table that the graph was captured with.
+    `why_values`: why it ran on values although it was captured on "meta" first; empty where it did not.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Captured:
     device: str = "meta"
     rules: Rules = field(default_factory=lambda: RULES)
     spec: NetworkSpec | None = None
+    why_values: str = ""
 
     @classmethod
     def of(
@@ -54,12 +56,13 @@ class Captured:
         device: str = "meta",
         rules: Rules = RULES,
         spec: NetworkSpec | None = None,
+        why_values: str = "",
         **kwargs: Any,
     ) -> Captured:
         """The model captured on these arguments: see `capture`. Raises: CaptureError."""
         inputs = Inputs.of(args, kwargs)
         graph = capture(model, *inputs.args, device=device, rules=rules, **inputs.kwargs)
-        return cls(name or type(model).__name__, model, graph, inputs, device, rules, spec)
+        return cls(name or type(model).__name__, model, graph, inputs, device, rules, spec, why_values)
 
     def again(self, inputs: Inputs, device: str) -> Graph:
         """The same model on other inputs. Raises: CaptureError."""

@@ -165,7 +165,7 @@ QUANTITIES: Mapping[str, Quantity] = _by_name(
         Quantity(
             "macs_constant", "multiply-adds", "Multiply-adds, constant",
             "those that no input reaches (position tables, learned queries): the same at every call",
-            lambda network: network.macs_constant, "cost",
+            lambda network: None if any(op.index < 0 for op in network.unknown) else network.macs_constant,
         ),
         Quantity(
             "macs_mask", "multiply-adds", "Multiply-adds, mask", "those in a mask branch",

@@ -62,5 +62,5 @@ def deformed_macs(op: Op) -> int:
 
 def recurrent_macs(op: Op) -> int:
     """One direction of one layer: at every step the input and the state meet their matrices."""
-    *steps, width = op.arguments["input"].shape
+    steps = op.arguments["input"].shape[:-1]
     return prod(steps) * sum(prod(op.arguments[name].shape) for name in ("weight0", "weight1"))
