@@ -255,7 +255,7 @@ def _run(path: Path) -> ModuleType:
 
 def _described(error: BaseException) -> str:
     """The error in one line, and where it arose."""
-    lines = str(error.msg if isinstance(error, SyntaxError) else error).splitlines()
+    lines = [line for line in str(error.msg if isinstance(error, SyntaxError) else error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ") + _place(error)
 
 

@@ -53,7 +53,8 @@ def capture(
             where += f", {line}"
         if isinstance(error, NeedsValuesError) or (recorder.is_meta and any(s in str(error) for s in NO_VALUES)):
             raise NeedsValuesError(f"{NEEDS_VALUES} (in {where})") from error
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = ": ".join([type(error).__name__, *lines[:1]])
         raise CaptureError(f"{reason} (in {where}, input {_shapes(shapes)})", recorder.graph([], shapes)) from error
     return recorder.graph([producer for producer, _ in outputs if producer is not None], shapes)
 

@@ -495,6 +495,11 @@ class Recorder(TorchDispatchMode):
             value = recorder._value(data) if data.is_meta else data
             return numpy(data if value is None else value, **kwargs)
 
+        def with_index(function: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda data, index, *value: function(data, _index(index), *value)
+
+        yield Tensor, "__getitem__", with_index(Tensor.__getitem__)
+        yield Tensor, "__setitem__", with_index(Tensor.__setitem__)
         yield Tensor, "new_tensor", new_tensor
         yield Tensor, "numpy", to_numpy
 
@@ -559,6 +564,14 @@ def _signature(func: Any) -> _Signature:
         outputs=tuple(a.name for a in written if a.kwarg_only),
         needs_values=not VALUE_TAGS.isdisjoint(func.tags),
     )
+
+
+def _index(index: Any) -> Any:
+    """An index with lists of numbers as tensors: torch would make them on the device of the indexed tensor."""
+    if isinstance(index, tuple):
+        return tuple(_index(i) for i in index) if any(isinstance(i, list) for i in index) else index
+    is_numbers = isinstance(index, list) and index and all(type(i) in (int, bool) for i in index)
+    return torch.tensor(index) if is_numbers else index
 
 
 def _argument(signature: _Signature, name: str, args: Any, kwargs: Any) -> Any:
