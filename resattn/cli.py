@@ -349,7 +349,7 @@ def _crosscheck(args: argparse.Namespace) -> int:
         _print_table(
             [
                 (c.target, f"{c.tool} {c.version}", c.quantity, c.reported, c.ours, c.difference, c.unexplained,
-                 "; ".join(f"{cause}: {n:,}" for cause, n in c.causes.items()) or "none")
+                 c.error or "; ".join(f"{cause}: {n:,}" for cause, n in c.causes.items()) or "none")
                 for c in checks
             ],
             ("target", "tool", "quantity", "reported", "ours", "difference", "unexplained", "causes"),

@@ -42,7 +42,7 @@ def capture(
         recorder.start(tensor, values.get(k))
     torch.clear_autocast_cache()  # it would hand out casts of the parameters that no one saw being made
     try:
-        with recorder.restoring(), torch.no_grad(), _no_fast_path(), recorder.watching_calls(), recorder:
+        with recorder.restoring(), torch.no_grad(), without_fast_path(), recorder.watching_calls(), recorder:
             result = model(*args, **kwargs)
             if isinstance(result, Iterator):
                 raise TypeError(f"the forward returned a {type(result).__name__}, which has not run: return its items")
@@ -60,7 +60,7 @@ def capture(
 
 
 @contextmanager
-def _no_fast_path() -> Iterator[None]:
+def without_fast_path() -> Iterator[None]:
     """Attention is captured as its separate operators, not as one fused call."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -95,6 +95,7 @@ class Graph:
     `params` gives the number of elements of every parameter, read or not; a shared one is listed once.
     `constants`: products that no input reaches, and what reads their results: executed at every call, with the same
     result (position tables, learned queries, a zero state). They are on no path; their `index` is negative.
+    `unread`: those of them whose result nothing reads.
     """
 
     ops: tuple[Op, ...]
@@ -103,6 +104,7 @@ class Graph:
     modules: tuple[Module, ...]
     input_shapes: tuple[Shape, ...]
     constants: tuple[Op, ...] = ()
+    unread: frozenset[int] = frozenset()
 
     def ancestors(self, index: int) -> list[int]:
         """The operators that data reaches this one from, itself included, in order of execution."""

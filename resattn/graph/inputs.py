@@ -77,6 +77,11 @@ class Inputs:
         call = self._replaced(made)
         return call.args, dict(call.kwargs), list(made.values())
 
+    def filled(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments and keyword arguments with these tensors in the place of `leaves`."""
+        call = self._replaced({id(leaf): t for leaf, t in zip(self.leaves, tensors, strict=True)})
+        return call.args, dict(call.kwargs)
+
     def integers(self, dtype: torch.dtype) -> dict[int, Tensor]:
         """The values of those of `leaves` that hold integers or booleans, on the CPU."""
         kinds = {k: leaf.dtype or dtype for k, leaf in enumerate(self.leaves)}

@@ -50,6 +50,7 @@ class _Origin:
     slot: int
     params: tuple[str, ...]
     is_activation: bool = False  # of what no input reaches: the result of a product of parameters, or made from one
+    constant: int = 0  # the index of the recorded operator that made it, where no input reaches it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class Recorder(TorchDispatchMode):
         self.token = object()
         self.ops: list[Op] = []
         self.constants: list[Op] = []
+        self.unread: set[int] = set()
         self.model = model
         self.modules = list(modules_of(model))
         self.paths = {id(m): path for path, m in self.modules}
@@ -120,7 +122,7 @@ class Recorder(TorchDispatchMode):
         self.marked.append(weakref.ref(tensor))
 
     def _mark(
-        self, tensor: Tensor, producer: int | None, slot: int = 0, params: tuple[str, ...] = (), *made: bool
+        self, tensor: Tensor, producer: int | None, slot: int = 0, params: tuple[str, ...] = (), *made: int
     ) -> None:
         tensor._resattn_origin = _Origin(self.token, producer, slot, params, *made)  # type: ignore[attr-defined]
 
@@ -143,6 +145,7 @@ class Recorder(TorchDispatchMode):
     def _unwritten(self, tensor: Tensor, origin: _Origin | None) -> Operand:
         shape = tuple(tensor.shape)
         if origin is not None:
+            self.unread.discard(origin.constant)
             return Operand(shape, origin.producer, origin.slot, origin.params)
         if id(tensor) in self.named or isinstance(tensor, nn.Parameter):
             return Operand(shape, None, 0, (self._name(tensor),))
@@ -234,20 +237,22 @@ class Recorder(TorchDispatchMode):
         is_product = rule.kind in PRODUCTS if rule is not None else not signature.name.startswith("aten.")
         origins = [o for v in arguments.values() for t in tensors_in(v) if (o := self._origin(t)) is not None]
         is_made = any(o.is_activation for o in origins)
-        if is_product or is_made:
+        made_by = -1 - len(self.constants) if is_product or is_made else 0
+        if made_by:
+            self.unread.add(made_by)
             shapes = tuple(tuple(t.shape) for t in outputs)
-            self.constants.append(Op(-1 - len(self.constants), signature.name, self.path, operands, shapes, rule))
+            self.constants.append(Op(made_by, signature.name, self.path, operands, shapes, rule))
         if is_product and (params or is_made):
             params, is_made = (), True
         elif is_made:
             # A bias or a scale is read here; a matrix to which a product is added (LoRA) is still that matrix.
             whole = max((t.numel() for t in outputs), default=0)
             params = tuple(dict.fromkeys(p for o in found if prod(o.shape) == whole for p in o.params))
-        elif not params:
+        elif not params and not made_by:
             return
         for tensor in outputs:
             if id(tensor) not in self.named:
-                self._mark(tensor, None, 0, params, is_made)
+                self._mark(tensor, None, 0, params, is_made, made_by)
         for tensor in (t for name in signature.written for t in tensors_in(arguments.get(name))):
             # A kernel that is put together by parts is made of parameters through all of its views.
             place = self._storage(tensor)
@@ -538,7 +543,15 @@ class Recorder(TorchDispatchMode):
             )
             for path, m in self.modules
         )
-        return Graph(tuple(self.ops), tuple(outputs), dict(self.sizes), modules, shapes, tuple(self.constants))
+        return Graph(
+            tuple(self.ops),
+            tuple(outputs),
+            dict(self.sizes),
+            modules,
+            shapes,
+            tuple(self.constants),
+            frozenset(self.unread),
+        )
 
 
 @dataclass(frozen=True, slots=True)
