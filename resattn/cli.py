@@ -10,8 +10,8 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
@@ -246,6 +246,25 @@ def _input(text: str, batch: int) -> tuple[str, Blank]:
     return name, Blank((batch, *shape), types[kind])
 
 
+@contextmanager
+def _printing_to_stderr() -> Iterator[None]:
+    """What the code of a target prints is not data of ours, also where it writes to the file descriptor."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # stdout is closed
+        kept = None
+    try:
+        if kept is not None:
+            os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
@@ -304,7 +323,7 @@ def _audit(args: argparse.Namespace) -> None:
     from resattn.measures.quantities import QUANTITIES
 
     inputs, settings = _inputs(args), _settings(args.settings)
-    with redirect_stdout(sys.stderr):  # what the code of a target prints is not data of ours
+    with _printing_to_stderr():
         audits = [audit(t, inputs, settings=settings, device=args.device, at=args.at) for t in args.targets]
     if args.json:
         return _print_json([a.to_json() for a in audits])
@@ -341,7 +360,7 @@ def _crosscheck(args: argparse.Namespace) -> int:
     from resattn.instruments.crosscheck import crosscheck
 
     inputs, settings = _inputs(args), _settings(args.settings)
-    with redirect_stdout(sys.stderr):
+    with _printing_to_stderr():
         checks = [c for t in args.targets for c in crosscheck(t, inputs, settings=settings)]
     if args.json:
         _print_json([c.to_json() for c in checks])

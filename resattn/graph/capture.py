@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from resattn.graph.errors import NEEDS_VALUES, NO_VALUES, CaptureError, NeedsValuesError, line_of
+from resattn.graph.errors import NEEDS_VALUES, NO_VALUES, CaptureError, NeedsValuesError, line_of, shortened
 from resattn.graph.graph import Graph, Shape
 from resattn.graph.inputs import Inputs
 from resattn.graph.recorder import Recorder
@@ -48,7 +48,7 @@ def capture(
                 raise TypeError(f"the forward returned a {type(result).__name__}, which has not run: return its items")
             outputs = dict.fromkeys((o.producer, o.slot) for o in map(recorder.operand, leaves_of(result)))
     except Exception as error:
-        where = recorder.failed_at or type(model).__name__
+        where = shortened(recorder.failed_at or type(model).__name__)
         if line := line_of(error):
             where += f", {line}"
         if isinstance(error, NeedsValuesError) or (recorder.is_meta and any(s in str(error) for s in NO_VALUES)):

@@ -32,6 +32,15 @@ def line_of(error: BaseException) -> str:
 NO_VALUES = ("meta tensor", "meta device type tensor", "unallocated storage")
 
 
+MOST_LETTERS = 100
+
+
+def shortened(path: str) -> str:
+    """A module path that fits a line: of a long one the two ends."""
+    half = MOST_LETTERS // 2
+    return path if len(path) <= MOST_LETTERS else f"{path[:half]}...{path[-half:]}"
+
+
 class CaptureError(RuntimeError):
     """The model's forward raised; the message gives its error and the module path at which it arose.
 
