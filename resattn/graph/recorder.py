@@ -347,8 +347,8 @@ class Recorder(TorchDispatchMode):
         result = func(*real_args, **real_kwargs)
         if torch.Tag.inplace_view in func.tags:
             func(*args, **kwargs)
-        if signature.name == "aten._to_copy" and kwargs.get("device") == torch.device("cpu"):
-            return result  # a list, or a NumPy array, is about to be made of it
+        if signature.name in ("aten._to_copy", "aten.empty") and kwargs.get("device") == torch.device("cpu"):
+            return result  # a list or an array is about to be made of it, or torch itself writes to its memory
         own = {id(value): tensor for tensor, value in values}
         return self._presented(result, own)
 
@@ -466,8 +466,7 @@ class Recorder(TorchDispatchMode):
             recorder.stack.append(recorder.paths.get(id(module)) or recorder._nameless(module))
             try:
                 if not recorder.is_meta and isinstance(module, nn.RNNBase):
-                    # As its separate products, not as one fused call.
-                    with torch.backends.mkldnn.flags(enabled=False):
+                    with _without_fused_kernels():
                         return original(module, *args, **kwargs)
                 return original(module, *args, **kwargs)
             except Exception:
@@ -634,6 +633,17 @@ def _restore(module: nn.Module, contents: Mapping[str, Any]) -> None:
 def _holds_other_meta(value: Any, items: Any) -> bool:
     before = {id(t) for t in tensors_in(items)}
     return any(t.is_meta and id(t) not in before for t in tensors_in(value))
+
+
+@contextmanager
+def _without_fused_kernels() -> Iterator[None]:
+    """Recurrent layers on the CPU as their separate products, not as one call."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 def _returns_new_or_first(schema: Any) -> bool:
