@@ -146,7 +146,9 @@ def _model(target: str, make: Make, device: str) -> nn.Module:
         if device != "meta":
             raise ModelError(f"{target} raised {_described(first)}") from first
         try:
-            model = make()
+            # A single parameter that the memory cannot hold is never made; else a value was asked for.
+            with torch.device("meta") if "allocate memory" in str(first) else nullcontext():
+                model = make()
         except (Exception, SystemExit) as error:
             raise ModelError(f"{target} raised {_described(error)}") from error
     if not isinstance(model, nn.Module):
@@ -362,7 +364,7 @@ def _hf(transformers: ModuleType, name: str) -> Make:
             raise TargetError(f"no file {name}")
         config = _config_of(transformers, Path(name))
     else:
-        known = [n for n in dir(transformers) if n.endswith("Config")]
+        known = [n for n in dir(transformers) if n.endswith("Config") and not n.startswith("Auto")]
         if name not in known:
             raise _unknown("transformers", name, known)
         config = getattr(transformers, name)()
@@ -399,15 +401,14 @@ def _hf_inputs(model: Any, name: str, batch: Shape) -> Inputs:
     text = getattr(config, "text_config", None) or config
     most = getattr(text, "max_position_embeddings", None) or TOKENS
     length = min(TOKENS, most) if most > 0 else TOKENS
-    tokens = Blank((*batch, length), torch.int64)
     wanted = {model.main_input_name}
     if hasattr(config, "projection_dim"):  # a text and an image, side by side
         wanted |= {"input_ids", "pixel_values"} & taken.keys()
     if getattr(config, "is_encoder_decoder", False):
         wanted |= {"decoder_input_ids"} & taken.keys()
     known: dict[str, Callable[[], Blank]] = {
-        "input_ids": lambda: tokens,
-        "decoder_input_ids": lambda: tokens,
+        "input_ids": lambda: Blank((*batch, length), torch.int64),
+        "decoder_input_ids": lambda: Blank((*batch, length), torch.int64),
         "pixel_values": lambda: Blank((*batch, *_hf_image(vision))),
         "pixel_values_videos": lambda: Blank((*batch, *_hf_image(vision))),
         "input_values": lambda: Blank((*batch, *_hf_sound(config))),
