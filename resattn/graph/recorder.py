@@ -123,9 +123,11 @@ class Recorder(TorchDispatchMode):
         self.marked.append(weakref.ref(tensor))
 
     def _mark(
-        self, tensor: Tensor, producer: int | None, slot: int = 0, params: tuple[str, ...] = (), *made: int
-    ) -> None:
-        tensor._resattn_origin = _Origin(self.token, producer, slot, params, *made)  # type: ignore[attr-defined]
+        self, tensor: Tensor, producer: int | None, slot: int = 0, params: tuple[str, ...] = (),
+        is_activation: bool = False, constant: int = 0,
+    ) -> None:  # fmt: skip
+        origin = _Origin(self.token, producer, slot, params, is_activation, constant)
+        tensor._resattn_origin = origin  # type: ignore[attr-defined]
 
     def _origin(self, tensor: Tensor) -> _Origin | None:
         origin = getattr(tensor, "_resattn_origin", None)
@@ -388,13 +390,14 @@ class Recorder(TorchDispatchMode):
     def _to_meta(self) -> None:
         """Replaces the model's parameters and buffers by meta tensors, so that all that the forward meets is there."""
         for _, module in self.modules:
-            tables = [t for t in (module._parameters, module._buffers) if isinstance(t, dict)]
+            tables: list[dict[str, Any]] = [t for t in (module._parameters, module._buffers) if isinstance(t, dict)]
             for table in tables:
                 for name, tensor in table.items():
                     if tensor is not None and self._is_plain(tensor):
                         table[name] = self._replacement(tensor)
             if isinstance(module, nn.RNNBase) and tables:
-                flat = [self._replacement(w) if self._is_plain(w) else w for w in module._flat_weights]
+                weights: list[Any] = module._flat_weights
+                flat = [self._replacement(w) if self._is_plain(w) else w for w in weights]
                 vars(module)["_flat_weights"] = flat
 
     def _is_plain(self, tensor: Tensor) -> bool:
@@ -516,7 +519,7 @@ class Recorder(TorchDispatchMode):
     @contextmanager
     def restoring(self) -> Iterator[None]:
         """Evaluation mode; afterwards the model is restored, and no tensor refers to this capture."""
-        before = [(m, _contents(m)) for _, m in self.modules] if self.is_meta else []
+        contents = [(m, _contents(m)) for _, m in self.modules] if self.is_meta else []
         for module in self.training:
             module.training = False
         try:
@@ -524,8 +527,8 @@ class Recorder(TorchDispatchMode):
                 self._to_meta()
             yield
         finally:
-            for module, contents in before:
-                _restore(module, contents)
+            for module, own_contents in contents:
+                _restore(module, own_contents)
             for module in self.training:
                 module.training = True
             for tensor in (t for ref in self.marked if (t := ref()) is not None):

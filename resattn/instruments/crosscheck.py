@@ -113,8 +113,8 @@ def _measured(tool: _Tool, name: str, call: _Call, graph: Graph) -> Check:
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         return replace(row, error=": ".join([type(error).__name__, *lines[:1]]))
-    causes = {cause: n for cause, n in causes.items() if n}
-    return replace(row, reported=reported, causes=causes, uncounted=tuple(sorted(uncounted)))
+    named = {cause: n for cause, n in causes.items() if n}
+    return replace(row, reported=reported, causes=named, uncounted=tuple(sorted(uncounted)))
 
 
 def _ops(graph: Graph) -> tuple[Op, ...]:
