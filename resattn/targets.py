@@ -433,7 +433,7 @@ def _hf_sound(config: Any) -> Shape:
 
 
 def _hf_spectrum(config: Any) -> Shape:
-    bins = int(getattr(config, "num_mel_bins", None) or getattr(config, "input_feat_per_channel", 80))
+    bins = int(getattr(config, "num_mel_bins", 0) or getattr(config, "input_feat_per_channel", 80))
     positions = int(getattr(config, "max_source_positions", None) or 1500)
     # Whisper reads two frames a position, channels first; the others take frames first.
     return (bins, 2 * positions) if config.model_type == "whisper" else (TOKENS, bins)
