@@ -11,8 +11,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
 from decimal import Decimal
 from difflib import get_close_matches
@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import resattn
 from resattn.extras import MissingError, require
-from resattn.graph.graph import Indices
 from resattn.networks import catalog
 from resattn.networks.spec import SpecError, override
 
 if TYPE_CHECKING:
+    from resattn.graph.inputs import Blank, Inputs
     from resattn.measures.audit import Audit
 
 
@@ -178,6 +178,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("tile", _tile, "Show how a network can be run on tiles of an image, or what forbids it.")
     sub.add_argument("target", metavar="TARGET", help="as for `resattn audit`")
     sub.add_argument("--input", metavar="C,H,W", action="append", required=True, help="shape of the whole image")
+    sub.set_defaults(batch=1)
     sub.add_argument(
         "--tile", type=int, metavar="N", help="print a plan of tiles of at most N x N pixels, halo included"
     )
@@ -261,6 +262,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("after", type=Path, metavar="B.json", help="another one")
     sub.add_argument("--input", metavar="C,H,W", action="append", default=[], help="of targets, as for `resattn audit`")
+    sub.set_defaults(batch=1)
     sub.add_argument("--exit-code", action="store_true", help="exit with 1 where something changed")
     _json_option(sub)
     return built
@@ -280,13 +282,14 @@ def _targets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "targets", nargs="+", metavar="TARGET",
         help="a name of `resattn list`; package.module:callable or file.py:callable, found from the current folder; "
-        "timm:NAME or torchvision:NAME",
+        "timm:NAME, torchvision:NAME, hf:ViTConfig or hf:path/config.json (their input size is known)",
     )  # fmt: skip
     parser.add_argument(
-        "--input", metavar="C,H,W", action="append", default=[],
+        "--input", metavar="[NAME=][int:|float:|bool:]C,H,W", action="append", default=[],
         help="input shape without the batch; required for a callable; once for each argument of its forward; "
-        "int:N for N whole numbers, such as token ids",
+        "int:N for N integers, such as token ids; NAME= for an argument by keyword",
     )  # fmt: skip
+    parser.add_argument("--batch", metavar="N", type=int, default=1, help="batch of the inputs (default: 1)")
     _set_option(parser)
     _json_option(parser)
 
@@ -299,17 +302,56 @@ def _settings(words: Iterable[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    kind, _, sizes = text.rpartition(":")
+def _inputs(args: argparse.Namespace) -> Inputs:
+    """The arguments of a forward, from `--input` and `--batch`."""
+    from resattn.graph.inputs import Inputs
+
+    if args.batch < 1:
+        raise UsageError(f"--batch takes a number of at least 1, found {args.batch}")
+    given = [_input(text, args.batch) for text in args.input]
+    names = [name for name, _ in given if name]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"--input gives {', '.join(sorted(twice))} twice")
+    by_name = {name: blank for name, blank in given if name}
+    return Inputs(tuple(blank for name, blank in given if not name), by_name, batch=(args.batch,))
+
+
+def _input(text: str, batch: int) -> tuple[str, Blank]:
+    import torch
+
+    from resattn.graph.inputs import Blank
+
+    types = {"": None, "float": None, "int": torch.int64, "bool": torch.bool}
+    name, equals, rest = text.rpartition("=")
+    kind, colon, sizes = rest.rpartition(":")
+    if (equals and not name.isidentifier()) or kind not in types or (colon and not kind):
+        raise UsageError(f"--input takes [NAME=][int:|float:|bool:]C,H,W, found {text!r}")
     try:
         shape = tuple(int(n) for n in sizes.split(","))
     except ValueError:
-        raise UsageError(f"--input takes C,H,W, found {text!r}") from None
-    if not shape or min(shape) < 1:
+        raise UsageError(f"--input takes [NAME=][int:|float:|bool:]C,H,W, found {text!r}") from None
+    if min(shape) < 1:
         raise UsageError(f"--input takes sizes of at least 1, found {text!r}")
-    if kind not in ("", "int"):
-        raise UsageError(f"--input takes C,H,W or int:N, found {text!r}")
-    return Indices(shape) if kind else shape
+    return name, Blank((batch, *shape), types[kind])
+
+
+@contextmanager
+def _printing_to_stderr() -> Iterator[None]:
+    """What the code of a target prints is not data of ours, also where it writes to the file descriptor."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # stdout is closed
+        kept = None
+    try:
+        if kept is not None:
+            os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def _print_json(value: Any) -> None:
@@ -361,9 +403,9 @@ def _audit(args: argparse.Namespace) -> None:
         raise UsageError("--tree prints no JSON; as data the tree is --tree --format csv")
     if args.depth is not None and (args.depth < 0 or not args.tree):
         raise UsageError("--depth takes a number of levels, with --tree")
-    shapes, settings = [_shape(text) for text in args.input], _settings(args.settings)
-    with redirect_stdout(sys.stderr):  # what the code of a target prints is not data of ours
-        audits = [audit(t, *shapes, settings=settings, device=args.device, at=args.at) for t in args.targets]
+    inputs, settings = _inputs(args), _settings(args.settings)
+    with _printing_to_stderr():
+        audits = [audit(t, inputs, settings=settings, device=args.device, at=args.at) for t in args.targets]
         depths = [a.used() for a in audits] if args.used else []
     if args.counted_like:
         return _counted(audits, args)
@@ -426,8 +468,8 @@ def _side(value: Any) -> Any:
 def _tile(args: argparse.Namespace) -> None:
     from resattn.tiling.tiling import AXES, tiling_of
 
-    with redirect_stdout(sys.stderr):
-        found = tiling_of(args.target, *(_shape(text) for text in args.input))
+    with _printing_to_stderr():
+        found = tiling_of(args.target, _inputs(args))
         plan = found.plan(args.tile) if args.tile is not None else None
     record = found.to_json()
     if args.json:
@@ -450,16 +492,16 @@ def _tile(args: argparse.Namespace) -> None:
 def _crosscheck(args: argparse.Namespace) -> int:
     from resattn.instruments.crosscheck import crosscheck
 
-    shapes, settings = [_shape(text) for text in args.input], _settings(args.settings)
-    with redirect_stdout(sys.stderr):
-        checks = [c for t in args.targets for c in crosscheck(t, *shapes, settings=settings)]
+    inputs, settings = _inputs(args), _settings(args.settings)
+    with _printing_to_stderr():
+        checks = [c for t in args.targets for c in crosscheck(t, inputs, settings=settings)]
     if args.json:
         _print_json([c.to_json() for c in checks])
     else:
         _print_table(
             [
                 (c.target, f"{c.tool} {c.version}", c.quantity, c.reported, c.ours, c.difference, c.unexplained,
-                 "; ".join(f"{cause}: {n:,}" for cause, n in c.causes.items()) or "none")
+                 c.error or "; ".join(f"{cause}: {n:,}" for cause, n in c.causes.items()) or "none")
                 for c in checks
             ],
             ("target", "tool", "quantity", "reported", "ours", "difference", "unexplained", "causes"),
@@ -640,7 +682,7 @@ def _subparsers(top: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParse
 def _diff(args: argparse.Namespace) -> int:
     from resattn.compare.diff import diff
 
-    changes = diff(*(_records(path, args.input) for path in (args.before, args.after)))
+    changes = diff(*(_records(path, _inputs(args)) for path in (args.before, args.after)))
     if args.json:
         _print_json([change.to_json() for change in changes])
     elif changes:
@@ -657,7 +699,7 @@ def _diff(args: argparse.Namespace) -> int:
     return int(bool(changes and args.exit_code))
 
 
-def _records(path: Path, inputs: Sequence[str]) -> dict[str, Any]:
+def _records(path: Path, inputs: Inputs) -> dict[str, Any]:
     """The audits of a file; or of a target, which is no file of ours."""
     from resattn.compare.diff import read_audits
 
@@ -665,8 +707,8 @@ def _records(path: Path, inputs: Sequence[str]) -> dict[str, Any]:
         return dict(read_audits(path))
     from resattn.measures.audit import audit
 
-    with redirect_stdout(sys.stderr):
-        found = audit(str(path), *(_shape(text) for text in inputs)).to_json()
+    with _printing_to_stderr():
+        found = audit(str(path), inputs).to_json()
     return {found["target"]: json.loads(json.dumps(found))}
 
 

@@ -12,7 +12,7 @@ EXTRAS = {
         "lightning_fabric": "lightning-fabric", "platformdirs": "platformdirs", "pooch": "pooch",
         "sklearn": "scikit-learn", "tqdm": "tqdm",
     },
-    "zoo": {"timm": "timm"},
+    "zoo": {"timm": "timm", "transformers": "transformers"},
 }  # fmt: skip
 
 
@@ -20,12 +20,13 @@ class MissingError(ImportError):
     """A package of an extra is not installed; the message gives the command that installs it."""
 
 
-def require(what: str, extra: str) -> None:
+def require(what: str, extra: str, *modules: str) -> None:
     """Imports the packages of an extra, so that no module of a user's that is called alike can come in between.
 
-    Raises: MissingError.
+    `modules`: which of them; all unless given. Raises: MissingError.
     """
-    missing = [package for module, package in EXTRAS[extra].items() if not _imports(module)]
+    wanted = {module: package for module, package in EXTRAS[extra].items() if not modules or module in modules}
+    missing = [package for module, package in wanted.items() if not _imports(module)]
     if missing:
         packages = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
         raise MissingError(f"{what} needs {packages}: pip install 'resattn[{extra}]'")

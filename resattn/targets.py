@@ -1,4 +1,5 @@
-"""The one resolver of what is measured: a name, a spec, a model, `module:callable`, `file.py:callable`, `timm:NAME`.
+"""The one resolver of what is measured: a name, a spec, a model, `module:callable`, `file.py:callable`, `timm:NAME`,
+`torchvision:NAME`, `hf:NAMEConfig`.
 
 Code of the user's is imported and run with their current folder first on the path, until the measurement ends. All
 modules of ours are imported as `resattn.NAME`, which no module of theirs can hide.
@@ -6,26 +7,31 @@ modules of ours are imported as `resattn.NAME`, which no module of theirs can hi
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
 
 import resattn
 from resattn.extras import EXTRAS, MissingError, require
-from resattn.graph.inputs import Inputs
+from resattn.graph.graph import Shape
+from resattn.graph.inputs import Blank, Inputs
 from resattn.networks import catalog
 from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec, override
@@ -79,18 +85,23 @@ def resolved(
     name = target if isinstance(target, str) else getattr(target, "name", type(target).__name__)
     spec = _spec(target, name, settings)
     inputs = Inputs.of(args, kwargs, batch=(1,))
+    where, _, called = target.rpartition(":") if isinstance(target, str) else ("", "", "")
     if not inputs.leaves:
-        if spec is None:
+        if spec is None and where not in LIBRARIES:
             raise TargetError(f"{name} needs an input: example tensors, or a shape such as channels, height, width")
-        inputs = Inputs.of([spec.input_shape], inputs.kwargs, batch=(1,))
+        if spec is not None:
+            inputs = Inputs.of([spec.input_shape], inputs.kwargs, batch=inputs.batch)
     if spec is not None:
         yield Target(spec.name, inputs, lambda device: build(spec, device=device), spec)
         return
     try:
         if isinstance(target, str):
-            where, _, called = target.rpartition(":")
             with _first_on_path(*_folders(where)):
-                yield Target(target, inputs, lambda device: _model(target, _found(where, called), device))
+                made = functools.cache(lambda device: _model(target, _found(where, called), device))
+                if not inputs.leaves:
+                    own = LIBRARIES[where].inputs(made("meta"), called, inputs.batch)
+                    inputs = Inputs(own.args, {**own.kwargs, **inputs.kwargs})
+                yield Target(target, inputs, made)
         else:
             assert isinstance(target, nn.Module)
             yield Target(name, inputs, lambda device: target)
@@ -123,24 +134,43 @@ def model_of(target: str, device: str = "meta") -> nn.Module:
 
 
 def _model(target: str, make: Make, device: str) -> nn.Module:
-    """Built on the meta device; where the constructor needs values, on the CPU."""
+    """Built with its parameters on the meta device; where the constructor needs their values, on the CPU."""
     if isinstance(make, nn.Module):
         return make
     if needed := _needed(make):
         raise TargetError(f"{target} needs arguments ({', '.join(needed)}); a callable without arguments is expected")
     try:
-        with torch.device(device):
+        with _parameters_on_meta() if device == "meta" else nullcontext():
             model = make()
     except (Exception, SystemExit) as first:
         if device != "meta":
             raise ModelError(f"{target} raised {_described(first)}") from first
         try:
-            model = make()
+            # A single parameter that the memory cannot hold is never made; else a value was asked for.
+            with torch.device("meta") if "allocate memory" in str(first) else nullcontext():
+                model = make()
         except (Exception, SystemExit) as error:
             raise ModelError(f"{target} raised {_described(error)}") from error
     if not isinstance(model, nn.Module):
         raise TargetError(f"{target} returned a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Parameters take no memory once they are a module's; buffers and constants keep their values."""
+    register = nn.Module.register_parameter
+    made: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
+
+    def register_parameter(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(module, name, param)
+        if type(param) is nn.Parameter and not param.is_meta:
+            if id(param) not in made:  # one that several modules share stays one
+                made[id(param)] = param, nn.Parameter(torch.empty_like(param, device="meta"), param.requires_grad)
+            module._parameters[name] = made[id(param)][1]
+
+    with mock.patch.object(nn.Module, "register_parameter", register_parameter):
+        yield
 
 
 def _needed(make: Make) -> list[str]:
@@ -227,7 +257,7 @@ def _run(path: Path) -> ModuleType:
 
 def _described(error: BaseException) -> str:
     """The error in one line, and where it arose."""
-    lines = str(error.msg if isinstance(error, SyntaxError) else error).splitlines()
+    lines = [line for line in str(error.msg if isinstance(error, SyntaxError) else error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ") + _place(error)
 
 
@@ -256,47 +286,174 @@ def _shown(file: str) -> str:
 
 
 def foreign(library: str, name: str) -> Make:
-    """What makes a model of timm or torchvision, if that is installed; untrained, so nothing is downloaded.
+    """What makes a model of a library, if that is installed; untrained, so nothing is downloaded.
 
     Raises: TargetError, LibraryError, MissingError.
     """
     if library not in LIBRARIES:
         raise TargetError(f"no library {library!r} (one of: {', '.join(LIBRARIES)})")
+    row = LIBRARIES[library]
     try:
-        if library in EXTRAS["zoo"]:
-            require(f"{library}:{name}", "zoo")
-        module = importlib.import_module(library)
+        if row.package in EXTRAS["zoo"]:
+            require(f"{library}:{name}", "zoo", row.package)
+        with mock.patch.dict("os.environ", {"HF_HUB_OFFLINE": "1"}):  # nothing is ever downloaded
+            module = importlib.import_module(row.package)
     except MissingError:
         raise
     except Exception as error:
         raise LibraryError(
-            f"{library} cannot be imported: {type(error).__name__}: {error} "
-            f"({library}:{name} needs a {library} that fits torch {torch.__version__})"
+            f"{row.package} cannot be imported: {_described(error)} "
+            f"({library}:{name} needs a {row.package} that fits torch {torch.__version__})"
         ) from error
-    known, make = LIBRARIES[library](module, name)
+    return row.make(module, name)
+
+
+def _unknown(library: str, name: str, known: Sequence[str]) -> TargetError:
+    near = get_close_matches(name, known, n=3)
+    nearest = f"nearest: {', '.join(near)}" if near else "none is near"
+    return TargetError(f"{library} has no model {name!r} ({nearest})")
+
+
+def _timm(timm: ModuleType, name: str) -> Make:
     # timm names the weights behind a dot; the architecture is what stands before it.
-    if name.partition(".")[0] not in known:
-        near = get_close_matches(name, known, n=3)
-        nearest = f"nearest: {', '.join(near)}" if near else "none is near"
-        raise TargetError(f"{library} has no model {name!r} ({nearest})")
-    return make
+    if name.partition(".")[0] not in (known := timm.list_models()):
+        raise _unknown("timm", name, known)
+    return lambda: timm.create_model(name, pretrained=False)
 
 
-def _timm(timm: ModuleType, name: str) -> tuple[list[str], Make]:
-    return timm.list_models(), lambda: timm.create_model(name, pretrained=False)
+def _timm_inputs(model: Any, name: str, batch: Shape) -> Inputs:
+    return _images(batch, *model.pretrained_cfg["input_size"])
 
 
-def _torchvision(torchvision: ModuleType, name: str) -> tuple[list[str], Make]:
+def _torchvision(torchvision: ModuleType, name: str) -> Make:
+    if name not in (known := torchvision.models.list_models()):
+        raise _unknown("torchvision", name, known)
+
     def make() -> nn.Module:
         builder = torchvision.models.get_model_builder(name)
         # A detector's backbone is fetched from the network unless it is told not to.
         given = inspect.signature(builder).parameters
         return builder(**{option: None for option in ("weights", "weights_backbone") if option in given})
 
-    return torchvision.models.list_models(), make
+    return make
 
 
-LIBRARIES: dict[str, Callable[[ModuleType, str], tuple[list[str], Make]]] = {
-    "timm": _timm,
-    "torchvision": _torchvision,
+FRAMES = 16  # of a video
+FLOW = (3, 520, 960)  # the frames for which RAFT's weights are evaluated
+
+
+def _torchvision_inputs(model: Any, name: str, batch: Shape) -> Inputs:
+    """The size at which the library's own weights are evaluated."""
+    import torchvision
+
+    transforms = next(iter(torchvision.models.get_model_weights(name))).transforms
+    kind = getattr(getattr(transforms, "func", transforms), "__name__", "")
+    if kind == "OpticalFlow":
+        return Inputs((Blank((*batch, *FLOW)), Blank((*batch, *FLOW))))
+    if kind == "ObjectDetection":  # a list of images, each of its own size
+        side = int((model.transform.fixed_size or model.transform.min_size)[0])
+        return Inputs(([Blank((3, side, side)) for _ in range(prod(batch))],))
+    size = transforms.keywords.get("crop_size") or transforms.keywords["resize_size"]
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return _images(batch, 3, *([FRAMES] if kind == "VideoClassification" else []), height, width)
+
+
+def _hf(transformers: ModuleType, name: str) -> Make:
+    if name.endswith(".json"):
+        if not Path(name).is_file():
+            raise TargetError(f"no file {name}")
+        config = _config_of(transformers, Path(name))
+    else:
+        known = [n for n in dir(transformers) if n.endswith("Config") and not n.startswith("Auto")]
+        if name not in known:
+            raise _unknown("transformers", name, known)
+        config = getattr(transformers, name)()
+
+    def make() -> nn.Module:
+        if getattr(config, "use_pretrained_backbone", False):
+            config.use_pretrained_backbone = False
+        for architecture in config.architectures or ():
+            if hasattr(transformers, architecture):
+                return getattr(transformers, architecture)(config)
+        return transformers.AutoModel.from_config(config)
+
+    return make
+
+
+def _config_of(transformers: ModuleType, path: Path) -> Any:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
+    except KeyError as error:
+        raise TargetError(f"{path} has no model_type") from error
+    except (AttributeError, ValueError) as error:
+        raise TargetError(f"{path} is no configuration of transformers: {str(error).splitlines()[0]}") from error
+
+
+TOKENS = 64
+SAMPLES = 16_000  # of sound: one second
+
+
+def _hf_inputs(model: Any, name: str, batch: Shape) -> Inputs:
+    """By the names of the forward's arguments: images as the configuration gives them, 64 tokens, a second of sound."""
+    config, taken = model.config, inspect.signature(model.forward).parameters
+    vision = getattr(config, "vision_config", None) or config
+    text = getattr(config, "text_config", None) or config
+    most = getattr(text, "max_position_embeddings", None) or TOKENS
+    length = min(TOKENS, most) if most > 0 else TOKENS
+    wanted = {model.main_input_name}
+    if hasattr(config, "projection_dim"):  # a text and an image, side by side
+        wanted |= {"input_ids", "pixel_values"} & taken.keys()
+    if getattr(config, "is_encoder_decoder", False):
+        wanted |= {"decoder_input_ids"} & taken.keys()
+    known: dict[str, Callable[[], Blank]] = {
+        "input_ids": lambda: Blank((*batch, length), torch.int64),
+        "decoder_input_ids": lambda: Blank((*batch, length), torch.int64),
+        "pixel_values": lambda: Blank((*batch, *_hf_image(vision))),
+        "pixel_values_videos": lambda: Blank((*batch, *_hf_image(vision))),
+        "input_values": lambda: Blank((*batch, *_hf_sound(config))),
+        "input_features": lambda: Blank((*batch, *_hf_spectrum(config))),
+    }
+    if unknown := wanted - known.keys():
+        raise TargetError(f"hf:{name} needs an input: --input {sorted(unknown)[0]}=D,D,...")
+    return Inputs((), {argument: known[argument]() for argument in taken if argument in wanted})
+
+
+def _hf_image(config: Any) -> Shape:
+    size = getattr(config, "image_size", None) or 224
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    frames = getattr(config, "num_frames", None)
+    return (*([frames] if frames else []), getattr(config, "num_channels", 3), height, width)
+
+
+def _hf_sound(config: Any) -> Shape:
+    if bins := getattr(config, "num_mel_bins", None):
+        return getattr(config, "max_length", 1024), bins
+    return (SAMPLES,)
+
+
+def _hf_spectrum(config: Any) -> Shape:
+    bins = int(getattr(config, "num_mel_bins", 0) or getattr(config, "input_feat_per_channel", 80))
+    positions = int(getattr(config, "max_source_positions", None) or 1500)
+    # Whisper reads two frames a position, channels first; the others take frames first.
+    return (bins, 2 * positions) if config.model_type == "whisper" else (TOKENS, bins)
+
+
+def _images(batch: Shape, *size: int) -> Inputs:
+    return Inputs((Blank((*batch, *size)),))
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library of models: its package, what makes a model by its name, and the inputs that the model is made for."""
+
+    package: str
+    make: Callable[[ModuleType, str], Make]
+    inputs: Callable[[Any, str, Shape], Inputs]
+
+
+LIBRARIES: dict[str, Library] = {
+    "timm": Library("timm", _timm, _timm_inputs),
+    "torchvision": Library("torchvision", _torchvision, _torchvision_inputs),
+    "hf": Library("transformers", _hf, _hf_inputs),
 }

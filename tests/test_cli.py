@@ -128,7 +128,7 @@ def test_options_of_the_tree_that_do_not_fit_are_usage_errors(words: tuple[str, 
         (("audit", "attention56", "--set", "gate=chanel"), "'chanel' in attention56 (one of: mixed, channel, spatial)"),
         (("audit", "attention56", "--set", "gate"), "--set takes field=value, found 'gate'"),
         (("audit", "attention56", "--set", "p=many"), "p of attention56 takes numbers, found 'many'"),
-        (("audit", "attention56", "--input", "3,x"), "--input takes C,H,W, found '3,x'"),
+        (("audit", "attention56", "--input", "3,x"), "C,H,W, found '3,x'"),
         (
             ("audit", "cifar-attention56", "--set", "poolings=4"),
             "stage3 of cifar-attention56: 4 poolings in the mask of a 8x8 map, which allows at most 3",
@@ -160,6 +160,7 @@ def test_wrong_usage_ends_with_2_and_one_line_that_helps(words: tuple[str, ...],
 
 
 MODELS = """
+import os
 import torch
 from torch import nn
 
@@ -194,6 +195,30 @@ class Flip(nn.Module):
     def forward(self, x):
         self.calls += 1
         return self.conv(x) if self.calls % 2 else self.conv(x).relu()
+
+class Yields(nn.Module):
+    def forward(self, x):
+        yield x
+
+class Writes(nn.Module):
+    # Prints past Python's own stdout.
+    def forward(self, x):
+        os.write(1, b"written\\n")
+        return x + 1
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.fc = nn.Embedding(9, 4), nn.Linear(4, 2)
+    def forward(self, ids, *, mask, scale):
+        assert (ids.dtype, mask.dtype, scale.dtype) == (torch.int64, torch.bool, torch.float32)
+        return self.fc(self.table(ids)) * mask[..., None] * scale
+
+def deep():
+    model = nn.Identity()
+    for _ in range(5000):
+        model = nn.Sequential(model)
+    return model
 """
 
 
@@ -227,9 +252,10 @@ def audit_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
         (2, "mymodels.nothing:plain", "No module named 'mymodels.nothing'"),
         (2, "torch.nn:nothing", "torch.nn has no callable 'nothing'"),
         (2, ".mymodels:plain", "'.mymodels' is not the full name of a module"),
-        (1, "mymodels.py:raises", "raised RuntimeError: no weights here (mymodels.py, line 7)"),
-        (1, "mymodels.py:Branch", "capture on the device 'cpu'"),
-        (1, "mymodels.py:Exits", "mymodels.py:Exits called sys.exit(5) (mymodels.py, line 20)"),
+        (1, "mymodels.py:raises", "raised RuntimeError: no weights here (mymodels.py, line 8)"),
+        (1, "mymodels.py:Yields", "TypeError: the forward returned a generator, which has not run"),
+        (1, "mymodels.py:deep", "maximum recursion depth exceeded"),
+        (1, "mymodels.py:Exits", "mymodels.py:Exits called sys.exit(5) (mymodels.py, line 21)"),
         (
             1,
             "raising.py:build",
@@ -248,8 +274,6 @@ def audit_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 def test_a_target_that_gives_no_model_ends_with_one_line(
     audit_mine: Callable[..., Done], command: str, code: int, target: str, message: str
 ) -> None:
-    if command == "crosscheck" and target == "mymodels.py:Branch":
-        pytest.skip("crosscheck captures on the meta device only, which this model does not support")
     done = audit_mine(target, command=command)
     assert (done.returncode, done.stderr.count("\n"), done.stdout) == (code, 1, "")
     assert message in done.stderr
@@ -306,7 +330,56 @@ def test_a_model_that_changes_between_calls_is_reported(audit_mine: Callable[...
 def test_an_input_that_the_model_refuses_names_where(audit_mine: Callable[..., Done]) -> None:
     done = audit_mine("mymodels.py:Flip", shape="5,16,16")
     assert done.returncode == 1
-    assert "(in conv, input 1x5x16x16)" in done.stderr
+    assert "(in conv, mymodels.py, line 36, input 1x5x16x16)" in done.stderr
+
+
+def test_what_a_model_prints_past_python_is_no_data(audit_mine: Callable[..., Done], tmp_path: Path) -> None:
+    code = "import sys; from resattn.cli import main; sys.exit(main())"
+    words = ("audit", "mymodels.py:Writes", "--input", "4", "--json")
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, env=path, check=True
+    )
+    assert json.loads(done.stdout)[0]["target"] == "mymodels.py:Writes"
+    assert "written" in done.stderr
+
+
+def test_a_model_that_needs_values_falls_back_and_says_where(audit_mine: Callable[..., Done]) -> None:
+    done = audit_mine("mymodels.py:Branch")
+    assert done.returncode == 0
+    assert "captured on the CPU, for input values drawn from a fixed seed: the forward needs the value" in done.stderr
+    assert "(in Branch, mymodels.py, line " in done.stderr
+
+
+def test_inputs_have_names_types_and_a_batch(audit_mine: Callable[..., Done]) -> None:
+    more = ("--input", "mask=bool:5", "--input", "scale=float:1,1")
+    done = audit_mine("mymodels.py:Words", *more, "--batch", "3", "--json", shape="int:5")
+    (found,) = json.loads(done.stdout)
+    assert (found["input_shape"], found["more_inputs"]) == ([3, 5], [[3, 5], [3, 1, 1]])
+    assert found["quantities"]["macs"] == 3 * 5 * 4 * 2
+    named = resattn("audit", "cifar-resnet20-basic", "--batch", "2", "--json")
+    assert json.loads(named.stdout)[0]["input_shape"] == [2, 3, 32, 32]
+    checked = audit_mine("mymodels.py:Words", *more, "--json", command="crosscheck", shape="int:5")
+    assert {c["unexplained"] for c in json.loads(checked.stdout)} == {0}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--input", "complex:3"), "--input takes [NAME=][int:|float:|bool:]C,H,W, found 'complex:3'"),
+        (("--input", "a.b=3"), "found 'a.b=3'"),
+        (("--input", "=3"), "found '=3'"),
+        (("--input", "x=int:"), "found 'x=int:'"),
+        (("--input", "3,0"), "--input takes sizes of at least 1, found '3,0'"),
+        (("--input", "x=3", "--input", "x=4"), "--input gives x twice"),
+        (("--input", "3", "--batch", "0"), "--batch takes a number of at least 1, found 0"),
+    ],
+)
+@pytest.mark.parametrize("command", ["audit", "crosscheck"])
+def test_a_wrong_input_is_a_usage_error(command: str, words: tuple[str, ...], message: str) -> None:
+    done = resattn(command, "torch.nn:Identity", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
 
 
 def test_match_prints_the_equal_resnet() -> None:
@@ -471,7 +544,7 @@ def test_audit_takes_an_input_for_each_argument_and_modules_to_look_at(tmp_path:
     assert done.stdout.splitlines()[-1].split()[1:] == ["conv", "3x5", "3x5", "3x5", "3x5"]
 
 
-@pytest.mark.parametrize("text", ["3,x", "0,3", "float:7", "int:"])
+@pytest.mark.parametrize("text", ["3,x", "0,3", "half:7", "int:"])
 def test_an_input_that_is_none_is_refused(text: str) -> None:
     done = resattn("audit", "torch.nn:Flatten", "--input", text)
     assert done.returncode == 2

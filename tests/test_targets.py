@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from resattn.extras import MissingError
+from resattn.graph.inputs import Inputs
 from resattn.measures.audit import audit
-from resattn.targets import LibraryError, TargetError, foreign, model_of
+from resattn.targets import FRAMES, TOKENS, LibraryError, TargetError, foreign, model_of
 
 SHAPE = (4, 8, 8)
 
@@ -134,10 +137,10 @@ def test_a_package_that_does_not_exist_says_so() -> None:
 # -- libraries of models
 
 
-class Tiny(nn.Linear):
+class Tiny(nn.Conv2d):
     def __init__(self, **options: Any) -> None:
-        super().__init__(1, 1)
-        self.options = options
+        super().__init__(3, 2, 3, bias=False)
+        self.options, self.pretrained_cfg = options, {"input_size": (3, 20, 24)}
 
 
 def library(name: str, **attributes: Any) -> ModuleType:
@@ -152,6 +155,12 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", made)
 
 
+def ImageClassification(**options: Any) -> None: ...
+
+
+def VideoClassification(**options: Any) -> None: ...
+
+
 @pytest.fixture
 def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     def detector(*, weights: Any = "trained", weights_backbone: Any = "trained") -> nn.Module:
@@ -160,8 +169,19 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     def classifier(*, weights: Any = "trained") -> nn.Module:
         return Tiny(weights=weights)
 
-    builders = {"detector": detector, "classifier": classifier}
-    models = SimpleNamespace(list_models=lambda: list(builders), get_model_builder=builders.__getitem__)
+    def video(*, weights: Any = "trained") -> nn.Module:
+        return nn.Conv3d(3, 2, 3)
+
+    builders = {"detector": detector, "classifier": classifier, "video": video}
+    weights = {
+        "classifier": partial(ImageClassification, crop_size=24),
+        "video": partial(VideoClassification, crop_size=(8, 9)),
+    }
+    models = SimpleNamespace(
+        list_models=lambda: list(builders),
+        get_model_builder=builders.__getitem__,
+        get_model_weights=lambda name: [SimpleNamespace(transforms=weights[name])],
+    )
     monkeypatch.setitem(sys.modules, "torchvision", library("torchvision", models=models))
 
 
@@ -201,5 +221,132 @@ def test_a_library_that_breaks_at_import_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_another_library_is_refused() -> None:
-    with pytest.raises(TargetError, match=r"^no library 'keras' \(one of: timm, torchvision\)$"):
+    with pytest.raises(TargetError, match=r"^no library 'keras' \(one of: timm, torchvision, hf\)$"):
         foreign("keras", "vgg16")
+
+
+# -- a library's own input
+
+
+@pytest.mark.usefixtures("timm")
+def test_a_model_of_timm_brings_its_input() -> None:
+    assert audit("timm:vit").input_shape == (1, 3, 20, 24)
+    assert audit("timm:vit", Inputs(batch=(2,))).input_shape == (2, 3, 20, 24)
+    assert audit("timm:vit", (3, 9, 9)).input_shape == (1, 3, 9, 9)
+
+
+@pytest.mark.usefixtures("torchvision")
+def test_a_model_of_torchvision_brings_the_size_of_its_evaluation() -> None:
+    assert audit("torchvision:classifier").input_shape == (1, 3, 24, 24)
+    assert audit("torchvision:video").input_shape == (1, 3, FRAMES, 8, 9)
+
+
+class TinyConfig:
+    def __init__(self, **fields: Any) -> None:
+        self.architectures: list[str] = []
+        self.max_position_embeddings = 512
+        vars(self).update(fields)
+
+
+class Reader(nn.Module):
+    main_input_name = "input_ids"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config, self.embedding, self.fc = config, nn.Embedding(9, 4), nn.Linear(4, 2, bias=False)
+
+    def forward(self, input_ids: Tensor | None = None, decoder_input_ids: Tensor | None = None) -> Tensor:
+        assert input_ids is not None
+        x = self.embedding(input_ids)
+        return self.fc(x if decoder_input_ids is None else x + self.embedding(decoder_input_ids))
+
+
+class Viewer(Reader):
+    main_input_name = "pixel_values"
+
+    def forward(self, pixel_values: Tensor) -> Tensor:  # type: ignore[override]
+        return self.fc(pixel_values.mean((1, 2, 3)).expand(4))
+
+
+@pytest.fixture
+def transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto_config = SimpleNamespace(for_model=lambda model_type, **fields: TinyConfig(model_type=model_type, **fields))
+    made = library(
+        "transformers",
+        BertConfig=TinyConfig,
+        Viewer=Viewer,
+        AutoConfig=auto_config,
+        AutoModel=SimpleNamespace(from_config=Reader),
+    )
+    monkeypatch.setitem(sys.modules, "transformers", made)
+
+
+@pytest.mark.usefixtures("transformers")
+def test_a_configuration_of_transformers_is_read_and_nothing_is_fetched(tmp_path: Path) -> None:
+    found = audit("hf:BertConfig")
+    assert (found.input_shape, found.quantities["macs"]) == ((1, TOKENS), TOKENS * 4 * 2)
+    path = tmp_path / "config.json"
+    for text, shapes in (
+        ('{"model_type": "bert", "max_position_embeddings": 16}', [(1, 16)]),
+        ('{"model_type": "bert", "max_position_embeddings": -1}', [(1, TOKENS)]),
+        ('{"model_type": "t5", "is_encoder_decoder": true}', [(1, TOKENS), (1, TOKENS)]),
+        (
+            '{"model_type": "vit", "architectures": ["Viewer"], "image_size": [8, 12], "num_channels": 5}',
+            [(1, 5, 8, 12)],
+        ),
+    ):
+        path.write_text(text)
+        found = audit(f"hf:{path}")
+        assert [found.input_shape, *found.more_inputs] == shapes
+
+
+@pytest.mark.usefixtures("transformers")
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("hf:BrtConfig", r"transformers has no model 'BrtConfig' \(nearest: BertConfig\)"),
+        ("hf:none/config.json", "no file none/config.json"),
+        ("hf:{}/empty.json", "empty.json has no model_type"),
+        ("hf:{}/broken.json", "broken.json is no configuration of transformers: Expecting"),
+    ],
+)
+def test_what_is_no_configuration_says_so(target: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.json").write_text("{}")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(TargetError, match=message):
+        audit(target.format(tmp_path))
+
+
+def test_what_is_missing_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingError, match=r"^hf:BertConfig needs transformers: pip install 'resattn\[zoo\]'$"):
+        audit("hf:BertConfig")
+
+
+# -- a model is built without the memory of its weights
+
+
+class Large(nn.Module):
+    """32 GB of weights, one shared by two names; a table that the constructor and the forward read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(2**14, 2**14, bias=False) for _ in range(32))
+        self.again = nn.Linear(1, 1)
+        self.again.weight = self.layers[0].weight
+        self.register_buffer("table", torch.arange(3))
+        self.n = int(self.table.sum())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.n if self.table.sum() == 3 else self.layers[0](x)
+
+
+def test_parameters_take_no_memory_and_constants_keep_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "large", library("large", Large=Large))
+    model = model_of("large:Large")
+    assert model.layers[0].weight is model.again.weight
+    assert all(p.is_meta for p in model.parameters())
+    assert model.table.tolist() == [0, 1, 2]
+    found = audit("large:Large", (4,))
+    assert (found.quantities["macs"], found.quantities["defined_params"]) == (0, 32 * 2**28 + 1)
+    assert not any("captured on the CPU" in note for note in found.notes)

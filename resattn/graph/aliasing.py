@@ -9,7 +9,7 @@ from math import prod
 from operator import mul
 
 # Positions along one dimension: (written dim or None, read dim, positions there, positions here).
-Match = tuple[int | None, int, tuple[int, ...], tuple[int, ...]]
+Match = tuple[int | None, int, Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def overlap(written: View, read: View) -> Overlap | None:
     """
     if written.offset == read.offset and prod(written.shape) == prod(read.shape):
         if written == read:
-            return Overlap(True, tuple((d, d, (*range(n),), (*range(n),)) for d, n in enumerate(read.shape)))
+            return Overlap(True, tuple((d, d, range(n), range(n)) for d, n in enumerate(read.shape)))
         if _is_contiguous(written) and _is_contiguous(read):
             return Overlap(True, None, True)
     found: Overlap | None = Overlap(False, None)
@@ -56,29 +56,45 @@ def overlap(written: View, read: View) -> Overlap | None:
     return found
 
 
-Grid = list[tuple[list[int], list[int]]]  # for each level the dimensions along it, and the coordinates in their order
+# For each level the dimensions along it, and the coordinates in their order: a range where they have one step, so that
+# a slice costs the same however long it is.
+Grid = list[tuple[list[int], Sequence[int]]]
 
 
 def _met(written: Grid, read: Grid) -> Overlap | None:
     matches: list[Match] = []
     is_all = is_paired = True
     for (w_dims, w_at), (r_dims, r_at) in zip(written, read, strict=True):
-        shared = sorted(set(w_at) & set(r_at))
-        if not shared:
+        of, to = _shared(w_at, r_at)
+        if not to:
             return None
-        is_all &= len(shared) == len(r_at)
+        is_all &= len(to) == len(r_at)
         if not r_dims:
-            is_paired &= not w_dims or len(w_at) == len(shared) == 1
+            is_paired &= not w_dims or len(w_at) == len(to) == 1
         elif len(r_dims) > 1 or len(w_dims) > 1:
             is_paired = False
         else:
-            of, to = (tuple(map(at.index, shared)) for at in (w_at, r_at))
             matches.append((w_dims[0] if w_dims else None, r_dims[0], of, to))
     # A dimension that runs along several levels meets several of the other's.
     for side in (0, 1):
         found = [match[side] for match in matches if match[side] is not None]
         is_paired &= len(found) == len(set(found))
     return Overlap(is_all, tuple(matches) if is_paired else None)
+
+
+def _shared(a: Sequence[int], b: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    """The places in `a` and in `b` of the coordinates that both have, in ascending order of these."""
+    if isinstance(a, range) and isinstance(b, range) and (max(a.step, b.step) % min(a.step, b.step) == 0):
+        step, coarse = max(a.step, b.step), a if a.step >= b.step else b
+        start = coarse.start + max(0, -(-(max(a.start, b.start) - coarse.start) // step)) * step
+        if (start - a.start) % a.step or (start - b.start) % b.step:
+            return (), ()
+        met = range(start, min(a.stop, b.stop), step)
+        places = (range((start - r.start) // r.step, (met[-1] - r.start) // r.step + 1, step // r.step) for r in (a, b))
+        return tuple(places) if met else ((), ())  # type: ignore[return-value]
+    places_of = [{at: k for k, at in enumerate(side)} for side in (a, b)]
+    shared = sorted(places_of[0].keys() & places_of[1].keys())
+    return tuple(places_of[0][at] for at in shared), tuple(places_of[1][at] for at in shared)
 
 
 def _is_contiguous(view: View) -> bool:
@@ -105,7 +121,7 @@ def _coordinates(view: View, levels: Sequence[int], offset: int) -> Grid | None:
     grid: Grid = []
     for level in levels:
         start, offset = divmod(offset, level)
-        grid.append(([], [start]))
+        grid.append(([], range(start, start + 1)))
     sizes = [0, *(a // b for a, b in pairwise(levels))]  # 0: the first level has no end
     for dim, (n, stride) in enumerate(zip(view.shape, view.strides, strict=True)):
         if n == 1:
@@ -117,18 +133,19 @@ def _coordinates(view: View, levels: Sequence[int], offset: int) -> Grid | None:
         # A dimension that fills a level goes on along the next: rows laid end to end.
         while k and n * step > sizes[k] and sizes[k] % step == 0 and n * step % sizes[k] == 0:
             inner = sizes[k] // step
-            _extend(grid[k], dim, inner, step)
+            grid[k] = _extended(grid[k], dim, inner, step)
             n, step, k = n // inner, 1, k - 1
-        _extend(grid[k], dim, n, step)
+        grid[k] = _extended(grid[k], dim, n, step)
     for (_, at), size in zip(grid, sizes, strict=True):
-        if size and max(at) >= size:
+        if size and (at[-1] if isinstance(at, range) else max(at)) >= size:
             return None
     if prod(len(at) for _, at in grid) != prod(view.shape):
         return None
     return grid
 
 
-def _extend(place: tuple[list[int], list[int]], dim: int, n: int, step: int) -> None:
+def _extended(place: tuple[list[int], Sequence[int]], dim: int, n: int, step: int) -> tuple[list[int], Sequence[int]]:
     dims, at = place
-    dims.append(dim)
-    at[:] = [a + k * step for a in at for k in range(n)]
+    if isinstance(at, range) and (len(at) == 1 or at.step == n * step):
+        return [*dims, dim], range(at.start, at.start + len(at) * n * step, step)
+    return [*dims, dim], [a + k * step for a in at for k in range(n)]

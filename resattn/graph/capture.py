@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from resattn.graph.errors import NEEDS_VALUES, NO_VALUES, CaptureError, NeedsValuesError
+from resattn.graph.errors import NEEDS_VALUES, NO_VALUES, CaptureError, NeedsValuesError, line_of, shortened
 from resattn.graph.graph import Graph, Shape
 from resattn.graph.inputs import Inputs
 from resattn.graph.recorder import Recorder
@@ -37,24 +37,30 @@ def capture(
     recorder = Recorder(model, rule_of, device)
     args, kwargs, tensors = inputs.on(device, recorder.dtype)
     shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-    for tensor in tensors:
-        recorder.start(tensor)
+    values = inputs.integers(recorder.dtype) if recorder.is_meta else {}
+    for k, tensor in enumerate(tensors):
+        recorder.start(tensor, values.get(k))
     torch.clear_autocast_cache()  # it would hand out casts of the parameters that no one saw being made
     try:
-        with recorder.restoring(), torch.no_grad(), _no_fast_path(), recorder.watching_calls(), recorder:
+        with recorder.restoring(), torch.no_grad(), without_fast_path(), recorder.watching_calls(), recorder:
             result = model(*args, **kwargs)
+            if isinstance(result, Iterator):
+                raise TypeError(f"the forward returned a {type(result).__name__}, which has not run: return its items")
             outputs = dict.fromkeys((o.producer, o.slot) for o in map(recorder.operand, leaves_of(result)))
     except Exception as error:
-        where = recorder.failed_at or type(model).__name__
+        where = shortened(recorder.failed_at or type(model).__name__)
+        if line := line_of(error):
+            where += f", {line}"
         if isinstance(error, NeedsValuesError) or (recorder.is_meta and any(s in str(error) for s in NO_VALUES)):
             raise NeedsValuesError(f"{NEEDS_VALUES} (in {where})") from error
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = ": ".join([type(error).__name__, *lines[:1]])
         raise CaptureError(f"{reason} (in {where}, input {_shapes(shapes)})", recorder.graph([], shapes)) from error
     return recorder.graph([producer for producer, _ in outputs if producer is not None], shapes)
 
 
 @contextmanager
-def _no_fast_path() -> Iterator[None]:
+def without_fast_path() -> Iterator[None]:
     """Attention is captured as its separate operators, not as one fused call."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 if TYPE_CHECKING:
     from resattn.graph.graph import Graph
 
-NEEDS_VALUES = (
-    "the forward needs the value of a tensor, which the meta device does not have: capture on the device 'cpu'"
-)
+TRY_CPU = ": capture on the device 'cpu'"
+NEEDS_VALUES = f"the forward needs the value of a tensor, which the meta device does not have{TRY_CPU}"
+OURS = str(Path(__file__).resolve().parents[1])
+TORCH = str(Path(torch.__file__).resolve().parent)
+
+
+def line_of(error: BaseException) -> str:
+    """The innermost file and line that is neither ours nor torch's; empty where there is none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if (
+            not frame.filename.startswith(("<", f"{OURS}/", f"{TORCH}/"))
+            and Path(frame.filename).name != "contextlib.py"
+        ):
+            return f"{Path(frame.filename).name}, line {frame.lineno}"
+    return ""
+
+
 # What torch says where it hands values to Python without an operator (tolist, numpy).
 NO_VALUES = ("meta tensor", "meta device type tensor", "unallocated storage")
+
+
+MOST_LETTERS = 100
+
+
+def shortened(path: str) -> str:
+    """A module path that fits a line: of a long one the two ends."""
+    half = MOST_LETTERS // 2
+    return path if len(path) <= MOST_LETTERS else f"{path[:half]}...{path[-half:]}"
 
 
 class CaptureError(RuntimeError):

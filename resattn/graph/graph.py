@@ -26,8 +26,9 @@ OVERWRITE = "overwrite"  # a tensor after a write in place to one that shares it
 class Operand:
     """A tensor argument: the operator that made it (None: no data reaches it) and the parameters it was made from.
 
-    A tensor made from both has its parameters at the operators on the way, not here. `slot`: which of the operator's
-    results it is. `values`: what a constant index holds.
+    A tensor made from both has its parameters at the operators on the way, not here. What element-wise work and views
+    make of parameters is still made from them; what a product makes of them is an activation and has none.
+    `slot`: which of the operator's results it is. `values`: what a constant index holds.
     """
 
     shape: Shape
@@ -96,6 +97,9 @@ class Graph:
     """Operators in the order of execution (which is topological), from the inputs to the outputs.
 
     `params` gives the number of elements of every parameter, read or not; a shared one is listed once.
+    `constants`: products that no input reaches, and what reads their results: executed at every call, with the same
+    result (position tables, learned queries, a zero state). They are on no path; their `index` is negative.
+    `unread`: those of them whose result nothing reads.
     """
 
     ops: tuple[Op, ...]
@@ -103,6 +107,8 @@ class Graph:
     params: Mapping[str, int]
     modules: tuple[Module, ...]
     input_shapes: tuple[Shape, ...]
+    constants: tuple[Op, ...] = ()
+    unread: frozenset[int] = frozenset()
 
     def ancestors(self, index: int) -> list[int]:
         """The operators that data reaches this one from, itself included, in order of execution."""

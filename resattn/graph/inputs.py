@@ -25,19 +25,25 @@ class Blank:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The arguments of a forward; each tensor in them is an example (`Tensor`) or a shape (`Blank`)."""
+    """The arguments of a forward; each tensor in them is an example (`Tensor`) or a shape (`Blank`).
+
+    `batch`: the batch of inputs whose shape the target itself gives.
+    """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    batch: Shape = field(default=(1,), compare=False)
 
     @classmethod
     def of(cls, args: Sequence[Any] | Inputs, kwargs: Mapping[str, Any] | None = None, *, batch: Shape = ()) -> Inputs:
         """Arguments with example tensors as they are; without any, sequences of integers are shapes.
 
-        A shape is completed by `batch`; one that is `Indices` is that of integers.
+        A shape is completed by `batch`; one that is `Indices` is that of integers. `Inputs` are taken as they are.
         """
         if isinstance(args, Inputs):
             return args
+        if len(args) == 1 and isinstance(args[0], Inputs) and not kwargs:
+            return args[0]
         given = cls(tuple(args), dict(kwargs or {}))
         if any(True for _ in _leaves((given.args, given.kwargs))):
             return given
@@ -70,6 +76,20 @@ class Inputs:
         made = {id(leaf): _made(leaf, device, dtype) for leaf in self.leaves}
         call = self._replaced(made)
         return call.args, dict(call.kwargs), list(made.values())
+
+    def filled(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments and keyword arguments with these tensors in the place of `leaves`."""
+        call = self._replaced({id(leaf): t for leaf, t in zip(self.leaves, tensors, strict=True)})
+        return call.args, dict(call.kwargs)
+
+    def integers(self, dtype: torch.dtype) -> dict[int, Tensor]:
+        """The values of those of `leaves` that hold integers or booleans, on the CPU."""
+        kinds = {k: leaf.dtype or dtype for k, leaf in enumerate(self.leaves)}
+        return {
+            k: _made(self.leaves[k], "cpu", dtype)
+            for k, kind in kinds.items()
+            if not kind.is_floating_point and not kind.is_complex and not getattr(self.leaves[k], "is_meta", False)
+        }
 
     def _replaced(self, made: Mapping[int, Any]) -> Inputs:
         args, kwargs = _mapped((self.args, dict(self.kwargs)), lambda leaf: made[id(leaf)])

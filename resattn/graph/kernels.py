@@ -84,8 +84,21 @@ def _addmm(bias: Tensor, x: Tensor, y: Tensor, **_: Any) -> Any:
     return _like([x], [x.shape[0], y.shape[1]])
 
 
+def _grouped_mm(x: Tensor, y: Tensor, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
+    # Torch's own takes bfloat16 alone, because that is what its kernel for CUDA takes.
+    if x.shape[-1] != y.shape[-2] or x.dtype is not y.dtype:
+        return None
+    sizes = [*x.shape[:-1], y.shape[-1]]
+    if x.dim() == y.dim() == 2:
+        sizes = [offs.shape[0], *sizes]
+    elif x.dim() == 3 and y.dim() == 2:
+        sizes = sizes[1:]
+    return x.new_empty(sizes, dtype=out_dtype or x.dtype)
+
+
 aten = torch.ops.aten
 QUICK: dict[Any, Callable[..., Any]] = {
+    aten._grouped_mm.default: _grouped_mm,
     aten.addmm.default: _addmm,
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.mean.dim: _mean,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._C._autograd import _get_sequence_nr
 from torch.autograd.function import BackwardCFunction
 
-from resattn.graph.capture import _no_fast_path
+from resattn.graph.capture import without_fast_path
 from resattn.graph.graph import Graph, Op
 from resattn.graph.inputs import Blank, Inputs
 from resattn.graph.recorder import Recorder
@@ -178,7 +178,7 @@ def record(
         for tensor in made.values():
             recorder.start(tensor)
         try:
-            with recorder.restoring(), _no_fast_path(), recorder.watching_calls(), recorder:
+            with recorder.restoring(), without_fast_path(), recorder.watching_calls(), recorder:
                 outputs = leaves_of(model(*call.args, **call.kwargs))
                 producers = dict.fromkeys(recorder.operand(t).producer for t in outputs)
         except Exception as error:

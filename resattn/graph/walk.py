@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,21 +20,22 @@ def modules_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module once, those in plain lists and dictionaries too, under the first path that leads to it."""
     seen: set[int] = set()
     own = vars(nn.Module()).keys()
-
-    def walk(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    waiting = [("", model)]  # not by recursion: models are nested more deeply than Python's stack allows
+    while waiting:
+        path, module = waiting.pop()
         if id(module) in seen:
-            return
+            continue
         seen.add(id(module))
         yield path, module
-        for name, child in module._modules.items():
-            if child is not None:
-                yield from walk(f"{path}.{name}".lstrip("."), child)
+        children = [(f"{path}.{n}" if path else n, m) for n, m in module._modules.items() if m is not None]
         for name, value in vars(module).items():
-            if name not in own:
-                for key, item in _contained(value):
-                    yield from walk(f"{path}.{name}{key}".lstrip("."), item)
+            if name not in own and isinstance(value, CONTAINERS):
+                found = _contained(value)
+                children += [(f"{path}.{name}{key}" if path else f"{name}{key}", item) for key, item in found]
+        waiting += reversed(children)
 
-    yield from walk("", model)
+
+CONTAINERS = (dict, list, tuple, set, frozenset)
 
 
 def _contained(value: Any) -> Iterator[tuple[str, nn.Module]]:
@@ -62,9 +63,17 @@ def parameters_of(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[st
 
 def leaves_of(result: Any) -> list[Tensor]:
     """The tensors in what a model returns, containers of its own included."""
-    if dataclasses.is_dataclass(result) and not isinstance(result, dict):
-        result = [getattr(result, f.name) for f in dataclasses.fields(result)]
-    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, Mapping):
+        parts: Iterable[Any] = result.values()
+    elif dataclasses.is_dataclass(result) and not isinstance(result, type):
+        parts = [getattr(result, f.name) for f in dataclasses.fields(result)]
+    elif isinstance(result, list | tuple):
+        parts = result
+    else:
+        parts = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    return [leaf for part in parts for leaf in leaves_of(part)]
 
 
 def tensors_in(value: Any) -> list[Tensor]:

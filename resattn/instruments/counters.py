@@ -19,6 +19,7 @@ import resattn
 from resattn.graph.graph import INPUT, Module, Op, Operand, Shape
 from resattn.graph.walk import modules_of
 from resattn.measures.captured import Captured
+from resattn.measures.cost import all_macs
 from resattn.rules.rule import macs_of
 
 
@@ -183,8 +184,7 @@ def counted_like(network: Captured, tool: str) -> Counted:
     reasons += [f"{op.name} in {op.module or 'the model'} has no rule of ours" for op in network.unknown]
     parts: Counter[str] = Counter()
     doubts: Counter[str] = Counter()
-    ops = [op for op in network.graph.ops if op.name != INPUT]
-    for op in ops:
+    for op in (*(op for op in network.graph.ops if op.name != INPUT), *network.graph.constants):
         for count in row.counts:
             parts[count.what] += count.of(sight, op)
         for text, of in row.doubts.items():
@@ -193,7 +193,7 @@ def counted_like(network: Captured, tool: str) -> Counted:
     parts = Counter({what: n // batch for what, n in parts.items()})
     return Counted(
         network.name, row.name, row.version, None if reasons else sum(parts.values()), row.unit, row.definition,
-        dict(+parts), sum(network.macs), network.shapes[0], tuple(reasons), dict(+doubts),
+        dict(+parts), all_macs(network.graph), network.shapes[0], tuple(reasons), dict(+doubts),
     )  # fmt: skip
 
 

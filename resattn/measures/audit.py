@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
-from resattn.graph.errors import NeedsValuesError
+from resattn.graph.errors import TRY_CPU, NeedsValuesError
 from resattn.graph.inputs import Inputs
 from resattn.measures import depth, roles
 from resattn.measures.captured import Captured, PartError, captured, extended
@@ -139,6 +139,9 @@ def _room(name: str) -> Any:
     return importlib.import_module(f"resattn.{name}")
 
 
+MOST_BYTES = 2**32  # of the parameters of a model that runs on values without being asked to
+
+
 def audit(
     target: str | NetworkSpec | nn.Module,
     *args: Any,
@@ -154,7 +157,8 @@ def audit(
     `(3, 224, 224)`, where the batch is 1. A shape of integers, such as token ids, is an `Indices`. A spec brings
     its own input shape.
     `settings` (fields of a named network), `device`, `at` and `rules` are options of the audit; every other keyword is
-    passed to the forward. On "meta" nothing is computed. `at`: module paths; the receptive fields of their units are
+    passed to the forward. On "meta" nothing is computed; a forward that needs values is run on the CPU instead, and
+    the notes say so. `at`: module paths; the receptive fields of their units are
     also reported. `rules`: rows of the operator table for this call only, by names such as `mylib::scan`.
     Raises: TargetError, SpecError, CaptureError, RuleError.
     """
@@ -175,11 +179,16 @@ def _audit(
         model = found.make(device)
         try:
             return audit_of(Captured.of(model, *inputs.args, device=device, **how), at)
-        except NeedsValuesError:
-            if device != "meta" or not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+        except NeedsValuesError as error:
+            size = 4 * sum(p.numel() for p in model.parameters())
+            if device != "meta" or size > MOST_BYTES:
                 raise
-        # Constants of its own, which a model built on "meta" does not have, may be all that it asks for.
-        return audit_of(Captured.of(found.make("cpu"), *inputs.args, **how), at)
+            reason = str(error).replace(TRY_CPU, "")
+        model = found.make("cpu")
+        if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+            raise NeedsValuesError(f"{reason}; the model has no values: it was built on the device 'meta'")
+        how["why_values"] = reason
+        return audit_of(Captured.of(model, *inputs.args, device="cpu", **how), at)
 
 
 def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
@@ -249,7 +258,9 @@ def _layers_of(network: Captured, path: depth.Path | None) -> tuple[str, ...]:
 def _notes(network: Captured, changes_at: str, has_path: bool) -> Iterator[str]:
     if changes_at:
         yield f"the model changes between calls: two captures differ at {changes_at}; the numbers are the first's"
-    if network.device != "meta":
+    if network.why_values:
+        yield f"captured on the CPU, for input values drawn from a fixed seed: {network.why_values}"
+    elif network.device != "meta":
         yield "for this input: the model ran on values"
     spec, shape = network.spec, network.shapes[0][1:]
     if spec and spec.name.startswith("port:") and shape != spec.input_shape:
@@ -265,14 +276,18 @@ def _notes(network: Captured, changes_at: str, has_path: bool) -> Iterator[str]:
 
 def _by_role(network: Captured, role: str) -> dict[str, Any]:
     ops = network.roles.ops(role)
-    unknown = [op for op in network.unknown if network.roles.of[op.index] == role]
+    unknown = [op for op in network.unknown if network.role_of(op) == role]
     layers_known = not any(map(holds_weights, unknown))
+    layers = network.constant_layers if role == roles.TRUNK else []
+    convolutions = [op for op in layers if op.kind == "convolution"]
+    more_macs = network.macs_constant if role == roles.TRUNK else 0
+    params = network.params(ops, constants=role == roles.TRUNK)
     return {
         "role": role,
-        "weighted_layers": sum(network.is_layer[i] for i in ops) if layers_known else None,
-        "conv_layers": sum(i in network.convolutions for i in ops) if layers_known else None,
-        "params": network.params(ops) if not any(map(is_packed, unknown)) else None,
-        "macs": sum(network.macs[i] for i in ops) if not unknown else None,
+        "weighted_layers": sum(network.is_layer[i] for i in ops) + len(layers) if layers_known else None,
+        "conv_layers": sum(i in network.convolutions for i in ops) + len(convolutions) if layers_known else None,
+        "params": params if not any(map(is_packed, unknown)) else None,
+        "macs": sum(network.macs[i] for i in ops) + more_macs if not unknown else None,
     }
 
 

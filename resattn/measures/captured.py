@@ -20,11 +20,11 @@ from resattn.measures.depth import Path
 from resattn.measures.fields import ROOM, Enlarged, Fields, enlarged_by, fields_at, reported_for, times_for
 from resattn.measures.positionwise import positionwise
 from resattn.measures.receptive import Sight
-from resattn.measures.roles import MASK, Roles
+from resattn.measures.roles import MASK, TRUNK, Roles
 from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule, RuleError, Rules, find
-from resattn.rules.table import RULES, layer_flags, unknown_ops
+from resattn.rules.table import RULES, constant_layers, layer_flags, unknown_ops
 
 # A model is tried on inputs of up to so many times the size for one on which it runs as on larger ones.
 MOST_TIMES = 64
@@ -40,6 +40,7 @@ class Captured:
     first use, once.
 
     `inputs`: the arguments of the forward. `rules`: the operator table that the graph was captured with.
+    `why_values`: why it ran on values although it was captured on "meta" first; empty where it did not.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Captured:
     rules: Rules = field(default_factory=lambda: RULES)
     spec: NetworkSpec | None = None
     times: int = 1  # how many times larger the inputs are than those that were given
+    why_values: str = ""
 
     @classmethod
     def of(
@@ -60,12 +62,13 @@ class Captured:
         device: str = "meta",
         rules: Rules = RULES,
         spec: NetworkSpec | None = None,
+        why_values: str = "",
         **kwargs: Any,
     ) -> Captured:
         """The model captured on these arguments: see `capture`. Raises: CaptureError."""
         inputs = Inputs.of(args, kwargs)
         graph = capture(model, *inputs.args, device=device, rules=rules, **inputs.kwargs)
-        return cls(name or type(model).__name__, model, graph, inputs, device, rules, spec)
+        return cls(name or type(model).__name__, model, graph, inputs, device, rules, spec, why_values=why_values)
 
     def again(self, inputs: Inputs, device: str) -> Graph:
         """The same model on other inputs. Raises: CaptureError."""
@@ -89,6 +92,11 @@ class Captured:
         return frozenset(op.index for op in self.graph.ops if op.kind == "convolution" and self.is_layer[op.index])
 
     @cached_property
+    def constant_layers(self) -> list[Op]:
+        """The weighted layers that no input reaches: on no path, and of the trunk."""
+        return constant_layers(self.graph)
+
+    @cached_property
     def unknown(self) -> list[Op]:
         """The operators without a row in the operator table."""
         return unknown_ops(self.graph)
@@ -96,6 +104,10 @@ class Captured:
     @cached_property
     def roles(self) -> Roles:
         return roles.roles(self.graph, self.is_layer)
+
+    def role_of(self, op: Op) -> str:
+        """The role of an operator; what no input reaches is outside of masks and shortcuts."""
+        return TRUNK if op.index < 0 else self.roles.of[op.index]
 
     @cached_property
     def masks(self) -> list[int]:
@@ -132,7 +144,7 @@ class Captured:
             known = [m.path for m in self.graph.modules if m.path and m.is_executed]
             near = get_close_matches(part, known, n=3) or known[:3]
             raise PartError(f"no module {part!r} was executed (nearest: {', '.join(near)})")
-        return [op for op in ops if not of_roles or self.roles.of[op.index] in of_roles]
+        return [op for op in ops if not of_roles or self.role_of(op) in of_roles]
 
     # -- depth
 
@@ -157,12 +169,23 @@ class Captured:
 
     @cached_property
     def macs(self) -> list[int]:
-        """Multiply-adds of each operator."""
+        """Multiply-adds of each operator that data reaches."""
         return cost.op_macs(self.graph)
 
-    def params(self, ops: Sequence[int] | None = None) -> int:
-        """Number of parameters that some operators read, or all; a shared one counts once."""
-        return cost.n_params(self.graph, cost.read_params(self.graph, ops))
+    @cached_property
+    def macs_constant(self) -> int:
+        """Multiply-adds that no input reaches."""
+        return cost.constant_macs(self.graph)
+
+    def params(self, ops: Sequence[int] | None = None, *, constants: bool = False) -> int:
+        """Number of parameters that some operators read, or all; a shared one counts once.
+
+        `constants`: those too that are read where no input reaches.
+        """
+        read = cost.read_params(self.graph, ops)
+        if constants:
+            read |= {name for op in self.graph.constants for name in op.params}
+        return cost.n_params(self.graph, read)
 
     @cached_property
     def dead(self) -> tuple[str, ...]:

@@ -9,16 +9,23 @@ from resattn.rules.rule import macs_of
 
 
 def op_macs(graph: Graph) -> list[int]:
-    """Multiply-adds of each operator: convolutions and matrix products, bias excluded. 0 where there is no rule.
-
-    The graph holds what data reaches: a product of parameters alone (a recomputed weight) is a constant and no cost.
-    """
+    """Multiply-adds of each operator: convolutions and matrix products, bias excluded. 0 where there is no rule."""
     return [macs_of(op) for op in graph.ops]
+
+
+def constant_macs(graph: Graph) -> int:
+    """Multiply-adds of the products that no input reaches, which every call executes all the same."""
+    return sum(map(macs_of, graph.constants))
+
+
+def all_macs(graph: Graph) -> int:
+    """Multiply-adds of all that one forward executes."""
+    return sum(op_macs(graph)) + constant_macs(graph)
 
 
 def read_params(graph: Graph, ops: Collection[int] | None = None) -> set[str]:
     """Names of the parameters that the execution reads (or that these operators do); a shared one stands once."""
-    chosen = graph.ops if ops is None else (graph.ops[i] for i in ops)
+    chosen = (*graph.ops, *graph.constants) if ops is None else (graph.ops[i] for i in ops)
     return {name for op in chosen for name in op.params}
 
 

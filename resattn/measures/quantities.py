@@ -58,7 +58,7 @@ class Quantity:
     def _is_hidden_by(self, op: Op, network: Captured) -> bool:
         if not HIDES[self.hidden_by](op):
             return False
-        return not self.role or network.roles.of[op.index] == self.role
+        return not self.role or network.role_of(op) == self.role
 
 
 HIDES: Mapping[str, Callable[[Op], bool]] = {
@@ -103,7 +103,19 @@ def _width(network: Captured) -> Number | Absent:
 
 
 def _convolutions(role: str) -> Callable[[Captured], int]:
-    return lambda network: sum(network.roles.of[i] == role for i in network.convolutions)
+    def number(network: Captured) -> int:
+        return sum(network.roles.of[i] == role for i in network.convolutions) + _constant_convolutions(network, role)
+
+    return number
+
+
+def _constant_convolutions(network: Captured, role: str = "") -> int:
+    layers = network.constant_layers
+    return sum(op.kind == "convolution" and role in ("", network.role_of(op)) for op in layers)
+
+
+def _macs(network: Captured) -> int:
+    return sum(network.macs) + network.macs_constant
 
 
 # What an audit reports, in this order.
@@ -114,11 +126,11 @@ QUANTITIES: Mapping[str, Quantity] = _by_name(
             "weighted_layers", "layers", "Weighted layers",
             "executed convolutions and matrix products with parameters, of a matrix of parameters that data selects or "
             "scales too; a module run twice is two",
-            lambda network: sum(network.is_layer), "layers",
+            lambda network: sum(network.is_layer) + len(network.constant_layers), "layers",
         ),
         Quantity(
             "conv_layers", "layers", "Convolutions", "executed convolutions",
-            lambda network: len(network.convolutions), "layers",
+            lambda network: len(network.convolutions) + _constant_convolutions(network), "layers",
         ),
         Quantity(
             "conv_layers_trunk", "layers", "Convolutions, trunk", "those outside mask and shortcut",
@@ -164,15 +176,19 @@ QUANTITIES: Mapping[str, Quantity] = _by_name(
         ),
         Quantity(
             "macs", "multiply-adds", "Multiply-adds",
-            "of convolutions and matrix products, bias excluded, batch 1",
-            lambda network: sum(network.macs), "cost",
+            "of convolutions and matrix products, bias excluded, batch 1", _macs, "cost",
+        ),
+        Quantity(
+            "macs_constant", "multiply-adds", "Multiply-adds, constant",
+            "those that no input reaches (position tables, learned queries): the same at every call",
+            lambda network: None if any(op.index < 0 for op in network.unknown) else network.macs_constant,
         ),
         Quantity(
             "macs_mask", "multiply-adds", "Multiply-adds, mask", "those in a mask branch",
             lambda network: sum(network.macs[i] for i in network.masks), "cost", MASK,
         ),
         Quantity(
-            "flops", "FLOPs", "FLOPs", "2 * multiply-adds", lambda network: 2 * sum(network.macs), "cost"
+            "flops", "FLOPs", "FLOPs", "2 * multiply-adds", lambda network: 2 * _macs(network), "cost"
         ),
         Quantity(
             "receptive_field_px", "px", "Receptive field",
@@ -237,7 +253,7 @@ def _linear_params(network: Captured) -> int:
 
 
 def _linear_macs(network: Captured) -> int:
-    return sum(network.macs) - sum(network.macs[op.index] for op in network.graph.ops if op.kind == "convolution")
+    return _macs(network) - sum(network.macs[op.index] for op in network.graph.ops if op.kind == "convolution")
 
 
 # How a table may split a network: for claims; an audit does not report these.

@@ -43,3 +43,24 @@ def is_weighted_convolution(op: Op) -> bool:
     weight = op.arguments["weight"]
     # A weight that the data makes counts too; a constant one (a blur, a Sobel filter) does not.
     return bool(weight.params) or weight.producer is not None
+
+
+def grouped_macs(op: Op) -> int:
+    """Of a product whose rows are dealt out to the matrices of a stack: each row meets one of them."""
+    a, b = op.arguments["self"].shape, op.arguments["mat2"].shape
+    return prod(a[1:] if len(a) == 3 and len(b) == 2 else a) * b[-1]
+
+
+def bilinear_macs(op: Op) -> int:
+    """x W y for a batch of x and y: each weight once for each sample."""
+    return prod(op.shape) * prod(op.arguments["i2"].shape[-2:])
+
+
+def deformed_macs(op: Op) -> int:
+    return prod(op.shape) * prod(op.arguments["weight"].shape[1:])
+
+
+def recurrent_macs(op: Op) -> int:
+    """One direction of one layer: at every step the input and the state meet their matrices."""
+    steps = op.arguments["input"].shape[:-1]
+    return prod(steps) * sum(prod(op.arguments[name].shape) for name in ("weight0", "weight1"))

@@ -502,3 +502,14 @@ def overwrite(op: Op, reads: Sequence[Read]) -> Extent:
     if op.arguments["matches"] is None:
         raise NoIntervalError("a write in place through a view that overlaps in an irregular way")
     return intervals.overwritten(kept, written, op.arguments["matches"], op.shape)
+
+
+def loss(op: Op, reads: Sequence[Read]) -> Extent:
+    """Position by position; everywhere where it is reduced to one number."""
+    return (pointwise if op.shape == op.arguments["self"].shape else everywhere)(op, reads)
+
+
+def pairs(op: Op, reads: Sequence[Read]) -> Extent:
+    """A last dimension of two becomes a complex number, or the reverse."""
+    operand, extent = reads[0]
+    return extent.over([len(operand.shape) - 1]) if len(op.shape) < len(operand.shape) else extent

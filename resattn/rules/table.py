@@ -18,7 +18,7 @@ def _matmul(first: str, second: str) -> Rule:
     )  # fmt: skip
 
 
-# The names of operators of torch, and their row.
+# The names of operators, of torch where no library is named, and their row.
 ROWS: tuple[tuple[str, Rule], ...] = (
     (
         "convolution conv1d conv2d conv3d _convolution mkldnn_convolution cudnn_convolution miopen_convolution",
@@ -32,6 +32,21 @@ ROWS: tuple[tuple[str, Rule], ...] = (
     ("_addmm_activation", _matmul("mat1", "mat2")),
     ("addmv", _matmul("mat", "vec")),
     ("baddbmm addbmm", _matmul("batch1", "batch2")),
+    (
+        "_grouped_mm",
+        Rule(
+            "matmul", spreads.chosen, costs.grouped_macs, costs.reads_params("self", "mat2"), matrices=("self", "mat2")
+        ),
+    ),
+    ("_trilinear", Rule("matmul", spreads.everywhere, costs.bilinear_macs, costs.reads_params("i1", "i2", "i3"))),
+    (
+        "mkldnn_rnn_layer",
+        Rule("matmul", spreads.everywhere, costs.recurrent_macs, costs.reads_params("weight0", "weight1")),
+    ),
+    (
+        "torchvision.deform_conv2d",
+        Rule("convolution", spreads.chosen, costs.deformed_macs, costs.is_weighted_convolution),
+    ),
     (
         "linear",
         Rule("matmul", spreads.linear, costs.linear_macs, costs.reads_params("weight"), matrices=("weight",)),
@@ -83,7 +98,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
         Rule("reduce", spreads.reduce),
     ),
     (
-        "_log_softmax log_softmax sort topk argsort",
+        "_log_softmax log_softmax sort topk argsort _fft_r2c _fft_c2r _fft_c2c",
         Rule("along", spreads.along),
     ),
     ("norm linalg_vector_norm", Rule("reduce", spreads.reduce, flow="vector norm")),
@@ -122,6 +137,26 @@ ROWS: tuple[tuple[str, Rule], ...] = (
         "take index_put _unsafe_index_put index_add index_copy index_fill masked_select masked_scatter",
         Rule("index", spreads.chosen),
     ),
+    (
+        "nonzero _unique2 unique_dim unique_consecutive bincount multinomial put torchvision.nms torchvision.roi_align "
+        "torchvision.roi_pool torchvision.ps_roi_align torchvision.ps_roi_pool",
+        Rule("index", spreads.chosen),
+    ),
+    (
+        "_pack_padded_sequence _embedding_bag diag_embed block_diag unfold_backward",
+        Rule("index", spreads.everywhere),
+    ),
+    (
+        "histc renorm linalg_cross _cdist_forward _euclidean_dist _pdist_forward _ctc_loss nll_loss_forward "
+        "nll_loss2d_forward _linalg_svd _linalg_eigh _linalg_det linalg_inv_ex _linalg_solve_ex linalg_cholesky_ex "
+        "linalg_lu linalg_qr linalg_matrix_exp",
+        Rule("reduce", spreads.everywhere),
+    ),
+    (
+        "mse_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits soft_margin_loss",
+        Rule("reduce", spreads.loss),
+    ),
+    ("view_as_complex view_as_real", Rule("view", spreads.pairs)),
     ("grid_sampler_2d grid_sampler_3d", Rule("index", spreads.sampled)),
     ("affine_grid_generator", Rule("index", spreads.everywhere)),
     (
@@ -131,7 +166,10 @@ ROWS: tuple[tuple[str, Rule], ...] = (
         "floor_divide maximum minimum fmax fmin clamp_min clamp_max where masked_fill "
         "eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not "
         "isnan isinf isfinite nan_to_num erf erfc erfinv sgn hypot logaddexp logaddexp2 xlogy sinc copysign "
-        "heaviside logit i0 lgamma digamma bucketize "
+        "heaviside logit i0 lgamma digamma bucketize searchsorted isin __lshift__ __rshift__ complex angle polar "
+        "special_erfcx special_i0e special_i1 special_i1e special_bessel_j0 special_bessel_j1 special_ndtri "
+        "special_log_ndtr special_entr special_zeta polygamma gcd lcm fake_quantize_per_tensor_affine_cachemask "
+        "fake_quantize_per_channel_affine_cachemask "
         # activations
         "relu relu6 leaky_relu elu selu celu gelu silu mish log_sigmoid_forward "
         "hardswish hardshrink softshrink softplus threshold _prelu_kernel rrelu_with_noise "
@@ -163,7 +201,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
 RULES: Rules = {
     INPUT: Rule("input", spreads.of_input),
     OVERWRITE: Rule("view", spreads.overwrite),
-    **{f"aten.{name}": rule for names, rule in ROWS for name in names.split()},
+    **{name if "." in name else f"aten.{name}": rule for names, rule in ROWS for name in names.split()},
 }
 
 
@@ -178,5 +216,10 @@ def layer_flags(graph: Graph) -> list[bool]:
     return flags
 
 
+def constant_layers(graph: Graph) -> list[Op]:
+    """The weighted layers that no input reaches."""
+    return [op for op in graph.constants if is_layer(op)]
+
+
 def unknown_ops(graph: Graph) -> list[Op]:
-    return [op for op in graph.ops if op.rule is None]
+    return [op for op in (*graph.ops, *graph.constants) if op.rule is None]

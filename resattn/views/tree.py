@@ -16,6 +16,7 @@ from resattn.measures.captured import Captured, PartError
 from resattn.measures.grid import grid
 from resattn.measures.receptive import NoReceptiveFieldError
 from resattn.rules.intervals import Extent
+from resattn.rules.rule import is_layer, macs_of
 
 DEAD = "dead"
 FUNCTIONAL = "functional"
@@ -153,8 +154,12 @@ class _Tree:
         for op in self.graph.ops:
             if op.name != INPUT:
                 self.own[op.module].append(op)
+        # Products that no input reaches: their cost and layers are the module's, on no path.
+        self.constants: dict[str, list[Op]] = defaultdict(list)
+        for op in self.graph.constants:
+            self.constants[op.module].append(op)
         ahead = depth.layers_ahead(self.graph, network.is_layer)
-        self.after = [n + is_layer for n, is_layer in zip(ahead, network.is_layer, strict=True)]
+        self.after = [n + own for n, own in zip(ahead, network.is_layer, strict=True)]
         read = cost.read_params(self.graph)
         owner: dict[str, str] = {}
         for m in self.graph.modules:
@@ -165,7 +170,7 @@ class _Tree:
         for name, n in self.graph.params.items():
             (self.read if name in read else self.unread)[owner.get(name, name.rpartition(".")[0])] += n
         self.below: dict[str, list[str]] = defaultdict(list)
-        for path in dict.fromkeys([*self.modules, *self.own, *owner.values()]):
+        for path in dict.fromkeys([*self.modules, *self.own, *self.constants, *owner.values()]):
             while path and path not in self.below[path.rpartition(".")[0]]:
                 self.below[path.rpartition(".")[0]].append(path)
                 path = path.rpartition(".")[0]
@@ -187,9 +192,10 @@ class _Tree:
         below = [self.node(p, p[len(path) :].lstrip(".")) for p in self.below.get(path, [])]
         below.sort(key=lambda pair: min(pair[1], default=len(self.graph.ops)))  # in order of execution
         children, inside = [child for child, _ in below], sorted([*own, *(i for _, ops in below for i in ops)])
-        mine = self._numbers(own, self.read[path], self.unread[path])
+        constants = self.constants.get(path, [])
+        mine = self._numbers(own, constants, self.read[path], self.unread[path])
         total = {k: mine[k] + sum(getattr(c, k) for c in children) for k in ("params", "macs", "layers", "unread")}
-        work = [self.graph.ops[i] for i in own if self.graph.ops[i].kind not in MOVES]
+        work = [op for op in (*(self.graph.ops[i] for i in own), *constants) if op.kind not in MOVES]
         if children and (self.read[path] or work):
             label = ", ".join(dict.fromkeys(map(_plain, work))) or "parameters"
             last = own[-1] if own else None
@@ -221,15 +227,15 @@ class _Tree:
         )  # fmt: skip
         return node, inside
 
-    def _numbers(self, ops: Sequence[int], params: int, unread: int) -> dict[str, Any]:
-        network = self.network
+    def _numbers(self, ops: Sequence[int], constants: Sequence[Op], params: int, unread: int) -> dict[str, Any]:
+        network, run = self.network, [*(self.graph.ops[i] for i in ops), *constants]
         return {
             "params": params,
             "unread": unread,
-            "macs": sum(network.macs[i] for i in ops),
-            "layers": sum(network.is_layer[i] for i in ops),
-            "is_pointwise": all(self.graph.ops[i].kind in (*MOVES, "pointwise") for i in ops),
-            "unknown": tuple(dict.fromkeys(self.graph.ops[i].name for i in ops if self.graph.ops[i].rule is None)),
+            "macs": sum(network.macs[i] for i in ops) + sum(map(macs_of, constants)),
+            "layers": sum(network.is_layer[i] for i in ops) + sum(map(is_layer, constants)),
+            "is_pointwise": all(op.kind in (*MOVES, "pointwise") for op in run),
+            "unknown": tuple(dict.fromkeys(op.name for op in run if op.rule is None)),
         }
 
     def _place(self, op: int | None) -> dict[str, Any]:

@@ -97,7 +97,17 @@ def test_halves_rows_and_planes(written: Tensor, read: Tensor, wanted: tuple | N
     else:
         assert found is not None
         assert found.matches is not None
-        assert set(wanted) <= set(found.matches)
+        assert set(wanted) <= {(w, r, tuple(of), tuple(to)) for w, r, of, to in found.matches}
+
+
+@pytest.mark.parametrize("n", [10, 10**12])
+def test_the_length_of_a_slice_is_no_cost(n: int) -> None:
+    # Positions of a slice are ranges: 10^12 of them could not be listed.
+    whole, rest = View(0, (1, n, 8), (8 * n, 8, 1)), View(8, (1, n - 1, 8), (8 * n, 8, 1))
+    found = overlap(rest, whole)
+    assert found is not None
+    assert found.matches is not None
+    assert (1, 1, range(n - 1), range(1, n)) in found.matches
 
 
 def test_the_same_elements_in_another_shape() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from torch import nn
+import torch
+import torch.nn.functional as F
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
 
 from resattn.instruments.crosscheck import crosscheck
 from resattn.targets import TargetError
@@ -35,19 +40,156 @@ def test_parameters_that_never_run_are_named_as_the_cause() -> None:
     assert dead.unexplained == 0
 
 
-def test_a_difference_without_a_cause_stays_unexplained() -> None:
-    class Functional(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3, bias=False)
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, bias=False)
 
-        def forward(self, x):
-            return nn.functional.conv2d(x, self.conv.weight)
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.conv.weight)
 
-    checks = {c.tool: c for c in crosscheck(Functional(), (3, 8, 8)) if c.quantity == "macs"}
-    # Torchinfo sees no functional call.
-    assert checks["torchinfo"].reported == 0
-    assert checks["torchinfo"].unexplained == -checks["torchinfo"].ours != 0
+
+class ChannelsLast(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x).permute(0, 2, 3, 1))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(*self.qkv(x)[:, None].chunk(3, -1))
+
+
+class Tied(nn.Module):
+    """The embedding's matrix is the head's, and a layer never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head, self.unused = nn.Embedding(10, 4), nn.Linear(4, 10), nn.Linear(3, 3)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embedding(ids))
+
+
+class Noisy(nn.Module):
+    """Products of noise, whose result nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.bmm(torch.randn(3, 4, 5), torch.randn(3, 5, 6))
+        return self.conv(x)
+
+
+class ByName(nn.Module):
+    """An argument by keyword alone, one in a dictionary, and one of integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.fc = nn.Embedding(10, 4), nn.Linear(4, 2)
+
+    def forward(self, batch: dict[str, Tensor], *, scale: Tensor) -> dict[str, Tensor]:
+        return {"scores": self.fc(self.embedding(batch["ids"])) * scale}
+
+
+def blocks() -> nn.Module:
+    """Blocks that share one activation."""
+    shared = nn.ReLU()
+    return nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), shared, nn.Linear(4, 4), shared) for _ in range(3)))
+
+
+IMAGE, TOKENS = torch.ones(1, 3, 8, 8), torch.zeros(2, 7, dtype=torch.int64)
+KINDS: dict[str, tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = {
+    "functional": (Functional(), (IMAGE,), {}),
+    "group norm": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4)), (IMAGE,), {}),
+    "instance norm": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True)), (IMAGE,), {}),
+    "layer norm": (ChannelsLast(nn.LayerNorm(4)), (IMAGE,), {}),
+    "layer norm without weights": (ChannelsLast(nn.LayerNorm(4, elementwise_affine=False)), (IMAGE,), {}),
+    "rms norm": (ChannelsLast(nn.RMSNorm(4)), (IMAGE,), {}),
+    "transposed": (nn.ConvTranspose2d(3, 6, 4, stride=2, groups=3), (IMAGE,), {}),
+    "one dimension": (nn.Sequential(nn.Conv1d(2, 4, 3, padding="same"), nn.PReLU(4)), (torch.ones(2, 2, 9),), {}),
+    "three dimensions": (nn.Conv3d(1, 2, 3), (torch.ones(1, 1, 5, 5, 5),), {}),
+    "recurrent": (nn.LSTM(4, 5, 2, bidirectional=True, proj_size=3), (torch.ones(7, 2, 4),), {}),
+    "gru": (nn.GRU(4, 5, batch_first=True), (torch.ones(2, 7, 4),), {}),
+    "attention": (Attention(), (torch.ones(2, 5, 8),), {}),
+    "encoder": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (torch.ones(2, 5, 8),), {}),
+    "bilinear": (nn.Sequential(nn.Linear(4, 4), nn.Identity()), (torch.ones(5, 4),), {}),
+    "tied": (Tied(), (TOKENS,), {}),
+    "noise": (Noisy(), (IMAGE,), {}),
+    "shared activation": (blocks(), (torch.ones(1, 4),), {}),
+    "keywords": (ByName(), ({"ids": TOKENS},), {"scale": torch.ones(1)}),
+    "weight norm": (nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 2, 3)), (IMAGE,), {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_of_every_kind_are_explained(kind: str) -> None:
+    model, args, kwargs = KINDS[kind]
+    checks = crosscheck(model, *args, **kwargs)
+    assert [c.error for c in checks] == [""] * 4
+    assert {f"{c.tool} {c.quantity}": c.unexplained for c in checks if c.unexplained} == {}
+    # A cause is no row without a number.
+    assert all(n for c in checks for n in c.causes.values())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def causes(kind: str, tool: str) -> dict[str, int]:
+    model, args, kwargs = KINDS[kind]
+    return dict(next(c.causes for c in crosscheck(model, *args, **kwargs) if c.tool == tool and c.quantity != "params"))
+
+
+def test_the_causes_are_the_instruments_own_rules() -> None:
+    # fvcore, jit_handles.py: 5 per element of a norm with weights that makes its own statistics, 4 without.
+    assert causes("group norm", "fvcore") == {"group norm, 5 per element": 5 * 4 * 36}
+    assert causes("layer norm", "fvcore") == {"layer norm, 5 per element": 5 * 4 * 36}
+    assert causes("layer norm without weights", "fvcore") == {"layer norm, 4 per element": 4 * 4 * 36}
+    assert causes("instance norm", "fvcore") == {"norm by its own statistics, 5 per element": 5 * 4 * 36}
+    assert causes("gru", "fvcore") == {"recurrent layers, not counted": -2 * 7 * 3 * 5 * 9}
+    assert causes("noise", "fvcore") == {"products whose result nothing reads, not traced": -3 * 4 * 5 * 6}
+    assert causes("one dimension", "fvcore") == {"convolution with padding by name, not counted": -2 * 9 * 4 * 2 * 3}
+    attended = 2 * 2 * 5 * 5 * 8
+    assert causes("attention", "fvcore") == {"scaled dot product attention, not counted": -attended}
+    assert causes("attention", "torch FlopCounterMode") == {"scaled dot product attention, not counted": -2 * attended}
+    assert causes("functional", "torchinfo") == {"convolution outside of modules with weights, not seen": -36 * 4 * 27}
+    # torchinfo, layer_info.py: each weight at each position of the output; a position of the input meets it once.
+    assert causes("transposed", "torchinfo") == {
+        "ConvTranspose2d: weights by the size of its output, not by its products": 96 * (18 * 18 - 8 * 8),
+        "biases": 6 * 18 * 18,
+    }
+
+
+def test_a_difference_without_a_cause_stays_unexplained(monkeypatch: pytest.MonkeyPatch) -> None:
+    total = FlopCountAnalysis.total
+    monkeypatch.setattr(FlopCountAnalysis, "total", lambda self: total(self) + 17)
+    check = next(c for c in crosscheck(Functional(), IMAGE) if c.tool == "fvcore")
+    assert check.unexplained == check.difference == 17
+
+
+def test_an_instrument_that_fails_is_a_row_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Any) -> int:
+        raise ValueError("no trace\nof it")
+
+    monkeypatch.setattr("fvcore.nn.FlopCountAnalysis.total", fails)
+    first, *others = crosscheck(Functional(), IMAGE)
+    assert (first.error, first.reported, first.difference, first.unexplained) == (
+        "ValueError: no trace",
+        None,
+        None,
+        None,
+    )
+    assert [c.error for c in others] == [""] * 3
+    assert all(c.reported is not None for c in others)
+    assert first.to_json()["unexplained"] is None
 
 
 def test_a_callable_needs_an_input_shape() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
-from nets import Apply, conv, made
+from nets import NETS, Apply, conv, made
 from torch import Tensor, nn
 
 from resattn.claims.claims import Subject
@@ -271,12 +271,27 @@ def test_a_model_that_changes_between_calls_is_said_to() -> None:
 
 def test_a_model_that_needs_values_is_measured_on_the_cpu_for_that_input() -> None:
     model = made("DataDependent")[0]
-    with pytest.raises(NeedsValuesError, match="capture on the device 'cpu'"):
+    for device, note in (
+        ("cpu", "for this input: the model ran on values"),
+        ("meta", "captured on the CPU, for input values drawn from a fixed seed: the forward needs the value"),
+    ):
+        found = audit(model, SHAPE, device=device)
+        assert found.status == "complete"
+        assert found.quantities["weighted_layers"] == 2
+        assert any(n.startswith(note) for n in found.notes)
+
+
+def test_a_model_without_values_cannot_fall_back_on_them() -> None:
+    with torch.device("meta"):
+        model = NETS["DataDependent"].make()
+    with pytest.raises(NeedsValuesError, match="the model has no values: it was built on the device 'meta'"):
         audit(model, SHAPE)
-    found = audit(model, SHAPE, device="cpu")
-    assert found.status == "complete"
-    assert found.quantities["weighted_layers"] == 2
-    assert "for this input: the model ran on values" in found.notes
+
+
+def test_a_model_too_large_to_run_unasked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resattn.measures.audit.MOST_BYTES", 100)
+    with pytest.raises(NeedsValuesError, match="capture on the device 'cpu'"):
+        audit(made("DataDependent")[0], SHAPE)
 
 
 def test_an_input_that_the_model_refuses_gets_its_error_and_the_place() -> None:

@@ -150,3 +150,86 @@ def test_the_same_tensor_twice_is_two_operands() -> None:
         return torch.einsum("bchw,bdhw->bcd", x, x)
 
     assert macs(Apply(squared), (1, 4, 6, 6)) == 4 * 4 * 36
+
+
+# -- what no input reaches: executed at every call, counted, and on no path
+
+
+class PositionTable(nn.Module):
+    """Weights from a small network over coordinates, as in continuous position biases (liu2022swinv2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.table = nn.Linear(6, 6, bias=False), nn.Linear(2, 6)
+        self.register_buffer("at", torch.ones(50, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x) @ self.table(self.at).T
+
+
+class Queries(nn.Module):
+    """Learned queries that attend to themselves, and then to the input, as DETR's do (carion2020)."""
+
+    def __init__(self, d: int = 8, n: int = 3) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(n, d))
+        self.norm = nn.LayerNorm(d)
+        self.q, self.k, self.cross = (nn.Linear(d, d, bias=False) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = self.q(self.query) @ self.norm(self.k(self.query)).T
+        return self.cross(self.query + scores @ self.query) @ x.mT
+
+
+class LowRank(nn.Module):
+    """A weight and the product of two thin matrices, which is added to it (hu2021lora)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.a, self.b = (nn.Parameter(torch.zeros(s)) for s in ((6, 5), (6, 2), (2, 5)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.w + self.a @ self.b)
+
+
+class Noise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.bmm(torch.randn(3, 4, 5), torch.randn(3, 5, 6))
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "constant", "layers", "longest"),
+    [
+        (PositionTable(), (7, 6), 50 * 2 * 6, 2, 1),
+        # q, k, scores, scores @ query (a matrix of parameters), cross; the input meets what they made.
+        (Queries(), (4, 8), 3 * 8 * 8 * 3 + 2 * 3 * 3 * 8, 4, 0),
+        (LowRank(), (7, 6), 6 * 2 * 5, 2, 1),
+        (Noise(), (2, 6, 6), 3 * 4 * 5 * 6, 1, 1),
+        (nn.Linear(3, 4), (3,), 0, 1, 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_what_no_input_reaches_counts_beside_the_rest(
+    model: nn.Module, shape: tuple[int, ...], constant: int, layers: int, longest: int
+) -> None:
+    found = audit(model, shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.zeros(1, *shape))
+    assert found.quantities["macs"] * 2 == counter.get_total_flops()
+    assert found.quantities["macs_constant"] == constant
+    assert found.quantities["weighted_layers"] == layers
+    assert found.quantities["longest_path"] == longest
+    assert found.quantities["params"] == sum(p.numel() for p in model.parameters())
+    # Roles sum up to the whole.
+    assert sum(row["macs"] for row in found.roles) == found.quantities["macs"]
+    assert sum(row["weighted_layers"] for row in found.roles) == layers
+
+
+def test_what_prepares_a_weight_by_element_wise_work_is_no_constant_product() -> None:
+    found = audit(nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3)), (2, 8, 8))
+    assert (found.quantities["macs_constant"], found.quantities["weighted_layers"]) == (0, 1)
