@@ -346,7 +346,7 @@ def _upsample_by_mode(sight: Sight, op: Op) -> int:
 def _parameters_of_leaf(sight: Sight, op: Op) -> int:
     """Torchinfo's rule: the parameters of a module without children, by their names and the module's output."""
     module = sight.module(op)
-    if module is None or any(module.children()) or sight.last[op.module] != op.index:
+    if module is None or any(module.children()) or sight.last.get(op.module, op.index) != op.index:
         return 0
     record = sight.records[op.module]
     total = 0
