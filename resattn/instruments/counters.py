@@ -363,7 +363,8 @@ def _parameters_of_leaf(sight: Sight, op: Op) -> int:
 
 def _outputs(sight: Sight, record: Module) -> list[Shape]:
     """The shape that each run of a module returns; that of the last run where the graph does not tell them apart."""
-    own = [op.shape for op in sight.network.graph.ops if op.name != INPUT and op.module == record.path]
+    graph = sight.network.graph
+    own = [op.shape for op in (*graph.ops, *graph.constants) if op.name != INPUT and op.module == record.path]
     last = record.result.shape if record.result else own[-1]
     each, rest = divmod(len(own), record.n_runs)
     return [last] * record.n_runs if rest or own[-1] != last else own[each - 1 :: each]
