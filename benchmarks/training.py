@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from resattn.networks.catalog import named
 from resattn.networks.network import build
-from resattn.training import data, loop
+from resattn.training import data, devices, loop
 from resattn.training.config import SIDE, TrainConfig
 
 NETWORK, BATCH, STEPS, ROUNDS = "cifar-attention56", 64, 2, 9
@@ -104,7 +104,7 @@ def _ways(out: Path, network: str, steps: int) -> tuple[TrainConfig, dict[str, T
 
 def _ours(config: TrainConfig, dataset: data.Dataset, out: Path) -> Turn:
     """An epoch of the loop itself: batches, schedule, steps, running loss and error, progress, looks for a NaN."""
-    fabric = loop.fabric_for(config)
+    fabric = devices.fabric_for(config)
     feed = data.prepare(dataset, config)
     model, optimizer = loop.prepared(fabric, config)[1:]
     bar = tqdm(total=config.steps, disable=True)
@@ -113,7 +113,7 @@ def _ours(config: TrainConfig, dataset: data.Dataset, out: Path) -> Turn:
 
 
 def _limit(config: TrainConfig, dataset: data.Dataset) -> Turn:
-    fabric = loop.fabric_for(config)
+    fabric = devices.fabric_for(config)
     images, labels = next(data.prepare(dataset, config).batches(0))
     _, model, optimizer = loop.prepared(fabric, config)
     model.train()

@@ -617,15 +617,14 @@ def _study(args: argparse.Namespace) -> int:
 
 
 def _protocol(args: argparse.Namespace) -> int:
-    _of_the_study("study", "commands")  # the protocol lies in the clone
-    from resattn.training.protocol import run_protocol
+    run_protocol = _of_the_study("study", "experiment.protocol").run_protocol
 
     for name in ("scale", "on", "dataset"):
         if getattr(args, name):
             raise UsageError(f"--{name} is not for the protocol, which fixes what is run and on which data")
     if args.engine_options:
         raise UsageError("the protocol is run without snakemake: it takes no options behind --")
-    return run_protocol(out=args.out, cores=1 if args.cores is None else args.cores, dry_run=args.dry_run)
+    return int(run_protocol(out=args.out, cores=1 if args.cores is None else args.cores, dry_run=args.dry_run))
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -88,10 +88,11 @@ RESATTN: dict[str, set[str]] = {
 }
 ANALYSIS: dict[str, set[str]] = {
     "tables": set(),
-    "statistics": {"tables"},
+    "experiment": set(),
+    "statistics": {"tables", "experiment"},
     "claims": {"tables", "statistics"},
     "study": {"tables"},
-    "trained": {"tables", "statistics", "claims"},
+    "trained": {"tables", "experiment", "statistics", "claims"},
     "report": {"tables", "study"},
     "figures": {"tables", "trained"},
     "explore": {"tables", "figures"},

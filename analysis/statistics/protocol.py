@@ -11,8 +11,8 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
+from analysis.experiment.protocol import SWEEP, State
 from analysis.statistics import dunnett
-from resattn.training.protocol import SWEEP, State
 
 
 def detectable(

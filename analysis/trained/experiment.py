@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.experiment.protocol import BUDGET, RESULTS, RUNS, SWEEP, WHOLE, Protocol, State, read_protocol, state_of
 from analysis.statistics.comparisons import Comparison, compare_networks
 from analysis.statistics.conclusions import chance_pct
 from analysis.statistics.intervals import mean_interval
@@ -21,7 +22,6 @@ from analysis.tables.formats import display_name, listed
 from resattn.measures.captured import captured
 from resattn.measures.quantities import count
 from resattn.training.kept import KeptRunError
-from resattn.training.protocol import BUDGET, RESULTS, RUNS, SWEEP, WHOLE, Protocol, State, read_protocol, state_of
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.experiment.protocol import RESULTS
 from analysis.tables import schemas
 from analysis.tables.files import read_table, write_table
 from analysis.tables.provenance import about
@@ -24,7 +25,6 @@ from analysis.trained.mask_maps import Trained, runs_below
 from analysis.trained.responses import response_frame
 from resattn.measures.captured import captured
 from resattn.training.kept import WEIGHTS
-from resattn.training.protocol import RESULTS
 
 TABLES = "trained"
 KEYS = ["network", "dataset", "seed"]

@@ -1,1 +1,1 @@
-"""Datasets, and a plain training loop: config.py says what to run, data.py on what, loop.py runs it."""
+"""Datasets, and a plain training loop that goes on where it was interrupted."""

@@ -13,12 +13,12 @@ from study.conftest import processes_below, wait_for
 AT_CHECKPOINT = """\
 if "seed" in globals():
     from resattn.training import loop
-    def save(*words, real=loop._save):
+    def save(*words, real=loop.save):
         real(*words)
         pathlib.Path("here").touch()
         while pathlib.Path("fault.py").exists():
             time.sleep(0.02)
-    loop._save = save
+    loop.save = save
 """
 
 

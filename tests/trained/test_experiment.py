@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 
+from analysis.experiment.protocol import BUDGET, SWEEP, Planned, State, chosen_rates, read_protocol
 from analysis.figures.experiment import error_by_budget, rate_sweep
 from analysis.statistics.comparisons import compare_networks
 from analysis.tables import schemas
@@ -25,7 +26,6 @@ from analysis.trained.experiment import (
     sweep_frame,
     sweep_words,
 )
-from resattn.training.protocol import BUDGET, SWEEP, Planned, State, chosen_rates, read_protocol
 
 PROTOCOL = read_protocol()
 BEST = {"attention56": 0.05, "constant": 0.1, "resnet74": 0.025, "resnet83": 0.025}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from analysis.experiment.protocol import bf16_weights
 from analysis.tables import schemas
 from analysis.tables.files import read_table
 from analysis.trained import mask_maps, protocol_runs
@@ -18,7 +19,6 @@ from resattn.training import data, kept
 from resattn.training.config import TrainConfig, override
 from resattn.training.kept import KeptRunError, kept_network
 from resattn.training.loop import train, trained
-from resattn.training.protocol import bf16_weights
 from resattn.training.record import CORRECT
 
 

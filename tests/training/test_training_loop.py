@@ -20,7 +20,7 @@ from conftest import N_TEST, N
 from resattn.networks.catalog import named
 from resattn.networks.network import build
 from resattn.networks.spec import override
-from resattn.training import data, loop, record
+from resattn.training import checkpoint, data, devices, loop, record
 from resattn.training.config import ConfigError
 from resattn.training.loop import (
     CheckpointError,
@@ -205,7 +205,7 @@ def test_a_checkpoint_with_another_recipe_is_refused(alone, digits):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from resattn.training import data, loop, record
+from resattn.training import checkpoint, data, devices, loop, record
 from resattn.training.config import TrainConfig
 import json
 
@@ -227,7 +227,7 @@ def replace(source, target, _replace=os.replace, count=[]):
 if sys.argv[1] == "epoch":
     data.Feed.batches = batches
 else:
-    loop.os.replace = replace
+    os.replace = replace
 config = TrainConfig.from_json(json.loads(sys.argv[2]))
 loop.train(config, sys.argv[3], dataset=data.digits(train=config.images, test=config.test_images))
 """.replace("epoch, **share, _all=data.Feed.batches", "epoch, _all=data.Feed.batches, **share")
@@ -268,7 +268,7 @@ def test_a_finished_run_whose_weights_are_not_kept_is_finished(alone, digits, tm
     assert train(_config(), out, dataset=digits, say=heard.append) == run
     assert "finished earlier, not trained again; its weights are not kept" in heard[-1]
     # As elsewhere, where auto would have come to another precision.
-    monkeypatch.setattr(loop, "_gains_from_bf16", lambda accelerator: run.config.precision == "fp32")
+    monkeypatch.setattr(devices, "_gains_from_bf16", lambda accelerator: run.config.precision == "fp32")
     assert quiet(_config(), out, digits) == run
     with pytest.raises(
         CheckpointError, match="run: the weights of this finished run are not kept; to train it again, d"
@@ -432,9 +432,9 @@ def test_a_forged_checkpoint_is_refused_before_anything_of_it_is_used(unfinished
     saved = torch.load(unfinished / "checkpoint.pt", weights_only=True)
     _forged(saved, what)
     torch.save(saved, path)
-    config, network = loop.settled(_config(), digits), build(_config().spec)
+    config, network = devices.settled(_config(), digits), build(_config().spec)
     with pytest.raises(CheckpointError, match="checkpoint"):
-        loop._resume(path, config, digits, network, sgd(network, config))
+        checkpoint.resume(path, config, digits, network, sgd(network, config))
     if "weight" in what or "model" in what:
         with pytest.raises(CheckpointError, match="checkpoint"):
             trained(tmp_path)
@@ -558,7 +558,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(digits, tmp_path, monke
         real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.os, "fsync", fsync)
+        patch.setattr(os, "fsync", fsync)
         with pytest.raises(CheckpointError) as error:
             quiet(_config(), tmp_path, digits)
     assert "checkpoint.pt: not written: No space left on device" in str(error.value)

@@ -15,15 +15,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import N_TEST, N
+from training.conftest import N_TEST, N
 
+from analysis.experiment import protocol
+from analysis.experiment.protocol import Protocol, ProtocolError, describe, read_protocol, run_protocol, state_of
 from analysis.statistics.dunnett import critical as dunnett_critical
 from analysis.statistics.protocol import detectable, sweep_of
-from resattn.training import kept, protocol
+from resattn.training import kept
 from resattn.training.config import DATASETS, ConfigError
 from resattn.training.kept import KeptRunError, read_all, read_kept
 from resattn.training.loop import train
-from resattn.training.protocol import Protocol, ProtocolError, describe, read_protocol, run_protocol, state_of
 from resattn.training.run import packed, read_runs
 
 ROOT = Path(__file__).parents[2]
@@ -266,8 +267,9 @@ def test_a_run_that_diverges_is_kept_as_such_and_not_made_again(tiny, digits, tm
 
 KILLED = """
 import json, os, signal, sys
-from resattn.training import config, data, kept, loop, protocol
-from resattn.training.protocol import Protocol, run_protocol
+from analysis.experiment import protocol
+from resattn.training import config, data, kept, loop
+from analysis.experiment.protocol import Protocol, run_protocol
 
 settings = json.loads(sys.argv[1])
 config.DATASETS["cluttered-digits"] = config.DATASETS["cluttered-digits"]._replace(train=settings["size"][0], test=settings["size"][1])

@@ -247,7 +247,7 @@ def run_protocol(
         shutil.rmtree(out / WORK / done, ignore_errors=True)
     if state.is_complete:
         return 0
-    command = [sys.executable, "-m", "resattn.training.protocol", str(out)]
+    command = [sys.executable, "-m", "analysis.experiment.protocol", str(out)]
     others = [subprocess.Popen(command) for _ in range(cores - 1)]
     try:
         dataset = dataset or _dataset(protocol)
@@ -321,8 +321,9 @@ def _claimed(path: Path) -> Iterator[bool]:
 
 def _make(protocol: Protocol, planned: Planned, out: Path, dataset: Any, say: Callable[[str], None]) -> None:
     # Imported here: a machine that only reads the protocol need not have lightning-fabric.
+    from resattn.training.checkpoint import CHECKPOINT, trained
     from resattn.training.kept import keep, keep_diverged
-    from resattn.training.loop import CHECKPOINT, train, trained
+    from resattn.training.loop import train
     from resattn.training.record import CORRECT
     from resattn.training.run import DivergedError
 
@@ -401,7 +402,7 @@ def run_extra(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """A process of `run_protocol`, or the runs beside the protocol."""
-    parser = argparse.ArgumentParser(prog="python3 -m resattn.training.protocol", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python3 -m analysis.experiment.protocol", description=main.__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=RESULTS)
     parser.add_argument("--also", type=Path, metavar="FILE", help="make the runs of this JSON file alone")
     args = parser.parse_args(argv)

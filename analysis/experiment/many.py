@@ -20,11 +20,7 @@ from typing import Any
 
 import torch
 
-from resattn.training import data
-from resattn.training.config import TrainConfig
-from resattn.training.data import Dataset, Feed
-from resattn.training.kept import keep, keep_diverged
-from resattn.training.protocol import (
+from analysis.experiment.protocol import (
     ACCELERATOR,
     BUDGET,
     EXTRA,
@@ -41,8 +37,12 @@ from resattn.training.protocol import (
     read_protocol,
     state_of,
 )
+from analysis.experiment.trainee import Trainee, restart_all, start_all
+from resattn.training import data
+from resattn.training.config import TrainConfig
+from resattn.training.data import Dataset, Feed
+from resattn.training.kept import keep, keep_diverged
 from resattn.training.run import Run, TrainError, device_name, peak_memory_bytes, weights_digest, write_whole
-from resattn.training.trainee import Trainee, restart_all, start_all
 
 LEAST_TORCH = (2, 8)
 LEAST_CAPABILITY = (8, 0)  # bf16
@@ -625,7 +625,7 @@ def _captured(block: Sequence[Planned], feed: Feed, device: torch.device) -> lis
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python3 -m resattn.training.many", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python3 -m analysis.experiment.many", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=8.0, help="for everything, the start of this program included")
     parser.add_argument("--out", type=Path, default=RESULTS / ACCELERATOR, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import N_TEST, N
+from training.conftest import N_TEST, N
 
+from analysis.experiment import many
+from analysis.experiment.many import ManyError, check_machine, main, plan_of, run_many, run_whole
+from analysis.experiment.protocol import Protocol, ProtocolError, extra_runs, run_extra, run_protocol
+from analysis.experiment.trainee import Trainee, _laid_out, restart_all, start_all
 from resattn.networks.catalog import named
-from resattn.training import data, many
+from resattn.training import data
 from resattn.training.config import DATASETS
 from resattn.training.kept import read_all
 from resattn.training.loop import train
-from resattn.training.many import ManyError, check_machine, main, plan_of, run_many, run_whole
-from resattn.training.protocol import Protocol, ProtocolError, extra_runs, run_extra, run_protocol
 from resattn.training.run import weights_digest
-from resattn.training.trainee import Trainee, _laid_out, restart_all, start_all
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -326,11 +327,10 @@ def test_it_needs_no_more_than_torch_and_numpy():
         "yaml",
         "tqdm",
         "pooch",
-        "analysis",
     ]
     code = (
         "import sys\n"
         f"for name in {missing}: sys.modules[name] = None\n"
-        "import resattn.training.many\n"
+        "import analysis.experiment.many\n"
     )  # fmt: skip
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,251 @@
+"""The checkpoint of a run: written after every epoch, checked as a whole before anything of it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from resattn.networks.network import Network, build
+from resattn.networks.spec import NetworkSpec
+from resattn.training.config import ADDED, FIELDS, TrainConfig
+from resattn.training.data import Dataset
+from resattn.training.record import RUN, OtherRecordError, RecordError, identity, read_record
+from resattn.training.run import CheckpointError, read_run, weights_digest, write_tables, write_whole
+
+CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_VERSION = 1
+_PARTS = {"identity", "config", "model", "optimizer", "generators", "rows", "timing"}  # of it, that are read
+ROW = ("epoch", "step", "lr", "train_loss", "train_error_pct", "test_loss", "test_error_pct")
+TIMING_ROW = ("epoch", "train_s", "images_per_s", "elapsed_s", "peak_memory_bytes")
+
+
+class OtherRunError(CheckpointError):
+    """A checkpoint of another run."""
+
+
+def trained(out_dir: Path | str) -> Network:
+    """The network of a run with the weights of its last checkpoint, on the CPU, set to evaluate.
+
+    Raises: CheckpointError, also where the weights of a finished run are not kept, or are not those of its record.
+    """
+    path, record = Path(out_dir) / CHECKPOINT, Path(out_dir) / RUN
+    if record.exists() and not path.exists():
+        raise CheckpointError(
+            f"{out_dir}: the weights of this finished run are not kept; to train it again, delete this folder "
+            "(in a study: the folder of its job) and run the same command"
+        )
+    saved = _read(path)
+    with _refused(path):
+        network = build(NetworkSpec.from_json(saved["config"]["spec"]))
+        _check_tensors("model", saved["model"], network.state_dict())
+        network.load_state_dict(saved["model"])
+    if record.exists() and read_run(out_dir).weights_digest != weights_digest(network):
+        raise CheckpointError(f"{path}: these are not the weights of the run that {RUN} records")
+    return network.eval()
+
+
+@dataclass
+class History:
+    rows: list[dict[str, Any]]
+    timing: list[dict[str, Any]]
+    correct: bytes | None = None  # after the last of these epochs
+
+
+def save(
+    out: Path, config: TrainConfig, dataset: Dataset, network: Network, optimizer: Optimizer, history: History
+) -> None:
+    content = io.BytesIO()
+    torch.save(
+        {
+            "version": CHECKPOINT_VERSION,
+            "identity": identity(config, dataset.digest),
+            "config": config.to_json(),
+            "config_digest": config.digest,
+            "model": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": history.rows[-1]["step"],  # the schedule is a function of it
+            # Batches and noise are drawn from seed and epoch; these are for layers that would draw by themselves.
+            "generators": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state() if config.accelerator == "cuda" else None,
+            },
+            "rows": history.rows,
+            "timing": history.timing,
+            "correct": history.correct,
+        },
+        content,
+    )
+    write_whole(out / CHECKPOINT, content.getvalue())
+    write_tables(out, history.rows, history.timing)
+
+
+def finished(
+    out: Path, config: TrainConfig, dataset: Dataset, also_others: bool, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The record of this run, if it is finished. A damaged one is set aside. Raises: OtherRunError."""
+    try:
+        return read_record(out, config, dataset.digest)
+    except RecordError as error:
+        if isinstance(error, OtherRecordError) and not also_others:
+            raise OtherRunError(f"{error} (give another folder, or remove its files to start again)") from error
+        set_aside(out / RUN, f"{error}", say)
+        return None
+
+
+def set_aside(path: Path, why: str, say: Callable[[str], None]) -> None:
+    aside = path.with_name(f"{path.stem}-{_file_digest(path)[:8]}.aside")  # the same file never twice
+    os.replace(path, aside)
+    say(f"{why}; it is now {aside.name}, and the run starts again")
+
+
+def set_aside_unusable(
+    path: Path, config: TrainConfig, dataset: Dataset, also_others: bool, say: Callable[[str], None]
+) -> None:
+    """Rename a checkpoint that no run can go on from, or that this one cannot. Raises: OtherRunError."""
+    if not path.exists():
+        return
+    try:
+        _read_checked(path, config, dataset, build(config.spec, device="meta"))
+    except CheckpointError as error:
+        if isinstance(error, OtherRunError) and not also_others:
+            raise
+        set_aside(path, str(error), say)
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def resume(path: Path, config: TrainConfig, dataset: Dataset, network: Network, optimizer: Optimizer) -> History:
+    """The history in a checkpoint, whose state the arguments take over; an empty one where there is none."""
+    if not path.exists():
+        return History([], [])
+    saved = _read_checked(path, config, dataset, network)
+    with _refused(path):
+        network.load_state_dict(saved["model"])
+        parameters = list(network.parameters())
+        # In the memory order of the parameters, which the fused step takes for granted.
+        state = {
+            number: {name: None if value is None else torch.empty_like(parameters[number]).copy_(value)}
+            for number, of_one in saved["optimizer"]["state"].items()
+            for name, value in of_one.items()
+        }
+        # Its settings are those of the config, and its learning rate is set before every step.
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        torch.set_rng_state(saved["generators"]["cpu"])
+        if config.accelerator == "cuda" and saved["generators"]["cuda"] is not None:
+            torch.cuda.set_rng_state(saved["generators"]["cuda"])
+    return History(saved["rows"], saved["timing"], saved.get("correct"))
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Whatever a forged checkpoint leads to is a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        raise CheckpointError(f"{path}: not a checkpoint of this run ({reason})") from error
+
+
+def _read_checked(path: Path, config: TrainConfig, dataset: Dataset, network: Network) -> dict[str, Any]:
+    """The content of a checkpoint of this run, of which every part has the form that it is used in.
+
+    `network`: of the run, only its shapes are read. Raises: CheckpointError, OtherRunError.
+    """
+    saved = _read(path)
+    with _refused(path):
+        _check_same_run(path, saved, identity(config, dataset.digest))
+        _check_tensors("model", saved["model"], network.state_dict())
+        parameters = list(network.parameters())
+        for number, of_one in saved["optimizer"]["state"].items():
+            if type(number) is not int or not 0 <= number < len(parameters) or list(of_one) != ["momentum_buffer"]:
+                raise ValueError("its optimizer has a state that is not one momentum for each parameter")
+            if of_one["momentum_buffer"] is not None:
+                _check_tensors("optimizer", of_one, {"momentum_buffer": parameters[number]})
+        generators = {name: state for name, state in saved["generators"].items() if state is not None}
+        wanted = {"cpu": torch.get_rng_state(), "cuda": torch.empty(16, dtype=torch.uint8)}
+        _check_tensors("generators", generators, {name: wanted[name] for name in {"cpu", *generators}})
+        _check_history(saved, config)
+    return saved
+
+
+def _check_tensors(part: str, there: Any, here: Mapping[str, Tensor]) -> None:
+    """Raises: ValueError unless `there` has plain tensors of the names, shapes and types of `here`."""
+    if not isinstance(there, dict) or there.keys() != here.keys():
+        raise ValueError(f"its {part} has other names than those of this network")
+    for name, tensor in here.items():
+        found = there[name]
+        is_tensor = type(found) in (Tensor, nn.Parameter)
+        is_plain = is_tensor and found.layout == torch.strided and found.device.type == "cpu" and not found.is_quantized
+        if not is_plain or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+            expected = f"{tuple(tensor.shape)} of {tensor.dtype}"
+            raise ValueError(f"{name} in its {part} is no plain tensor of shape {expected}")
+
+
+def _check_history(saved: Mapping[str, Any], config: TrainConfig) -> None:
+    """Raises: ValueError unless the rows are those of the first epochs, and the bits as many as test images."""
+    rows, timing, correct = saved["rows"], saved["timing"], saved.get("correct")
+    if not (isinstance(rows, list) and isinstance(timing, list) and 1 <= len(rows) == len(timing) <= config.epochs):
+        raise ValueError("its rows are not one for each epoch")
+    for table, columns in ((rows, ROW), (timing, TIMING_ROW)):
+        for epoch, row in enumerate(table):
+            numbers = [row[name] for name in columns]
+            if list(row) != list(columns) or not all(type(value) in (int, float) for value in numbers):
+                raise ValueError(f"the row of epoch {epoch + 1} has other columns, or no numbers in them")
+            if row["epoch"] != epoch + 1:
+                raise ValueError(f"the row of epoch {row['epoch']} stands in place {epoch + 1}")
+    if [row["step"] for row in rows] != [e * config.steps_per_epoch + config.steps_in(e) for e in range(len(rows))]:
+        raise ValueError("its rows have other steps than this run")
+    if correct is not None and (type(correct) is not bytes or len(correct) != -(-config.n_test_images // 8)):
+        raise ValueError(f"it has no bit for each of the {config.n_test_images} test images")
+
+
+def _check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    identity = saved["identity"]
+    for name in (*wanted, *(name for name in identity if name not in wanted)):
+        default = FIELDS[name].default if name in ADDED else None
+        there, here = identity.get(name, default), wanted.get(name, default)
+        if there != here:
+            if not isinstance(there, int | float | str | list | None):
+                raise ValueError(f"{name} of its identity is no plain value")
+            raise OtherRunError(
+                f"{path} is of another run: {name} is {there!r:.200} there and {here!r} here "
+                "(give another folder, or remove the checkpoint to start again)"
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        # torch leaves out the checksums of what it reads: a flipped bit would become a weight.
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its parts are compressed, which torch does not do")
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} is damaged")
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no checkpoint") from None
+    except Exception as error:  # what a broken file raises depends on where it is broken
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not readable as a checkpoint ({reason})") from error
+    version = saved.get("version") if isinstance(saved, dict) else None
+    if version != CHECKPOINT_VERSION:
+        raise OtherRunError(f"{path}: a checkpoint of version {version}, expected {CHECKPOINT_VERSION}")
+    if missing := _PARTS - saved.keys():
+        raise CheckpointError(f"{path}: not readable as a checkpoint (without {', '.join(sorted(missing))})")
+    return saved
