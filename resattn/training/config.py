@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,23 +33,18 @@ class Scene(NamedTuple):
 
 
 class DatasetRow(NamedTuple):
-    """One row: numbers of images and classes, and the function that makes the images.
+    """One row: numbers of images and classes, and which function makes the images, as `module:function`.
 
-    `make(seed, train=n, test=m)` gives the training and the test images; None where they are read from the files of a
-    row of `resattn.training.layouts.LAYOUTS`. `mirrors`: a mirrored image belongs to the same class.
+    It is imported when images are made. `make(seed, train=n, test=m)` gives the training and the test images; without
+    one they are read from the files of a row of `resattn.training.layouts.LAYOUTS`. `mirrors`: a mirrored image
+    belongs to the same class.
     """
 
     train: int
     test: int
     classes: int
     mirrors: bool = True
-    make: Callable[..., tuple[Scene, Scene]] | None = None
-
-
-def _cluttered_digits(seed: int, *, train: int, test: int) -> tuple[Scene, Scene]:
-    from resattn.training.digits import cluttered_digits  # imported when images are made: it needs NumPy
-
-    return cluttered_digits(seed, train=train, test=test)
+    make: str = ""
 
 
 SIDE = 32
@@ -57,7 +52,7 @@ DATASETS: dict[str, DatasetRow] = {
     "cifar10": DatasetRow(50_000, 10_000, 10),
     "cifar100": DatasetRow(50_000, 10_000, 100),
     # A mirrored digit is another sign.
-    "cluttered-digits": DatasetRow(10_000, 2_000, 10, mirrors=False, make=_cluttered_digits),
+    "cluttered-digits": DatasetRow(10_000, 2_000, 10, mirrors=False, make="resattn.training.digits:cluttered_digits"),
 }
 
 

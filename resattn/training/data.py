@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from resattn.training import cifar, download
-from resattn.training.config import DATASETS, SIDE, ConfigError, TrainConfig
+from resattn.training.config import DATASETS, SIDE, ConfigError, Scene, TrainConfig
 from resattn.training.download import DownloadError
 from resattn.training.layouts import LAYOUTS, DataError, Layout, chosen_home, find
 
@@ -149,9 +150,10 @@ def _cifar(layout: Layout, place: Path, note: str = "") -> Dataset:
 def made(name: str, seed: int = 0, *, train: int | None = None, test: int | None = None, note: str = "") -> Dataset:
     """A dataset whose row has a function that makes it; by default as many images as the row says."""
     row = DATASETS[name]
-    assert row.make is not None
+    module, _, function = row.make.partition(":")
+    make: Callable[..., tuple[Scene, Scene]] = getattr(importlib.import_module(module), function)
     n, n_test = row.train if train is None else train, row.test if test is None else test
-    (images, labels, foreground), (test_images, test_labels, test_foreground) = row.make(seed, train=n, test=n_test)
+    (images, labels, foreground), (test_images, test_labels, test_foreground) = make(seed, train=n, test=n_test)
     return Dataset(
         name=name,
         label=name,
