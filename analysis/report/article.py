@@ -82,7 +82,8 @@ def _named(study: Study, title: str) -> Chapter:
         finding = f"{name} {called}; its longest path is its trunk, with {longest} weighted layers"
     finding += f", and one forward pass executes {layers}." if layers else "."
     text = [
-        "The number in the name of a ResNet counts the weighted layers on its main path [@he2016]. The names of Residual "
+        "The number in the name of a ResNet counts the weighted layers on its main path [@he2016]. The names of "
+        "Residual "
         "Attention Networks follow the same rule for the trunk alone and leave the masks out [@wang2017]."
     ]
     if plain:
@@ -155,7 +156,8 @@ def _used(study: Study, title: str) -> Chapter:
         f"masks make the network longer, but 90 % of the gradient's energy passes {of.low} to {of.high} layers."
     )
     text = [
-        "In a residual network every unit can be passed along its identity path, so there are paths of all lengths, and "
+        "In a residual network every unit can be passed along its identity path, so there are paths of all "
+        "lengths, and "
         "most of the gradient flows through short ones [@veit2016]. The same is measured here exactly, path length by "
         f"path length, over all paths at once. The mean path of {name} has {of.mean_of_paths:.1f} layers, counted each "
         "path once; weighted by the gradient's energy it is shorter. [fig:used]"
@@ -202,7 +204,8 @@ def _price(study: Study, title: str) -> Chapter:
     else:
         finding += "."
     text = [
-        "Parameters are those that the execution reads. Multiply-adds are those of convolutions and matrix products, for "
+        "Parameters are those that the execution reads. Multiply-adds are those of convolutions and matrix "
+        "products, for "
         "one image, without bias; print calls FLOPs sometimes this number and sometimes twice it."
     ]
     if facts.peer:
@@ -221,7 +224,8 @@ def _price(study: Study, title: str) -> Chapter:
     plate = Plate(
         "price", steps.COST, ("cost_224", "cost_32"),
         f"Masks take {percent(shares[1])} of the multiply-adds of {name}" if any(shares) else f"What {name} costs",
-        "Parameters and multiply-adds by role; a longer path costs less than it adds in depth, since masks work on small "
+        "Parameters and multiply-adds by role; a longer path costs less than it adds in depth, since masks work on "
+        "small "
         "maps.",
     )  # fmt: skip
     return Chapter("price", title, finding, tuple(text), (plate,))
@@ -249,15 +253,17 @@ def _sight(study: Study, title: str) -> Chapter:
     if len(uneven):
         row = uneven.iloc[0]
         text.append(
-            f"Up-sampling shifts positions against the map, so units of one layer may see squares of different size: at "
-            f"the end of {str(row['stage']).replace('stage', 'stage ')} from {row['least']} to {row['value']} px. Tables "
+            f"Up-sampling shifts positions against the map, so units of one layer may see squares of different "
+            f"size: at "
+            f"the end of {str(row['stage']).replace('stage', 'stage ')} from {row['least']} to {row['value']} px. "
+            f"Tables "
             "and curves give the largest; the drawing over an image gives the central unit's. [fig:sight]"
         )
     effective = part(study.table, schemas.EFFECTIVE).facts
     if effective is not None and not effective.empty:
         text += _effective(effective)
-    peak = f"Masks widen what stage 1 sees {first['mask'] / first['trunk']:.1f} times" if first.get("mask") and first.get(
-        "trunk") else f"What {name} sees"  # fmt: skip
+    wider = first["mask"] / first["trunk"] if first.get("mask") and first.get("trunk") else None
+    peak = f"Masks widen what stage 1 sees {wider:.1f} times" if wider else f"What {name} sees"
     plate = Plate(
         "sight", steps.RECEPTIVE_FIELD, (f"over_image_{facts.subject}", f"by_stage_{facts.subject}"), peak,
         "Squares that one central unit sees at the end of each stage, along the trunk alone and through the masks; the "
@@ -274,7 +280,8 @@ def _effective(frame: pd.DataFrame) -> list[str]:
     row = own.loc[own["support_px"].idxmax()]
     return [
         f"What can be seen is not what is used: with {kind} weights, in {part_name(str(row['module']))} of "
-        f"{display_name(str(row['network']))}, 95 % of the gradient's energy of a mask lies within {row['side_95_px']} px, "
+        f"{display_name(str(row['network']))}, 95 % of the gradient's energy of a mask lies within "
+        f"{row['side_95_px']} px, "
         f"of {row['support_px']} px that reach it."
     ]
 
@@ -352,11 +359,11 @@ def _worth(study: Study, title: str) -> Chapter:
         f"{listed(trained.epochs)} {'epoch' if trained.epochs == (1,) else 'epochs'} on {images} of "
         f"{listed(trained.datasets)}, {seeds} each"
     )
-    finding = f"{found or training.pays(trained, None)} ({budget}.)".replace(".)", ")") + "."
-    finding = finding.replace(". (", " (", 1) if finding.count(". (") == 1 else finding
+    finding = f"{(found or training.pays(trained, None)).rstrip('.')} ({budget})."
     means = [f"{display_name(r.network)} {r.mean:.2f} %" for r in trained.results if not r.label_noise][:6]
     text = [
-        "A fair rival is as deep: a ResNet of equal trunk depth has less to compute, and one of the same longest path is "
+        "A fair rival is as deep: a ResNet of equal trunk depth has less to compute, and one of the same longest "
+        "path is "
         "as deep by the stricter count. "
         + (f"Mean test errors after the last epoch: {listed(means)}." if means else "")
     ]
@@ -367,7 +374,8 @@ def _worth(study: Study, title: str) -> Chapter:
     words = found.partition(". ")[0].rstrip(".") if found else "Test errors of the networks"
     plate = Plate(
         "worth", steps.COMPARE, ("differences", "error_against_size"), words,
-        "Each dot is a seed, each marker the mean, each bar a simultaneous 95 % interval; left of zero the first network "
+        "Each dot is a seed, each marker the mean, each bar a simultaneous 95 % interval; left of zero the first "
+        "network "
         "has the lower error.",
     )  # fmt: skip
     return Chapter("worth", title, finding, tuple(text), (plate,))
@@ -393,7 +401,8 @@ def _print(study: Study, title: str) -> Chapter:
     whose = "of the paper" if paper[0]["source"] == PAPER else "in the ledger"
     finding = (
         f"Of {len(paper)} printed numbers and statements {whose}, {n_tested} can be tested by counting: "
-        f"{counts.get('confirmed', 0)} are confirmed, {wrong} are off, contradict the paper itself or misquote a source."
+        f"{counts.get('confirmed', 0)} are confirmed, {wrong} are off, contradict the paper itself or misquote a "
+        f"source."
     )
     by_id = {row["id"]: row for row in facts.rows}
     if first := by_id.get(QUESTIONED[0]):
@@ -446,4 +455,3 @@ def references(study: Study, keys: Sequence[str] = CITED) -> list[Mapping[str, s
     if not found:
         raise study.no_rows(schemas.SOURCES)
     return found
-

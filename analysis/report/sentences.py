@@ -147,7 +147,7 @@ def _range(row: Any) -> str:
 
 @dataclass(frozen=True)
 class Spread:
-    """Over how many weighted layers the energy of a gradient spreads: its mean, and the lengths between which 90 % is."""
+    """Over how many weighted layers a gradient's energy spreads: its mean, and the lengths between which 90 % is."""
 
     longest: int
     mean: float
@@ -176,7 +176,8 @@ def used_depth(frame: pd.DataFrame) -> str:
         found = Spread.of(part)
         sentences.append(
             f"{display_name(str(network))} is named {named(str(network)).claimed_depth}; its longest path has "
-            f"{found.longest} weighted layers, its mean path {found.mean_of_paths:.1f}. With random weights the gradient "
+            f"{found.longest} weighted layers, its mean path {found.mean_of_paths:.1f}. With random weights the "
+            f"gradient "
             f"passes {found.mean:.1f} on average, and {found.low} to {found.high} in 90 % of its energy."
         )
     return " ".join(sentences)

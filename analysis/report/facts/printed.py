@@ -1,4 +1,4 @@
-"""The tables of the paper, cell by cell, with the verdict of each cell: read from the ledger's own places and quotes."""
+"""The tables of the paper, cell by cell, with the verdict of each: read from the ledger's places and quotes."""
 
 from __future__ import annotations
 

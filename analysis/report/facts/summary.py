@@ -52,7 +52,8 @@ def summary(study: Study) -> dict[str, str]:
     if runs is not None and "training_macs" in runs and runs["training_macs"].notna().any():
         devices = listed(runs["device"].dropna().unique())
         spent.append(
-            f"the {len(runs)} training runs computed {short(float(runs['training_macs'].sum()))} multiply-adds on {devices}"
+            f"the {len(runs)} training runs computed {short(float(runs['training_macs'].sum()))} multiply-adds on "
+            f"{devices}"
         )
     if spent:
         found["Cost"] = "; ".join(spent) + "."
@@ -65,7 +66,8 @@ def summary(study: Study) -> dict[str, str]:
         best = int(layouts["n_matches"].max())
         n_best = int((layouts["n_matches"] == best).sum())
         hard.append(
-            f"The paper does not give the layout of its CIFAR networks: of {len(layouts):,} layouts {n_best} meet the most "
+            f"The paper does not give the layout of its CIFAR networks: of {len(layouts):,} layouts {n_best} meet "
+            f"the most "
             f"printed parameter counts, {best}."
         )
     hard.append("Training results could not be repeated with the printed recipe.")
@@ -91,7 +93,8 @@ def limits(study: Study) -> list[str]:
     if trained:
         found.append(
             f"What is said of training holds for {listed(trained.datasets)} and this budget alone: "
-            f"{listed(trained.epochs)} epochs on {training.images_words(trained.images)}. Nothing was trained on ImageNet, "
+            f"{listed(trained.epochs)} epochs on {training.images_words(trained.images)}. Nothing was trained on "
+            f"ImageNet, "
             "and no run follows the recipe of the paper. All runs share one set of test images, whose sampling is not "
             "part of any interval."
         )
@@ -101,7 +104,8 @@ def limits(study: Study) -> list[str]:
     if scores is not None and not scores.empty:
         n = int(scores["seed"].nunique())
         found.append(
-            f"What masks do was measured on {listed(scores['dataset'].unique())} with {n} {'seed' if n == 1 else 'seeds'}: "
+            f"What masks do was measured on {listed(scores['dataset'].unique())} with {n} "
+            f"{'seed' if n == 1 else 'seeds'}: "
             "small pictures with one object, not photographs."
         )
     if layouts is not None:
