@@ -451,7 +451,7 @@ CITED = (PAPER, "fwang91", "he2016", "he2016identity", "veit2016", "araujo2019",
 def references(study: Study, keys: Sequence[str] = CITED) -> list[Mapping[str, str]]:
     """Text and address of what the article refers to, in its order. Raises: MissingError."""
     rows = {row["source"]: row for row in study.rows(schemas.SOURCES)}
-    found = [rows[key] for key in keys if key in rows] or list(rows.values())
+    found: list[Mapping[str, str]] = [rows[key] for key in keys if key in rows] or list(rows.values())
     if not found:
         raise study.no_rows(schemas.SOURCES)
     return found
