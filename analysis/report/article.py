@@ -152,22 +152,22 @@ def _used(study: Study, title: str) -> Chapter:
     of = sentences.Spread.of(frame[frame["network"] == subject])
     name = display_name(subject)
     finding = (
-        f"Of the {of.longest} layers of the longest path of {name} the gradient passes {of.mean:.1f} on average: the "
-        f"masks make the network longer, but 90 % of the gradient's energy passes {of.low} to {of.high} layers."
+        f"Of the {of.longest} layers of the longest path of {name} the gradient passes {of.mean:.1f} on average, with "
+        f"random weights; 90 % of its energy passes {of.low} to {of.high}."
     )
+    where = "shorter" if of.mean < of.mean_of_paths else "longer"
     text = [
-        "In a residual network every unit can be passed along its identity path, so there are paths of all "
-        "lengths, and "
-        "most of the gradient flows through short ones [@veit2016]. The same is measured here exactly, path length by "
-        f"path length, over all paths at once. The mean path of {name} has {of.mean_of_paths:.1f} layers, counted each "
-        "path once; weighted by the gradient's energy it is shorter. [fig:used]"
+        "In a residual network every unit can be passed along its identity path, so there are paths of all lengths, "
+        "and most of the gradient flows through short ones [@veit2016]. The same is measured here exactly, path length "
+        f"by path length, over all paths at once. The mean path of {name} has {of.mean_of_paths:.1f} layers, each path "
+        f"counted once; weighted by the gradient's energy it is {where}. [fig:used]"
     ]
     others = [
         f"{display_name(n)} {found.mean:.1f} of {found.longest}"
         for n in networks if n != subject and (found := sentences.Spread.of(frame[frame["network"] == n]))
     ]  # fmt: skip
     if others:
-        text.append(f"With random weights the gradient passes, on average, in {listed(others)} layers.")
+        text.append(f"For other networks the mean is, in layers: {listed(others)}.")
     trained = part(study.table, schemas.USED_MEANS).facts
     if trained is not None:
         text += _trained_depth(trained)
@@ -186,7 +186,7 @@ def _trained_depth(means: pd.DataFrame) -> list[str]:
     ]
     if not found:
         return []
-    return [f"Training changes it: on {listed(rows['dataset'].unique())} the mean is, in layers, {listed(found)}."]
+    return [f"With training, on {listed(rows['dataset'].unique())}, the mean is, in layers: {listed(found)}."]
 
 
 def _state(rows: pd.DataFrame, network: object, state: str) -> str:
@@ -362,15 +362,11 @@ def _worth(study: Study, title: str) -> Chapter:
     finding = f"{(found or training.pays(trained, None)).rstrip('.')} ({budget})."
     means = [f"{display_name(r.network)} {r.mean:.2f} %" for r in trained.results if not r.label_noise][:6]
     text = [
-        "A fair rival is as deep: a ResNet of equal trunk depth has less to compute, and one of the same longest "
-        "path is "
-        "as deep by the stricter count. "
+        "A fair rival is as deep, be it by the trunk or by the longest path. "
         + (f"Mean test errors after the last epoch: {listed(means)}." if means else "")
     ]
     if compared is not None and not compared.empty:
-        text.append(" ".join(dict.fromkeys([*compared["conclusion"], *_equivalences(compared)])) + " [fig:worth]")
-        scopes = compared.loc[compared["low"].notna(), "scope"]
-        text += [str(scope) for scope in dict.fromkeys(scopes)][:1]
+        text.append(" ".join(dict.fromkeys(compared["conclusion"])) + " [fig:worth]")
     words = found.partition(". ")[0].rstrip(".") if found else "Test errors of the networks"
     plate = Plate(
         "worth", steps.COMPARE, ("differences", "error_against_size"), words,
@@ -379,14 +375,6 @@ def _worth(study: Study, title: str) -> Chapter:
         "has the lower error.",
     )  # fmt: skip
     return Chapter("worth", title, finding, tuple(text), (plate,))
-
-
-def _equivalences(compared: pd.DataFrame) -> list[str]:
-    return [
-        f"{display_name(row.reference)} beside {display_name(row.network)}: {str(row.equivalence)[:1].lower()}"
-        f"{str(row.equivalence)[1:]}"
-        for row in compared.itertuples() if row.n > 0 and "not judged" not in str(row.equivalence)
-    ]  # fmt: skip
 
 
 QUESTIONED = ("t7.attention56.params", "t7.attentionnext56.params", "t7.attention92.params", "t7.attention56.flops")

@@ -98,8 +98,8 @@ def headline(differences: pd.DataFrame) -> str:
         within = [re.match(r"Equivalent within (\S+) ", str(row.equivalence)) for row in rows]
         if equal := [row for row, met in zip(rows, within, strict=True) if met]:
             margin = next(met[1] for met in within if met)
-            sentences.append(f"{_second(equal, 'and')} {'is' if len(equal) == 1 else 'are'} equivalent to it within "
-                             f"{margin} points.")  # fmt: skip
+            verb = "is" if len(equal) == 1 else "are"
+            sentences.append(f"{_second(equal, 'and')} {verb} equivalent to {first} within {margin} points.")
     return " ".join(sentences)
 
 

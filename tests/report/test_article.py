@@ -195,7 +195,7 @@ def _rows(**changes: object) -> dict[str, object]:
         (
             {"equivalence": "Equivalent within 0.5 (90 % interval of the difference: -0.40 to 0.10)."},
             "No difference in test error is shown between CIFAR Attention-56 and CIFAR ResNet-56. "
-            "CIFAR ResNet-56 is equivalent to it within 0.5 points.",
+            "CIFAR ResNet-56 is equivalent to CIFAR Attention-56 within 0.5 points.",
         ),
     ],
 )  # fmt: skip
@@ -208,5 +208,5 @@ def test_a_headline_names_each_of_several_networks() -> None:
     rows = [_rows(equivalence=equal), _rows(network="cifar-resnet74", equivalence=equal)]
     assert headline(pd.DataFrame(rows)) == (
         "No difference in test error is shown between CIFAR Attention-56 and CIFAR ResNet-56 or CIFAR ResNet-74. "
-        "CIFAR ResNet-56 and CIFAR ResNet-74 are equivalent to it within 0.5 points."
+        "CIFAR ResNet-56 and CIFAR ResNet-74 are equivalent to CIFAR Attention-56 within 0.5 points."
     )
