@@ -19,10 +19,10 @@ FINDINGS = {
     "other definition": "#6C79C9",
     "by reading": "#CC79A7",
     "off": "#C2304A",
-    "contradicts itself": "#8C1F36",
+    "contradicts itself": "#A4456B",
     "misquotes": "#B58225",
     "superseded": "#853DD5",
-    "not testable": "#A9A295",
+    "not testable": "#948D80",
 }
 
 
@@ -33,7 +33,7 @@ def layout_scatter(ax: Axes, layouts: pd.DataFrame, printed: Mapping[str, str]) 
     millions = layouts[list(printed)] / 1e6
     matched = layouts["n_matches"].to_numpy()
     levels = sorted(set(matched.tolist()))
-    for n, colour in zip(levels, ("#A9A295", "#6C79C9", "#B58225", "#009E73"), strict=False):
+    for n, colour in zip(levels, ("#948D80", "#6C79C9", "#B58225", "#009E73"), strict=False):
         at = millions[matched == n]
         # Thousands of points: as a picture they weigh a tenth.
         ax.scatter(at[first], at[last], s=4 + 8 * n, color=colour, alpha=0.35 if n == levels[0] else 0.9, linewidth=0,
