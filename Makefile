@@ -27,11 +27,10 @@ report: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-# A person's way through the report and JupyterLab, in headless Chromium (Debian: apt-get install chromium). A browser on
-# a busy machine may be late once: what failed is tried a second time.
+# A person's way through the report and JupyterLab, in headless Chromium (Debian: apt-get install chromium).
 test-browser: $(STAMP)
 	$(PIP) --no-build-isolation --editable '.[suite,browser]'
-	$(BIN)/python -m pytest -m browser -s tests/browser || $(BIN)/python -m pytest -m browser -s tests/browser --last-failed
+	$(BIN)/python -m pytest -m browser -s tests/browser
 
 # The wheel, built and installed beside the checkout's own packages.
 test-wheel: $(STAMP)
@@ -55,8 +54,7 @@ docs: $(STAMP)
 	$(BIN)/python -m analysis.docs docs
 
 lab: $(STAMP)
-	$(BIN)/python -m ipykernel install --prefix .venv --name resattn --display-name 'resattn' >/dev/null
-	$(BIN)/jupyter lab --notebook-dir notebooks --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False
+	$(BIN)/jupyter lab --config notebooks/jupyter_server_config.py --notebook-dir notebooks --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks results/bench.json

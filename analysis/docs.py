@@ -24,9 +24,9 @@ from analysis.figures.depth import notion_sketch
 from analysis.figures.network import network_sketch
 from analysis.figures.path_lengths import path_sketch
 from analysis.figures.style import INK
-from analysis.report.masks import Masks, masks
+from analysis.report.facts.masks import Masks, masks
+from analysis.report.facts.training import Difference, differences, pays, training
 from analysis.report.reading import read_study
-from analysis.report.training import Difference, differences, pays, training
 from analysis.statistics.comparisons import NEAR_CHANCE
 from analysis.statistics.coverage import N_NETWORKS, coverages
 from analysis.statistics.intervals import LEAST_BOOTSTRAP, least_seeds

@@ -93,7 +93,7 @@ ANALYSIS: dict[str, set[str]] = {
     "claims": {"tables", "statistics"},
     "study": {"tables"},
     "trained": {"tables", "experiment", "statistics", "claims"},
-    "report": {"tables", "study"},
+    "report": {"tables", "study", "statistics"},
     "figures": {"tables", "trained"},
     "explore": {"tables", "figures"},
     "commands": {"study", "report"},

@@ -12,16 +12,17 @@ from matplotlib.ticker import LogLocator, NullLocator
 from analysis.figures.style import INK, styled
 from analysis.tables.formats import display_name
 
+# Blue, orange and grey are the roles' in every figure; no verdict has their colours.
 FINDINGS = {
     "confirmed": "#009E73",
     "built so": "#4F8F7A",
-    "other definition": "#0072B2",
+    "other definition": "#6C79C9",
     "by reading": "#CC79A7",
-    "off": "#D55E00",
-    "contradicts itself": "#A34700",
+    "off": "#C2304A",
+    "contradicts itself": "#A4456B",
     "misquotes": "#B58225",
     "superseded": "#853DD5",
-    "not testable": "#8A8A8A",
+    "not testable": "#948D80",
 }
 
 
@@ -32,7 +33,7 @@ def layout_scatter(ax: Axes, layouts: pd.DataFrame, printed: Mapping[str, str]) 
     millions = layouts[list(printed)] / 1e6
     matched = layouts["n_matches"].to_numpy()
     levels = sorted(set(matched.tolist()))
-    for n, colour in zip(levels, ("#8A8A8A", "#0072B2", "#D55E00", "#009E73"), strict=False):
+    for n, colour in zip(levels, ("#948D80", "#6C79C9", "#B58225", "#009E73"), strict=False):
         at = millions[matched == n]
         # Thousands of points: as a picture they weigh a tenth.
         ax.scatter(at[first], at[last], s=4 + 8 * n, color=colour, alpha=0.35 if n == levels[0] else 0.9, linewidth=0,

@@ -13,7 +13,9 @@ from analysis.figures.style import INK, ROLES, styled
 from analysis.tables.formats import display_name, part_name
 from analysis.trained.interventions import ALL, AS_THEY_ARE, RE_ESTIMATED, UNCHANGED
 
-NORMS: Mapping[str, tuple[str, str]] = {AS_THEY_ARE: (ROLES["mask"], "o"), RE_ESTIMATED: (ROLES["trunk"], "s")}
+# No role's colours: both are states of the whole network.
+NORMS: Mapping[str, tuple[str, str]] = {AS_THEY_ARE: ("#853DD5", "o"), RE_ESTIMATED: ("#17717A", "s")}
+GRADIENT = "#853DD5"
 NULL_LINES: Mapping[str, Any] = {"other image": (0, (1, 1)), "constant": (0, (4, 2)), "brightness": "-"}
 
 
@@ -96,7 +98,7 @@ def used_depth(ax: Axes, used: pd.DataFrame, title: str) -> str:
         means = []
         for k, (_, run) in enumerate((used[used["state"] == state] if state else used).groupby(seeds)):
             ax.plot(
-                np.arange(n), _by_length(run, "share", n), color=ROLES["mask"], lw=1.3,
+                np.arange(n), _by_length(run, "share", n), color=GRADIENT, lw=1.3,
                 ls=(0, (2, 2)) if state == "before" else "-",
                 label=None if k else f"gradient {state} training" if state else "gradient",
             )  # fmt: skip

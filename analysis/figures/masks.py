@@ -20,7 +20,7 @@ from analysis.trained.mask_maps import MAPS, STATES
 # The roles' own colours; the sum of both is a colour of its own, chance is grey.
 MAP_STYLES: Mapping[str, tuple[str, str]] = {
     "mask": (ROLES["mask"], "o"), "trunk": (ROLES["trunk"], "s"), "output": ("#009E73", "D"),
-    "random": (ROLES["shortcut"], "x"),
+    "random": (INK, "x"),
 }  # fmt: skip
 STATE_LINES: Mapping[str, Any] = {"before": (0, (2, 2)), "after": "-"}
 HEAT = "magma"  # even in lightness, dark to light: it reads in grey and for every common colour vision

@@ -17,10 +17,13 @@ from analysis.figures import svg
 from analysis.figures.style import INK, ROLES, percent, styled
 from analysis.tables.formats import display_name, listed
 
+LEAST = 0.04  # height of a layer that is to be seen, of the largest
+
 
 @styled
 def network_drawing(ax: Axes, layers: pd.DataFrame) -> str:
-    """A network to scale: a layer is one step long and as wide as its multiply-adds, so that area is cost.
+    """A network to scale: a layer is one step long and as wide as its multiply-adds, so that area is cost (a
+    very small one is drawn thicker, to be seen).
 
     The mask hangs below its trunk, a step lower at each halving of its map; a projection stands above. The longest
     path is traced; layers that are not on it are pale. `layers`: of `analysis.tables.layers.layer_frame`.
@@ -35,7 +38,7 @@ def network_drawing(ax: Axes, layers: pd.DataFrame) -> str:
             ends = [level["start"].min(), level["start"].max() + 1]
             ax.plot(ends, [level["y"].iloc[0]] * 2, color=INK, lw=0.8, alpha=0.6, zorder=1, solid_capstyle="butt")
     for layer, tall in zip(layers.itertuples(), height, strict=True):
-        tall = max(tall, 0.012)
+        tall = max(tall, LEAST)
         ax.add_patch(
             Rectangle(
                 (layer.start + 0.06, layer.y - tall / 2), 0.88, tall, facecolor=ROLES[layer.role],
@@ -91,7 +94,7 @@ def heights(layers: pd.DataFrame) -> list[float]:
     rows, below = {}, trunk / 2
     mask = layers[layers["role"] == "mask"]
     for level in sorted(mask["level"].unique()):
-        tall = max(tallest(mask[mask["level"] == level]), 0.06)
+        tall = max(tallest(mask[mask["level"] == level]), 1.5 * LEAST)
         rows[level] = -(below + gap + tall / 2)
         below += gap + tall
     return [
@@ -135,7 +138,8 @@ PALE = 0.45
 
 
 def network_sketch(layers: pd.DataFrame) -> str:
-    """A network to scale: a layer is one step long and as wide as its multiply-adds, so that area is cost.
+    """A network to scale: a layer is one step long and as wide as its multiply-adds, so that area is cost (a
+    very small one is drawn thicker, to be seen).
 
     The mask hangs below its trunk, a step lower at each halving of its map; a projection stands above. The longest
     path is traced; layers that are not on it are pale. `layers`: of `layers.layer_frame`.
@@ -143,7 +147,7 @@ def network_sketch(layers: pd.DataFrame) -> str:
     rows = layers.assign(y=heights(layers)).to_dict("records")
     unit = max(row["macs"] for row in rows)
     for row in rows:
-        row["tall"] = max(row["macs"] / unit, 0.012)
+        row["tall"] = max(row["macs"] / unit, LEAST)
     end = max(row["start"] for row in rows) + 1
     low = min(row["y"] - row["tall"] / 2 for row in rows)
     high = max(row["y"] + row["tall"] / 2 for row in rows)

@@ -48,7 +48,7 @@ def training_curves(ax: Axes, epochs: pd.DataFrame, id: str) -> str:
 def error_against(ax: Axes, runs: pd.DataFrame, id: str) -> str:
     """Test error against one quantity: each run a dot, each network's mean a marker with the range of its runs.
 
-    `runs`: of `analysis.tables.runs.run_frame`. Networks of equal size stand side by side.
+    `runs`: of `analysis.tables.runs.run_frame`. Networks of equal size stand at the same place, told apart by marker.
     """
     scale, label = scaled_label(id, runs[id].max())
     runs = runs.assign(**{id: runs[id].astype(float) / scale})
@@ -56,10 +56,10 @@ def error_against(ax: Axes, runs: pd.DataFrame, id: str) -> str:
     # Of networks of one size the axis still shows where it lies.
     span = max(float(sizes.max() - sizes.min()), 0.1 * float(sizes.max()))
     styles = network_styles(sizes.index)
-    for (network, part), nudge in zip(runs.groupby("network", sort=False), _nudges(sizes, span), strict=True):
+    for network, part in runs.groupby("network", sort=False):
         colour, marker = styles[network]
-        ax.scatter(part[id] + nudge, part["test_error_pct"], s=14, color=colour, alpha=0.6, linewidths=0, zorder=2)
-        x, y = part[id].mean() + nudge, part["test_error_pct"].mean()
+        ax.scatter(part[id], part["test_error_pct"], s=14, color=colour, alpha=0.6, linewidths=0, zorder=2)
+        x, y = part[id].mean(), part["test_error_pct"].mean()
         ax.vlines(x, part["test_error_pct"].min(), part["test_error_pct"].max(), color=colour, lw=1.2, zorder=1)
         ax.plot([x], [y], color=colour, marker=marker, ms=8, mfc="none", mew=1.8, zorder=3)
     ax.set_xlabel(label)
@@ -73,15 +73,6 @@ def error_against(ax: Axes, runs: pd.DataFrame, id: str) -> str:
     errors = runs.groupby("network", sort=False)["test_error_pct"].mean()
     notes = "; ".join(f"{display_name(n)}: {errors[n]:.1f} % at {sizes[n]:.3g}" for n in errors.index)
     return f"Test error against {label[:1].lower() + label[1:]}, every run and the mean of each network. {notes}."
-
-
-def _nudges(sizes: pd.Series, span: float) -> list[float]:
-    """How far each network is moved aside so that those of equal size can be distinguished."""
-    nudges = []
-    for i, size in enumerate(sizes):
-        same = [j for j, other in enumerate(sizes) if abs(other - size) < 0.02 * span]
-        nudges.append((same.index(i) - (len(same) - 1) / 2) * 0.05 * span)
-    return nudges
 
 
 @styled

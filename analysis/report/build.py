@@ -10,110 +10,49 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from analysis.report import claims, cost, depth, masks, receptive_field, training
-from analysis.report.figures import Figure, FigureError, read_figure
+from analysis.report.article import CHAPTER_IDS, Article, article, references
+from analysis.report.facts import claims, cost, depth, masks, receptive_field, training
+from analysis.report.facts.making import making
+from analysis.report.facts.printed import PAPER, printed_tables
+from analysis.report.facts.subject import SUBJECT
+from analysis.report.facts.summary import citation, limits, summary
+from analysis.report.galleries import SECTIONS, Section, drawings
 from analysis.report.gaps import Gap, Part, part
-from analysis.report.making import making
 from analysis.report.notebooks import PAGE_BYTES, TEMPLATES, NotebookPageError, Pages, notebook_title
 from analysis.report.reading import ALTERED, DONE, NOTEBOOK, REPORT, Job, Study, read_study
-from analysis.report.subject import SUBJECT
-from analysis.tables import steps
+from analysis.statistics.conclusions import headline
+from analysis.tables import schemas
 from analysis.tables.files import open_regular, write_atomic
 from analysis.tables.formats import anchor, display_name, duration, number, part_name, percent, short
 from analysis.tables.quantities import quantity_label
 
 INDEX, PAGES = "index.html", "pages"
 MAX_BYTES = 5_000_000  # of the folder
-FIGURE_BYTES = 400_000  # of one drawing on the opening page
-INDEX_BYTES = 2_000_000  # of all of them
-OPEN_FIGURES = 6  # of one section; further ones are folded away
+# Of the page, one after the other in one element; those that are not there are left out.
+SCRIPTS = ("ledger.js", "moves.js")
 LOG_CHARACTERS = 40_000  # the end of a failed run's log
 FILE_NAME = 100  # characters of a page's file name
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: id and title, the steps whose figures it shows, and how the names of the first ones begin."""
-
-    id: str
-    title: str = ""  # without one it is a part of the section that follows
-    steps: tuple[str, ...] = ()
-    first: tuple[str, ...] = ()
-    runs: tuple[str, ...] = ()  # steps whose tables alone it shows
-
-
-SECTIONS = (
-    Section("variants", "", (steps.VARIANTS,)),
-    Section("depth", "Depth", (steps.DEPTH,), ("depth", "stages", "modules", "path", "used_depth")),
-    Section("cost", "Cost", (steps.COST,)),
-    Section("field", "Receptive field", (steps.RECEPTIVE_FIELD,), ("over_image", "by_stage", "gradient")),
-    Section("training", "Training", (steps.COMPARE, steps.PROTOCOL), ("error", "differences"), (steps.TRAIN,)),
-    Section(
-        "masks", "Masks", (steps.MASKS, steps.RESPONSE),
-        ("interventions", "heat_mean", "scores_auc", "channels", "used_depth", "responses", "scores"),
-        (steps.TRAIN_DIGITS,),
-    ),
-    Section("claims", "Claims", (steps.CLAIMS, steps.LAYOUTS)),
-    Section("made", "How this was made"),
-    Section("notebooks", "Notebooks"),
-)  # fmt: skip
 # What each part of the page reads, by the section that says what is missing of it.
 READ: Mapping[str, Mapping[str, Callable[[Study], Any]]] = {
-    "depth": {"depth": depth.depth, "modules": depth.modules, "article": depth.article},
+    "depth": {"depth": depth.depth, "modules": depth.modules, "arithmetic": depth.article},
     "cost": {"cost": cost.cost, "published": cost.published, "crosscheck": cost.crosscheck},
     "field": {"field": receptive_field.receptive_field},
     "training": {"training": training.training, "compared": training.differences},
     "masks": {"masks": masks.masks},
     "claims": {"claims": claims.claims},
 }
-DETAILS = ("heat_stage",)  # figures that stand on the pages of their notebooks alone
 
 
 class ReportError(RuntimeError):
     """A report that cannot be written; the message says where, and how to go on."""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure with its place on the page."""
-
-    figure: Figure
-    anchor: str
-
-    @property
-    def svg(self) -> Markup:
-        return self.figure.svg
-
-    @property
-    def width_px(self) -> float | None:
-        return self.figure.width_px
-
-    @property
-    def caption(self) -> str:
-        return self.figure.title or self.figure.alt
-
-    @property
-    def is_wide(self) -> bool:
-        return (self.figure.width_px or 0) > TEXT_WIDTH_PX
-
-
-TEXT_WIDTH_PX = 672
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """The figures of a section: those shown, those folded away, and those that could not be."""
-
-    figures: tuple[Drawn, ...] = ()
-    more: tuple[Drawn, ...] = ()
-    lost: tuple[Gap, ...] = field(default=())
 
 
 def build_report(study_dir: Path | str) -> Path:
@@ -240,23 +179,73 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str]) -> 
             unfinished.setdefault(job.state, []).append(job.name)
     parts = {id: {name: part(read, study) for name, read in reads.items()} for id, reads in READ.items()}
     facts = {name: result for section in parts.values() for name, result in section.items()}
-    script = (TEMPLATES / "ledger.js").read_text(encoding="utf-8")
+    written = article(study)
+    drawn = drawings(study, written.chapters, first_number=2)  # the strip of the opening is the first
+    refs = part(references, study).facts or []
+    cited = {row["source"]: k for k, row in enumerate(refs, start=1)}
+    script = "\n".join(
+        (TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS if (TEMPLATES / name).is_file()
+    )
     source = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     trained = facts["training"].facts
+    compared = part(study.table, schemas.DIFFERENCES).facts
+    environment.filters["prose"] = functools.partial(_prose, figures=drawn.numbers, cited=cited)
     return environment.get_template("index.html.j2").render(
         **facts,
         making=making(study),
-        drawn=_galleries(study),
+        nav=_nav(written), terms=Markup((TEMPLATES / "terms.svg").read_text(encoding="utf-8")),  # safe: our own file
+        article=written, plates=drawn.plates, drawn=drawn.galleries, references=refs,
+        summary=summary(study), limits=limits(study), citation=citation(),
+        tables=printed_tables(facts["claims"].facts.rows) if facts["claims"].facts else (),
         missing={section.id: _missing(study, section, parts.get(section.id, {})) for section in SECTIONS},
         study=study, pages=pages, sections=[section for section in SECTIONS if section.title],
         titles={job.name: notebook_title(job.notebook) for job in study.jobs if job.notebook},
         complete=not unfinished, unfinished=unfinished, n_done=sum(job.state == DONE for job in study.jobs),
         pays=training.pays(trained, facts["compared"].facts) if trained else "",
+        order=headline(compared) if compared is not None else "",
         images_words=training.images_words(trained.images) if trained else "",
         record_elapsed=elapsed if isinstance(elapsed := study.record.get("elapsed_s"), int | float) else None,
-        default_subject=SUBJECT,
-        script=Markup(script), script_source=f"'sha256-{source}'",  # safe: our own file
+        default_subject=SUBJECT, paper=PAPER,
+        script=Markup(script), script_source=f"'sha256-{source}'",  # safe: our own files
     )  # fmt: skip
+
+
+NAV = {
+    "abstract": "Abstract", "named": "Depth", "price": "Cost", "sight": "Field", "look": "Masks", "worth": "Training",
+    "print": "Print", "limits": "Limits", "references": "References", "appendix": "Appendix", "claims": "Ledger",
+    "notebooks": "Notebooks",
+}  # fmt: skip
+
+
+def _nav(written: Article) -> list[tuple[str, str]]:
+    absent = {id for id in CHAPTER_IDS if id not in {chapter.id for chapter in written.chapters}}
+    return [(id, title) for id, title in NAV.items() if id not in absent]
+
+
+MARK = re.compile(r"`([^`]+)`| ?\[@([\w-]+)\]| ?\[fig:([\w-]+)\]")
+
+
+def _prose(text: str, figures: Mapping[str, int], cited: Mapping[str, int]) -> Markup:
+    """Words of the article with their code spans, references and figures as links; of what is not there, nothing."""
+
+    def linked(met: re.Match[str]) -> Markup:
+        code, key, figure = met.groups()
+        if code:
+            return Markup("<code>{}</code>").format(code)
+        if key:
+            return (
+                Markup("\N{NO-BREAK SPACE}<a href='#ref-{}'>[{}]</a>").format(key, cited[key])
+                if key in cited
+                else Markup()
+            )
+        return Markup(" (<a href='#fig-{0}'>Figure\N{NO-BREAK SPACE}{1}</a>)").format(figure, figures[figure]) if (
+            figure in figures) else Markup()  # fmt: skip
+
+    pieces, at = [], 0
+    for met in MARK.finditer(text):
+        pieces += [escape(text[at : met.start()]), linked(met)]
+        at = met.end()
+    return Markup().join([*pieces, escape(text[at:])])
 
 
 def _missing(study: Study, section: Section, parts: Mapping[str, Part[Any]]) -> list[Gap]:
@@ -265,54 +254,10 @@ def _missing(study: Study, section: Section, parts: Mapping[str, Part[Any]]) -> 
     return list(dict.fromkeys([*of_parts, *study.gaps((*section.steps, *section.runs))]))
 
 
-def _galleries(study: Study) -> dict[str, Gallery]:
-    left = INDEX_BYTES
-    galleries: dict[str, Gallery] = {}
-    for section in SECTIONS:
-        drawn, lost = [], []
-        for job, path in _figures(study, section.steps, section.first):
-            place = f"figure-{anchor(job.name)}-{anchor(path.stem)}"
-            try:
-                if job.state in (DONE, ALTERED) and (altered := job.problem(f"figures/{path.name}")):
-                    raise FigureError(f"{path.name}: {altered}")
-                drawing = read_figure(path, prefix=place)
-            except FigureError as error:
-                what = f"A figure of {job.name} cannot be shown: {error}."
-                lost.append(Gap(what, f"`{study.remedy}` makes it anew.", job.name))
-                continue
-            if (weight := len(drawing.svg)) > min(FIGURE_BYTES, left):
-                what = f"{path.name} is too heavy for this page ({weight // 1000} kB)."
-                lost.append(Gap(what, f"It is in {job.name}/figures.", job.name))
-                continue
-            left -= weight
-            drawn.append(Drawn(drawing, place))
-        n_shown = min(OPEN_FIGURES, sum(not _is_of_another(d.figure.name) for d in drawn) or OPEN_FIGURES)
-        galleries[section.id] = Gallery(tuple(drawn[:n_shown]), tuple(drawn[n_shown:]), tuple(lost))
-    return galleries
-
-
-def _figures(study: Study, order: Sequence[str], first: Sequence[str]) -> list[tuple[Job, Path]]:
-    """The figures of some steps: those about the page's subject or about many networks before those about another."""
-
-    def rank(figure: tuple[Job, Path]) -> tuple[object, ...]:
-        job, path = figure
-        place = next((k for k, start in enumerate(first) if path.stem.startswith(start)), len(first))
-        return _is_of_another(path.stem), order.index(job.step), place, path.name
-
-    figures = ((job, path) for step in order for job in study.of(step) for path in job.figures)
-    return sorted((figure for figure in figures if not figure[1].stem.startswith(DETAILS)), key=rank)
-
-
-def _is_of_another(stem: str) -> bool:
-    """Is a figure about one network, as `by_stage_attention92` is, and not the page's subject?"""
-    network = stem.rpartition("_")[2]
-    return network != SUBJECT and display_name(network) != network
-
-
 # --- the templates --------------------------------------------------------------------------------------------------
 
 # Of the roles, as in `analysis.figures.style`, which is too heavy to import for two colours; a test compares them.
-COLOURS = {"outside": "#6b7480", "trunk": "#0072B2", "mask": "#D55E00"}
+COLOURS = {"outside": "#4a7196", "trunk": "#0072B2", "mask": "#D55E00"}
 
 
 @functools.cache
@@ -326,7 +271,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": number, "short": short, "percent": percent, "duration": duration,
-        "text": _text, "leading": _leading_number, "stage_label": part_name,
+        "text": _text, "trimmed": _trimmed, "leading": _leading_number, "stage_label": part_name,
     }  # fmt: skip
     environment.globals |= {
         "label": display_name, "quantity_label": quantity_label, "networks_of": claims.networks_of,
@@ -339,6 +284,11 @@ def _environment() -> Environment:
 
 def _text(value: Any) -> str:
     return "\N{EN DASH}" if value is None or value != value or value == "" else str(value)
+
+
+def _trimmed(text: str) -> str:
+    """`21.4300 %` as `21.43 %`: digits that say nothing, in a cell with little room."""
+    return re.sub(r"(\.\d*?[1-9])0+\b|\.0+\b", r"\1", text)
 
 
 FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}

@@ -104,6 +104,8 @@ class Pages:
                 body, _ = self._exporter.from_notebook_node(notebook)
         except Exception as error:  # nbformat and nbconvert raise whatever a malformed file leads them to
             raise NotebookPageError(f"{path.name} cannot be shown ({type(error).__name__}: {error})") from error
+        numbers = count(1)  # of the tables of a page: each has a name of its own
+        body = re.sub(r'aria-label="table \d+"', lambda _: f'aria-label="table {next(numbers)}"', body)
         return Markup(body)  # safe: the template lets through only what the filters have cleaned
 
     def _svg(self, text: str) -> Markup:
@@ -150,6 +152,9 @@ def safe_html(markup: str) -> Markup:
         elif not image.get("alt"):
             image["alt"] = NO_TEXT
     for cell in soup("th"):
+        if not cell.get_text(strip=True) and not cell.find("img"):
+            cell.name = "td"  # above an index, say: it is the head of nothing
+            continue
         cell["scope"] = "col" if cell.find_parent("thead") else "row"
     clean = BeautifulSoup(
         bleach.clean(

@@ -7,6 +7,7 @@ text.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -144,6 +145,27 @@ def _range(row: Any) -> str:
     return f"{row['least']:+.1f} to {row['largest']:+.1f}"
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Over how many weighted layers a gradient's energy spreads: its mean, and the lengths between which 90 % is."""
+
+    longest: int
+    mean: float
+    low: int
+    high: int
+    mean_of_paths: float
+
+    @staticmethod
+    def of(rows: pd.DataFrame) -> Spread:
+        """`rows`: of `schemas.USED_UNTRAINED`, of one network."""
+        share, paths = rows.set_index("length")["share"], rows.set_index("length")["share_of_paths"]
+        below = share.cumsum()
+        low, high = (int(below.index[below >= edge][0]) for edge in (0.05, 0.95))
+        return Spread(
+            int(share.index.max()), float((share * share.index).sum()), low, high, float((paths * paths.index).sum())
+        )
+
+
 def used_depth(frame: pd.DataFrame) -> str:
     """Of each network: the number in its name, its longest path, and how many layers the gradient passes.
 
@@ -151,14 +173,12 @@ def used_depth(frame: pd.DataFrame) -> str:
     """
     sentences = []
     for network, part in frame.groupby("network", sort=False):
-        share, paths = part.set_index("length")["share"], part.set_index("length")["share_of_paths"]
-        below = share.cumsum()
-        low, high = (int(below.index[below >= edge][0]) for edge in (0.05, 0.95))
+        found = Spread.of(part)
         sentences.append(
             f"{display_name(str(network))} is named {named(str(network)).claimed_depth}; its longest path has "
-            f"{share.index.max()} weighted layers, its mean path {(paths * paths.index).sum():.1f}. With random "
-            f"weights the gradient passes {(share * share.index).sum():.1f} on average, and {low} to {high} in 90 % of "
-            "its energy."
+            f"{found.longest} weighted layers, its mean path {found.mean_of_paths:.1f}. With random weights the "
+            f"gradient "
+            f"passes {found.mean:.1f} on average, and {found.low} to {found.high} in 90 % of its energy."
         )
     return " ".join(sentences)
 

@@ -5,8 +5,10 @@ The comparison page, the report, the docs and the ledger's verdicts on direction
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import combinations
+from typing import Any
 
 import pandas as pd
 
@@ -73,6 +75,44 @@ def difference_frame(runs: pd.DataFrame, reference: str = "", margin: float = 1.
     Raises: FrameError where the reference has no run, or no network a twin, or a run is there twice.
     """
     return _concluded(runs, _pairs(runs, reference), margin)
+
+
+def headline(differences: pd.DataFrame) -> str:
+    """All that `schemas.DIFFERENCES` concludes, in one or two sentences; empty for no row."""
+    found = differences[differences["n"] > 0]
+    if found.empty:
+        return ""
+    sentences: list[str] = []
+    for (reference, noise), part in found.groupby(["reference", "label_noise"], sort=False):
+        first, rows = f"{display_name(str(reference))}{_noise_words(float(noise))}", list(part.itertuples())
+        ordered = [row for row in rows if isinstance(row.order, str) and row.order]
+        judged = [row for row in rows if pd.notna(row.low)]
+        sentences += [
+            f"The test error of {first} is {abs(row.mean):.2g} points {row.order} than that of {_second([row])}."
+            for row in ordered
+        ]
+        if none := [row for row in judged if row not in ordered]:
+            sentences.append(f"No difference in test error is shown between {first} and {_second(none)}.")
+        if open_ := [row for row in rows if row not in judged and row not in ordered]:
+            sentences.append(f"No order of {first} and {_second(open_)} is claimed.")
+        within = [re.match(r"Equivalent within (\S+) ", str(row.equivalence)) for row in rows]
+        if equal := [row for row, met in zip(rows, within, strict=True) if met]:
+            margin = next(met[1] for met in within if met)
+            verb = "is" if len(equal) == 1 else "are"
+            sentences.append(f"{_second(equal, 'and')} {verb} equivalent to {first} within {margin} points.")
+    return " ".join(sentences)
+
+
+def _second(rows: Sequence[Any], word: str = "or") -> str:
+    return f" {word} ".join(", ".join(part) for part in _but_last([display_name(row.network) for row in rows]))
+
+
+def _but_last(names: Sequence[str]) -> Iterable[Sequence[str]]:
+    return [names[:-1], names[-1:]] if len(names) > 1 else [names]
+
+
+def _noise_words(label_noise: float) -> str:
+    return f" with {100 * label_noise:.0f} % label noise" if label_noise else ""
 
 
 def every_order(runs: pd.DataFrame) -> pd.DataFrame:
@@ -164,7 +204,7 @@ def _twin(network: str, networks: Iterable[str]) -> str | None:
 
 def _sentence(c: Comparison, label_noise: float) -> str:
     first, second = display_name(c.reference), display_name(c.network)
-    noise = f" with {100 * label_noise:.0f} % label noise" if label_noise else ""
+    noise = _noise_words(label_noise)
     if c.n < c.least:  # the same sentence for every pair
         return f"No order{noise} is claimed: {c.note}."
     if c.note:

@@ -169,7 +169,7 @@ def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]
     }  # fmt: skip
     command = [
         sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
-        "--IdentityProvider.token=", f"--notebook-dir={folder}", "--ServerApp.port_retries=0",
+        "--IdentityProvider.token=", f"--config={folder / 'jupyter_server_config.py'}", f"--notebook-dir={folder}", "--ServerApp.port_retries=0",
     ]  # fmt: skip
     with (place / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=place)

@@ -27,6 +27,7 @@ ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
 # What a person in a hurry would type into the cell of parameters.
 RUNS = "../results/interactive/trained"
 SMALL: dict[str, dict[str, Any]] = {
+    "00_start": {},
     "10_variants": {"networks": ["cifar-attention56", "cifar-resnet56"], "layers_of": "cifar-attention56"},
     "20_depth": {},
     "30_cost": {"networks": ["cifar-attention56", "cifar-resnet56"], "checked": ["cifar-attention56"]},
@@ -37,6 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "60_compare": {"runs_dir": RUNS},
     "70_masks": {"runs_dir": RUNS, "images": 32, "pictures_shown": 1, "channels_shown": 1},
     "75_response": {"runs_dir": RUNS, "images": 32},
+    "62_protocol": {},
     "80_claims": {},
     "85_which_network": {"printed_networks": ["cifar-attention92", "cifar-attention236"]},
     "90_explore": {},

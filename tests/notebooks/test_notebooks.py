@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
+import runpy
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from analysis.tables.files import read_table
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 OURS = (
-    "10_variants", "20_depth", "30_cost", "40_receptive_field", "50_train", "60_compare", "80_claims", "90_explore"
+    "00_start", "10_variants", "20_depth", "30_cost", "40_receptive_field", "50_train", "60_compare", "80_claims", "90_explore"
 )  # fmt: skip
 
 
@@ -65,6 +68,33 @@ def test_no_logic_that_a_test_would_want_to_reach(name: str) -> None:
     for source in _code(name):
         assert not [ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, logic)]
         assert max(map(len, source.splitlines())) <= 110
+
+
+def test_the_start_names_every_other_notebook() -> None:
+    words = (FOLDER / "00_start.ipynb").read_text(encoding="utf-8")
+    assert [path.stem for path in sorted(FOLDER.glob("*.ipynb"))][1:] == re.findall(r"^ +\"\| `(\w+)` \|", words, re.M)
+
+
+def test_all_notebooks_name_one_kernel() -> None:
+    found = {str(nbformat.read(path, as_version=4).metadata.kernelspec) for path in FOLDER.glob("*.ipynb")}
+    assert len(found) == 1
+
+
+def test_what_the_lab_saves_is_what_is_tracked() -> None:
+    path = FOLDER / "20_depth.ipynb"
+    before = json.loads(path.read_text(encoding="utf-8"))
+    ran = json.loads(path.read_text(encoding="utf-8"))
+    ran["metadata"]["language_info"] = {"name": "python", "version": "3.11.2"}
+    for cell in ran["cells"]:
+        cell["metadata"]["trusted"] = True
+        if cell["cell_type"] == "code":
+            cell["execution_count"] = 3
+            cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "x"}]
+    save = runpy.run_path(str(FOLDER / "jupyter_server_config.py"))["without_outputs"]
+    save({"type": "notebook", "content": ran}, path="20_depth.ipynb", contents_manager=None)
+    assert ran == before
+    save({"type": "file", "content": "text"})
+    save({"type": "notebook"})
 
 
 def _run(name: str, out: Path, **parameters: Any) -> Path:

@@ -14,8 +14,8 @@ import studies
 from analysis.claims.ledger import ledger
 from analysis.claims.trained import judge_study, measured_runs
 from analysis.docs import _differences
-from analysis.report import training as report
 from analysis.report.build import build_report
+from analysis.report.facts import training as report
 from analysis.report.reading import read_study
 from analysis.statistics import conclusions
 from analysis.tables import schemas

@@ -1,10 +1,14 @@
-// Sort, search and filter the table of claims. Without this the whole table stands.
+// Sort, search and filter the table of claims; the filters stand in the address, as #claims?source=wang2017&verdict=off.
+// Without this the whole table stands.
 (() => {
   const table = document.getElementById("ledger");
   if (!table) return;
   const form = document.getElementById("filters"), count = document.getElementById("count");
+  const none = document.getElementById("no-claims");
   const body = table.tBodies[0], rows = [...body.rows];
   const text = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const names = ["words", "source", "subject", "verdict"];
+  const first = { source: form.querySelector("[data-first]")?.value ?? "" }; // the paper, where it is there
   const asked = (name) => form.elements[name].value;
 
   const filter = () => {
@@ -20,6 +24,23 @@
       shown += fits;
     }
     count.textContent = `${shown} of ${rows.length} claims`;
+    none.hidden = shown > 0;
+  };
+
+  const write = () => {
+    const state = new URLSearchParams();
+    for (const name of names) if (asked(name) !== (first[name] ?? "")) state.set(name, asked(name));
+    history.replaceState(null, "", `#claims${state.size ? `?${state}` : ""}`);
+  };
+
+  const set = (state) => {
+    for (const name of names) form.elements[name].value = state.get(name) ?? first[name] ?? "";
+    for (const name of names) if (form.elements[name].selectedIndex < 0) form.elements[name].value = ""; // no such option
+    filter();
+  };
+
+  const showAll = () => {
+    set(new URLSearchParams(names.map((name) => [name, ""])));
   };
 
   const sort = (header) => {
@@ -37,11 +58,20 @@
     body.append(...ranked.map(([, row]) => row));
   };
 
-  const reveal = () => {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (!target?.hidden) return;
-    form.reset();
-    filter();
+  // What the address asks for: filters, or a row that the filters must not hide.
+  const follow = () => {
+    const hash = location.hash.slice(1), at = hash.indexOf("?");
+    if (at >= 0 && hash.slice(0, at) === "claims") {
+      set(new URLSearchParams(hash.slice(at + 1)));
+      form.scrollIntoView();
+      return;
+    }
+    let target = null;
+    try {
+      target = document.getElementById(decodeURIComponent(hash));
+    } catch {} // no address of ours
+    if (!target?.hidden || !body.contains(target)) return;
+    showAll();
     target.scrollIntoView();
   };
 
@@ -52,11 +82,12 @@
     button.addEventListener("click", () => sort(header));
     header.append(button);
   }
-  form.addEventListener("input", filter);
+  form.addEventListener("input", () => (filter(), write()));
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(filter));
-  addEventListener("hashchange", reveal);
+  form.addEventListener("reset", (event) => (event.preventDefault(), showAll(), write()));
+  none.querySelector("button").addEventListener("click", () => (showAll(), write(), form.elements.words.focus()));
+  addEventListener("hashchange", follow);
   form.hidden = false;
-  filter();
-  reveal();
+  set(new URLSearchParams());
+  follow();
 })();

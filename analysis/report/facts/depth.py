@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.report.facts.subject import PEER, subject_of
 from analysis.report.reading import Study
-from analysis.report.subject import PEER, subject_of
 from analysis.tables import schemas
 from analysis.tables.formats import display_name, listed, part_name, percent
 from analysis.tables.quantities import DEPTHS, quantity_label
@@ -39,8 +39,14 @@ class Depth:
 
     @property
     def notions(self) -> list[str]:
-        """Those that any network has."""
-        return [notion for notion in DEPTHS if any(row.get(notion) is not None for row in self.table.values())]
+        """Those that any network has; the trunk's is left out where it is the number in every name."""
+        shown = [notion for notion in DEPTHS if any(row.get(notion) is not None for row in self.table.values())]
+        return [notion for notion in shown if notion != "trunk_depth" or not self.names_are_trunks]
+
+    @property
+    def names_are_trunks(self) -> bool:
+        """Is the number in the name the depth of the trunk, in every network?"""
+        return all(row.get("claimed_depth") == row.get("trunk_depth") for row in self.table.values())
 
     @property
     def peer_words(self) -> str:
@@ -53,7 +59,7 @@ class Depth:
         ]
         if not shares:
             return ""
-        return f"{display_name(self.subject)} is as deep as {display_name(PEER)} to {listed(shares)}."
+        return f"Of the depth of {display_name(PEER)} {display_name(self.subject)} has {listed(shares)}."
 
 
 def depth(study: Study) -> Depth:

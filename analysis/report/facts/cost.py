@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from analysis.report.facts.subject import PEER, subject_of
 from analysis.report.reading import Study
-from analysis.report.subject import PEER, subject_of
 from analysis.tables import schemas
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analysis.report.facts.subject import subject_of
 from analysis.report.reading import Study
-from analysis.report.subject import subject_of
 from analysis.tables import schemas
 
 
