@@ -56,7 +56,9 @@ def test_a_drawing_reads_on_light_and_dark_and_says_what_it_shows(name: str) -> 
     root = ET.fromstring(GENERATED[name])
     assert len(root.get("aria-label", "")) > 10
     grounds = [str(e.get("fill")) for e in root.iter() if e.get("rx")] or ["#ffffff", "#111111"]
-    inks = {value for e in root.iter() if not e.get("rx") for key in ("fill", "stroke") if (value := e.get(key))} | {root.get("color")}
+    inks = {value for e in root.iter() if not e.get("rx") for key in ("fill", "stroke") if (value := e.get(key))} | {
+        root.get("color")
+    }
     for ink in inks - {"none", "currentColor"}:
         assert all(_contrast(str(ink), ground) >= 3 for ground in grounds), ink
 
