@@ -73,7 +73,7 @@ def block() -> Block:
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         (HERE / "page.html.j2").read_text(encoding="utf-8")
     )
-    presets = [{"name": display_name(name), "state": state(named(name))} for name in PRESETS]
+    presets: list[dict[str, Any]] = [{"name": display_name(name), "state": state(named(name))} for name in PRESETS]
     presets.append({"name": "Attention-56 without masks", "state": {**presets[0]["state"], "modules": [0] * STAGES}})
     data = {
         "bases": {name: base(named(name)) for name in ("attention56", "cifar-attention56")},
