@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 
@@ -383,12 +386,41 @@ def drawings() -> dict[str, str]:
     counts = audit(TINY).quantities
     return {
         "attention56": network_sketch(layer_frame("attention56")),
+        "terminal": terminal(),
         "trunk_depth": notion_sketch(layers, on["on_trunk"], f"Trunk depth: {counts['trunk_depth']}"),
         "longest_path": notion_sketch(layers, on["on_longest"], f"Longest path: {counts['longest_path']}"),
         "shortest_path": notion_sketch(layers, short, f"Shortest path: {counts['shortest_path']}"),
         "weighted_layers": notion_sketch(layers, every, f"Weighted layers: {counts['weighted_layers']}"),
         "mean_path_length": path_sketch([path_lengths(named(n)) for n in ("attention56", "resnet50")]),
     }
+
+
+HOW_TO = ROOT / "docs" / "how-to" / "audit-your-model.md"
+TERMINAL = {"step": 7.3, "line": 18.0, "margin": 16.0}  # px of a character, of a line, around the text
+
+
+def terminal() -> str:
+    """What `print(audit(...))` shows of the model in the how-to page, as a picture of a terminal."""
+    code = re.search(r"```python\n# mymodels\.py\n(.*?)```", HOW_TO.read_text(encoding="utf-8"), re.DOTALL)
+    assert code is not None
+    made: dict[str, Any] = {}
+    exec(compile(code[1], str(HOW_TO), "exec"), made)
+    with mock.patch.dict(os.environ, {"COLUMNS": "88"}):
+        lines = str(audit(made["build"](), (3, 32, 32))).splitlines()
+    step, height, margin = TERMINAL.values()
+    width = max(map(len, lines)) * step + 2 * margin
+    parts = [svg.rect(0, 0, width, len(lines) * height + 2 * margin, fill="#111111", rx=6)]
+    for k, words in enumerate(lines):
+        # Every word in its column, whatever font is there.
+        for word in re.finditer(r"\S+(?: \S+)*", words):
+            x, y = margin + word.start() * step, margin + (k + 0.75) * height
+            length = f"{len(word[0]) * step:.1f}"
+            parts.append(
+                svg.text(x, y, word[0], font_family="monospace", fill="#fdfdfd", textLength=length,
+                         lengthAdjust="spacingAndGlyphs")
+            )  # fmt: skip
+    label = "The audit of a model: " + "; ".join(" ".join(line.split()) for line in lines[:2])
+    return svg.drawing(len(lines) * height + 2 * margin, parts, label, width=width)
 
 
 def write(folder: Path) -> list[Path]:

@@ -17,8 +17,10 @@ from dataclasses import asdict
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import wrap
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import resattn
 from resattn.extras import MissingError, require
@@ -28,6 +30,9 @@ from resattn.networks.spec import SpecError, override
 if TYPE_CHECKING:
     from resattn.graph.inputs import Blank, Inputs
     from resattn.measures.audit import Audit
+
+
+MOST_LISTED = 40  # claims that are printed one by one without being asked for
 
 
 class UsageError(ValueError):
@@ -96,7 +101,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments, engine_options = _split_engine_options(arguments)
-    args = parser().parse_args(arguments)
+    top = parser()
+    if not arguments:
+        top.print_help()
+        return 0
+    args, unknown = top.parse_known_args(arguments)
+    if unknown:
+        args.parser.refuse(unknown)
     args.engine_options = engine_options
     try:
         return args.run(args) or 0
@@ -118,7 +129,8 @@ def _main(argv: Sequence[str] | None) -> int:
 def _say(error: Exception, args: argparse.Namespace, code: int) -> int:
     if args.traceback:
         raise error
-    print(f"resattn: {error}" if str(error) else f"resattn: {type(error).__name__}", file=sys.stderr)
+    text = str(error) or type(error).__name__
+    print(f"resattn: {text}{_about_sizes(args) if code == 1 else ''}", file=sys.stderr)
     return code
 
 
@@ -130,18 +142,59 @@ def _split_engine_options(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments, []
 
 
+EXAMPLES = """\
+examples:
+  resattn audit attention56                     every number of a named network
+  resattn audit attention56 --set merge=naive   the same of a variant
+  resattn audit mymodels.py:build --input 3,224,224 --tree
+                                                your model, module by module
+  resattn crosscheck timm:convnext_tiny         beside other tools' numbers
+  resattn match attention56 --by longest_path   the ResNet that is as deep
+  resattn claims --source wang2017              what a paper prints, what holds
+
+`resattn COMMAND --help` explains one command. In a clone, `make report` runs
+the study.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line with the nearest word that it knows."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"resattn: {message} (`{self.prog} --help`)", file=sys.stderr)
+        self.exit(2)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        known = list(map(str, action.choices))
+        what = "command" if isinstance(action, argparse._SubParsersAction) else "value"
+        if self.prog == "resattn" and (value in catalog.NETWORKS or ":" in value):
+            raise argparse.ArgumentError(None, f"unknown command {value!r}; for a model it is `resattn audit {value}`")
+        near = get_close_matches(value, known, n=3)
+        words = f"nearest: {', '.join(near)}" if near else f"one of: {', '.join(known)}"
+        of = "" if what == "command" else f" of {'/'.join(action.option_strings) or action.dest}"
+        raise argparse.ArgumentError(None, f"unknown {what} {value!r}{of}; {words}")
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        known = [option for action in self._actions for option in action.option_strings]
+        near = get_close_matches(words[0].partition("=")[0], known, n=3) if words[0].startswith("-") else []
+        self.error(f"{self.prog} takes no {words[0]!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
+
+
 def parser() -> argparse.ArgumentParser:
     """Every sub-command and its arguments."""
-    built = argparse.ArgumentParser(
-        prog="resattn", description="Depth, paths, cost and receptive field of a network, counted from its execution."
-    )
+    built = _Parser(
+        prog="resattn", description="Depth, paths, cost and receptive field of a network, counted from its execution.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     built.add_argument("--version", action="version", version=f"resattn {resattn.__version__}")
     built.add_argument("--traceback", action="store_true", help="show the traceback of an error")
-    commands = built.add_subparsers(required=True, metavar="COMMAND")
+    commands = built.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
     def command(name: str, run: Any, text: str, *, resumes: bool = False) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run, resumes=resumes)
+        sub = commands.add_parser(name, help=text.partition(". ")[0].rstrip("."), description=text)
+        sub.set_defaults(run=run, resumes=resumes, parser=sub)
         return sub
 
     sub = command("list", _list, "List the named networks.")
@@ -192,6 +245,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--references", type=Path, metavar="FILE.bib", help="the sources that FILE.csv may cite")
     sub.add_argument("--source", metavar="S", help="only the claims of this source")
     sub.add_argument("--verdict", metavar="V", help="only the claims with this verdict, such as off or 'built so'")
+    sub.add_argument("--all", action="store_true", help=f"print each of more than {MOST_LISTED} claims, not a summary")
     sub.add_argument("--format", choices=("text", "md", "csv", "tex"), default="text", help="form of the table")
     _json_option(sub)
 
@@ -199,13 +253,11 @@ def parser() -> argparse.ArgumentParser:
     _json_option(sub)
 
     sub = command("match", _match, "Find the ResNet that equals a network in one quantity.")
-    sub.add_argument("name")
+    _targets(sub)
     sub.add_argument(
         "--by", required=True, choices=("trunk_depth", "longest_path", "weighted_layers", "params", "macs"),
         help="the quantity",
     )  # fmt: skip
-    _set_option(sub)
-    _json_option(sub)
 
     sub = command("data", lambda args: args.run_data(args), "Download or check a dataset.")
     verbs = sub.add_subparsers(required=True, metavar="fetch|verify")
@@ -294,6 +346,12 @@ def _targets(parser: argparse.ArgumentParser) -> None:
     _json_option(parser)
 
 
+def _about_sizes(args: argparse.Namespace) -> str:
+    """What to check where a forward refused an input that has the sizes of no image without its batch."""
+    odd = [text for text in getattr(args, "input", ()) if text.replace(",", "").isdigit() and text.count(",") in (0, 3)]
+    return f"; --input takes sizes without the batch, for an image C,H,W, found {odd[0]}" if odd else ""
+
+
 def _settings(words: Iterable[str]) -> dict[str, str]:
     pairs = [word.partition("=") for word in words]
     for name, equals, value in pairs:
@@ -361,7 +419,21 @@ def _print_json(value: Any) -> None:
 def _print_table(rows: Sequence[Sequence[Any]], header: Sequence[str], form: str = "text") -> None:
     from resattn.views.table import Table
 
-    print(plain(Table.of(header, rows).to_format(form)))
+    table = Table.of(header, rows)
+    print(plain(table.to_text(_columns()) if form == "text" else table.to_format(form)))
+
+
+def _columns() -> int:
+    return get_terminal_size().columns
+
+
+def _wrapped(text: str) -> str:
+    """Lines as wide as the terminal; what goes on stands below what began."""
+    lines = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += wrap(line, _columns(), subsequent_indent=f"{indent}  ", break_on_hyphens=False) or [""]
+    return "\n".join(lines)
 
 
 # -- commands
@@ -383,10 +455,10 @@ def _list(args: argparse.Namespace) -> None:
         return _print_json(rows)
     _print_table(
         [
-            (r["name"], r["family"], ",".join(map(str, r["input_shape"])), r["claimed_depth"], r["spec_digest"])
+            (r["name"], r["family"], ",".join(map(str, r["input_shape"])), r["claimed_depth"], r["spec_digest"][:8])
             for r in rows
         ],
-        ("name", "family", "input", "claimed depth", "spec"),
+        ("name", "family", "input", "claimed", "spec"),
     )
     print("and cifar-resnetN for every N = 9n+2, cifar-resnetN-basic for every N = 6n+2", file=sys.stderr)
 
@@ -424,13 +496,17 @@ def _audit(args: argparse.Namespace) -> None:
     )  # fmt: skip
     if args.at:
         print()
+
+        def of(target: str) -> list[str]:
+            return [target] if len(audits) > 1 else []
+
         _print_table(
             [
-                (a.target, *(_side(value) for name, value in f.items() if name != "notes"))
+                (*of(a.target), *(_side(value) for name, value in f.items() if name != "notes"))
                 for a in audits
                 for f in a.fields
             ],
-            ("target", "module", "all paths", "without masks", "narrowest path", "widest path"),
+            (*of("target"), "module", "all paths", "without masks", "narrowest path", "widest path"),
         )
     for depth in depths:
         print(f"\n{depth}")
@@ -512,7 +588,7 @@ def _crosscheck(args: argparse.Namespace) -> int:
 def _claims(args: argparse.Namespace) -> None:
     from resattn.claims import measured
     from resattn.claims.claims import load
-    from resattn.claims.forms import FORMS, to_json
+    from resattn.claims.forms import FORMS, summary, to_json
     from resattn.claims.verdicts import Finding, judge
 
     _check_choice("verdict", args.verdict, list(Finding))
@@ -531,8 +607,11 @@ def _claims(args: argparse.Namespace) -> None:
     verdicts = [v for v in judge(claims, measure, among=every) if args.verdict in (None, v.finding)]
     if args.json:
         return _print_json(to_json(verdicts))
-    if text := FORMS[args.format](verdicts):
-        print(plain(text))
+    if args.format == "text" and not (args.all or args.verdict) and len(verdicts) > MOST_LISTED:
+        print(_wrapped(plain(summary(verdicts))))
+        print("--source, --verdict or --all lists the claims", file=sys.stderr)
+    elif text := FORMS[args.format](verdicts):
+        print(_wrapped(plain(text)) if args.format == "text" else plain(text))
 
 
 def _check_choice(kind: str, given: str | None, choices: Sequence[str]) -> None:
@@ -562,12 +641,14 @@ def _brief(value: Any) -> Any:
 def _match(args: argparse.Namespace) -> None:
     from resattn.compare.matching import match
 
-    spec = override(catalog.named(args.name), _settings(args.settings))
-    found = match(spec, args.by)
+    inputs, settings = _inputs(args), _settings(args.settings)
+    with _printing_to_stderr():
+        matches = [match(target, args.by, inputs, settings=settings) for target in args.targets]
     if args.json:
-        return _print_json(found.to_json())
-    how = "exact" if found.is_exact else f"nearest, {found.off_pct:+.2f} %"
-    print(f"{found.spec.name}: {found.by} {found.found:,} for {found.wanted:,} of {found.network} ({how})")
+        return _print_json([m.to_json() for m in matches] if len(matches) > 1 else matches[0].to_json())
+    for m in matches:
+        how = "exact" if m.is_exact else f"nearest, {m.off_pct:+.2f} %"
+        print(f"{m.spec.name}: {m.by} {m.found:,} for {m.wanted:,} of {m.network} ({how})")
 
 
 def _fetch(args: argparse.Namespace) -> None:
@@ -628,7 +709,7 @@ def _protocol(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> None:
-    print(_of_the_study("report", "report.build").build_report(args.study))
+    print(_of_the_study("report", "commands").report(args.study))
 
 
 CLONE = Path(resattn.__file__).resolve().parents[1]

@@ -92,6 +92,7 @@ def resolved(
         if spec is not None:
             inputs = Inputs.of([spec.input_shape], inputs.kwargs, batch=inputs.batch)
     if spec is not None:
+        _check_image(spec, inputs.shapes[0])
         yield Target(spec.name, inputs, lambda device: build(spec, device=device), spec)
         return
     try:
@@ -107,6 +108,17 @@ def resolved(
             yield Target(name, inputs, lambda device: target)
     except SystemExit as error:
         raise ModelError(f"{name} called sys.exit({error.code!r}){_place(error)}") from error
+
+
+def _check_image(spec: NetworkSpec, shape: Shape) -> None:
+    """Raises: TargetError where an input is no batch of images with as many channels as the spec has."""
+    if len(shape) != 4 or shape[1] != spec.input_shape[0]:
+        given = ",".join(map(str, shape[1:]))
+        example = ",".join(map(str, spec.input_shape))
+        raise TargetError(
+            f"{spec.name} takes images of {spec.input_shape[0]} channels: C,H,W without the batch, such as {example}; "
+            f"found {given}"
+        )
 
 
 def _spec(target: Any, name: str, settings: Mapping[str, Any] | None) -> NetworkSpec | None:

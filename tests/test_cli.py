@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -71,7 +72,7 @@ def test_audit_json_follows_its_published_schema() -> None:
 
 def test_audit_explains_its_numbers_when_asked_and_talks_on_stderr() -> None:
     definition = "most weighted layers on any path from input to output"
-    assert definition in resattn("audit", "cifar-attention56", "--explain").stdout
+    assert definition in " ".join(resattn("audit", "cifar-attention56", "--explain").stdout.split())
     done = resattn("audit", "cifar-attention56")
     assert definition not in done.stdout
     assert "masks found by module names" in done.stderr
@@ -134,7 +135,16 @@ def test_options_of_the_tree_that_do_not_fit_are_usage_errors(words: tuple[str, 
             "stage3 of cifar-attention56: 4 poolings in the mask of a 8x8 map, which allows at most 3",
         ),
         (("audit", "resnet50", "--set", "gate=spatial"), "the network has no attention module"),
-        (("frobnicate",), "invalid choice"),
+        (("frobnicate",), "unknown command 'frobnicate'; one of: list, show, audit"),
+        (("audti", "attention56"), "unknown command 'audti'; nearest: audit (`resattn --help`)"),
+        (("resnet50",), "for a model it is `resattn audit resnet50`"),
+        (("mymodels.py:build",), "for a model it is `resattn audit mymodels.py:build`"),
+        (("data", "fecth", "cifar10"), "unknown command 'fecth'; nearest: fetch (`resattn data --help`)"),
+        (("audit", "attention56", "--jsn"), "takes no '--jsn'; nearest: --json"),
+        (("match", "resnet50", "--by", "macz"), "unknown value 'macz' of --by; nearest: macs"),
+        (("audit", "attention56", "--input", "32"), "C,H,W without the batch, such as 3,224,224; found 32"),
+        (("audit", "attention56", "--input", "1,3,32,32"), "without the batch, such as 3,224,224; found 1,3,32,32"),
+        (("match", "resnet50", "--by", "macs", "--input", "1,32,32"), "takes images of 3 channels"),
         (("train", "cifar-resnet11", "--epochs", "0", "--out", "x"), "epochs must be at least 1, found 0"),
         (
             ("train", "cifar-resnet11", "--epochs", "1", "--out", "x", "--label-noise", "1"),
@@ -156,7 +166,7 @@ def test_wrong_usage_ends_with_2_and_one_line_that_helps(words: tuple[str, ...],
     assert done.returncode == 2
     assert message in done.stderr
     assert not done.stdout
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 MODELS = """
@@ -387,6 +397,48 @@ def test_match_prints_the_equal_resnet() -> None:
     assert json.loads(done.stdout)["resnet"] == "cifar-resnet74"
 
 
+def test_match_takes_what_audit_takes(audit_mine: Callable[..., Done]) -> None:
+    done = audit_mine("mymodels.py:plain", "--by", "longest_path", "--json", command="match", shape="3,32,32")
+    found = json.loads(done.stdout)
+    assert (found["network"], found["wanted"]) == ("mymodels.py:plain", 1)
+    two = resattn("match", "cifar-attention56", "cifar-attention92", "--by", "trunk_depth")
+    assert [line.split(":")[0] for line in two.stdout.splitlines()] == ["cifar-resnet56", "cifar-resnet92"]
+
+
+def test_alone_it_shows_every_command_and_examples_that_run_as_they_stand() -> None:
+    done = resattn()
+    assert (done.returncode, done.stderr) == (0, "")
+    examples = re.findall(r"^  resattn (.*?)(?:  .*)?$", done.stdout, re.MULTILINE)
+    assert len(examples) >= 5
+    for example in examples:
+        cli.parser().parse_args(example.split())
+
+
+COMMANDS = next(action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), *((name, "--help") for name in COMMANDS), ("list",), ("audit", "attention56", "attention92", "resnet152"),
+     ("audit", "attention56", "--explain"), ("audit", "resnet50", "--at", "stage1", "stage2"),
+     ("crosscheck", "cifar-resnet20-basic")],
+    ids=lambda words: "-".join(words) or "alone",
+)  # fmt: skip
+def test_what_a_person_reads_fits_80_columns(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = resattn(*words).stdout.splitlines()
+    assert lines
+    assert not [line for line in lines if len(line) > 80]
+
+
+def test_a_report_of_a_folder_without_a_study_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    done = resattn("report", str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "holds no study; give a folder that `resattn study` made" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_crosscheck_ends_with_0_where_all_is_explained() -> None:
     done = resattn("crosscheck", "cifar-attention56", "--json")
     assert done.returncode == 0
@@ -541,7 +593,7 @@ def test_audit_takes_an_input_for_each_argument_and_modules_to_look_at(tmp_path:
     )
     done = resattn("audit", f"{file}:Net", "--input", "3,32,32", "--input", "int:7", "--at", "conv")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].split()[1:] == ["conv", "3x5", "3x5", "3x5", "3x5"]
+    assert done.stdout.splitlines()[-1].split() == ["conv", "3x5", "3x5", "3x5", "3x5"]
 
 
 @pytest.mark.parametrize("text", ["3,x", "0,3", "half:7", "int:"])

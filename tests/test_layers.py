@@ -67,7 +67,7 @@ RESATTN: dict[str, set[str]] = {
     "measures": {"graph", "rules", "networks", "targets"},
     "instruments": {"graph", "rules", "measures", "networks", "targets", "extras"},
     "views": {"graph", "rules", "measures"},
-    "compare": {"graph", "rules", "measures", "networks"},
+    "compare": {"graph", "rules", "measures", "networks", "targets"},
     "claims": {"extras", "graph", "measures", "networks", "rules", "targets"},
     "training": {"networks"},
     "tiling": {"graph", "measures", "networks", "targets"},

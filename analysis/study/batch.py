@@ -62,7 +62,7 @@ def run_study(
         raise StudyError(f"a study needs at least 1 core, not {cores}")
     engine = engine_for(out, cores, on, snakemake_args)
     if dry_run:
-        print(describe(_with_dataset(asked, _settled(out)), out))
+        print(describe(_with_dataset(asked, _settled(out)), out, engine.kernels or cores or 1))
         return 0
     try:
         with exclusive(out / ".study.lock", what=f"the study in {out}") as lock:

@@ -6,11 +6,13 @@ is not: it is finished once its record says so, and its job only reads it.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from analysis.study.dependencies import changes, run_inputs
@@ -18,7 +20,8 @@ from analysis.study.job_folder import RESULT, RUN, read_inputs, read_result
 from analysis.study.notebook_parameters import check_parameters, is_place, parameter_text
 from analysis.study.profiles import Profile, Task
 from analysis.study.progress import DONE, NOT_RUN
-from analysis.tables.files import digest, write_json
+from analysis.tables.files import digest, read_json, write_json
+from analysis.tables.provenance import ROOT
 from resattn.training.record import RecordError, read_record
 
 VERSION = 1  # of a results folder
@@ -32,7 +35,7 @@ def stale_jobs(profile: Profile, out: Path) -> dict[str, str]:
     for name, task in profile.tasks.items():
         result = read_result(out / name)
         if waits := [other for other in profile.needs(task) if other in stale]:
-            stale[name] = f"follows {waits[0]}" + (f" and {len(waits) - 1} more" if len(waits) > 1 else "")
+            stale[name] = f"follows {waits[0]}" if len(waits) == 1 else f"follows {len(waits)} jobs above"
         elif result is None:
             stale[name] = "its files were altered" if (out / name / RESULT).exists() else "no result yet"
         elif changed := changes(result.get("inputs"), inputs_of(task, out)):
@@ -73,21 +76,67 @@ def is_trained(task: Task, out: Path, inputs: Mapping[str, Any]) -> bool:
         return False
 
 
-def describe(profile: Profile, out: Path) -> str:
-    """The plan: each job, whether it has to run and why, and what training will cost."""
+KEPT = ROOT / "results" / "reference"  # a study that ran: how long its jobs took
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How long work took in a finished study: seconds of each step that does not train, and training's multiply-adds
+    a second; 0 where it trained nothing."""
+
+    step_s: Mapping[str, float]
+    macs_per_s: float
+
+    @classmethod
+    def of(cls, folder: Path) -> Speed:
+        times: dict[str, list[float]] = {}
+        for name, row in (read_json(folder / "study.json").get("jobs") or {}).items():
+            if isinstance(elapsed := row.get("elapsed_s"), int | float):
+                times.setdefault(name.partition("/")[0], []).append(elapsed)
+        macs, elapsed_s = 0.0, 0.0
+        for path in folder.glob("60_compare/tables/runs.csv"):
+            with path.open(encoding="utf-8", newline="") as file:
+                for run in csv.DictReader(file):
+                    macs += float(run["training_macs"])
+                    elapsed_s += float(run["elapsed_s"])
+        return cls({step: fmean(taken) for step, taken in times.items()}, macs / elapsed_s if elapsed_s else 0.0)
+
+    def job_s(self, task: Task, macs: int) -> float:
+        """Expected seconds of a job; one that trains takes its multiply-adds at the speed of training."""
+        if macs and self.macs_per_s:
+            return macs / self.macs_per_s
+        return self.step_s.get(task.notebook.stem, fmean(self.step_s.values()) if self.step_s else 0.0)
+
+
+def describe(profile: Profile, out: Path, cores: int = 1) -> str:
+    """The plan: each job, whether it has to run and why, what training will cost, and about how long all takes."""
     stale, cost = stale_jobs(profile, out), macs_of(profile)
     trained = {name for name in stale if is_trained(profile.tasks[name], out, inputs_of(profile.tasks[name], out))}
     width = max(map(len, profile.tasks), default=0)
     lines = []
     for name in profile.tasks:
-        price = f"{cost[name] / 1e12:9.1f} TMACs" if name in cost else ""
+        price = f"{cost[name] / 1e12:.1f} TMACs" if name in cost else ""
         what = f"run: {stale[name]}" if name in stale else "done"
-        lines.append(f"{name:{width}}  {price:15}  {what}" + (" (trained already)" if name in trained else ""))
+        lines.append(f"{name:{width}}  {price:>11}  {what}" + (" (trained already)" if name in trained else ""))
     total = sum(macs for name, macs in cost.items() if name in stale and name not in trained) / 1e12
-    lines.append(
-        f"{len(stale)} of {len(profile.tasks)} jobs to run; training: {total:.1f} TMACs (forward and backward)"
-    )
+    lines.append(f"{len(stale)} of {len(profile.tasks)} jobs to run; training: {total:,.1f} TMACs (forward, backward)")
+    if stale and (speed := Speed.of(KEPT)).step_s:
+        seconds = {n: speed.job_s(profile.tasks[n], 0 if n in trained else cost.get(n, 0)) for n in stale}
+        at_once = max(1, min(cores, len(stale)))
+        jobs = f"{at_once} job{'s' if at_once > 1 else ''} at a time"
+        trains = f" ({speed.macs_per_s / 1e9:.0f} GMACs/s in training)" if cost else ""
+        lines.append(f"about {_span(max(sum(seconds.values()) / at_once, *seconds.values()))}, {jobs}, on a machine")
+        lines.append(f"as fast as the one of results/reference{trains}")
     return "\n".join(lines)
+
+
+def _span(seconds: float) -> str:
+    """A time to wait, in minutes below an hour and a half, else in hours, from two days on in days too."""
+    hours = seconds / 3600
+    if hours < 1.5:
+        return f"{max(round(seconds / 60), 1)} min"
+    days = f" ({hours / 24:.1f} days)" if hours >= 48 else ""
+    return f"{hours:,.1f} hours{days}" if hours < 10 else f"{hours:,.0f} hours{days}"
 
 
 def all_tasks(profile: Profile) -> dict[str, list[str]]:

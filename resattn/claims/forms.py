@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from resattn.claims.claims import COLUMNS
-from resattn.claims.verdicts import Finding, Verdict, definition_of, measured_text, printed_text
+from resattn.claims.verdicts import MEANING, Finding, Verdict, definition_of, measured_text, printed_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -86,6 +87,24 @@ def off_text(verdict: Verdict) -> str:
 def verdict_text(verdicts: Iterable[Verdict]) -> str:
     """The verdicts for a terminal, by source and finding, each with what was printed and what was found."""
     return "\n".join(_lines(verdicts))
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """How many claims have which verdict, with what it means; then the sources with the most claims."""
+    n = Counter(verdict.finding for verdict in verdicts)
+    by_source = Counter(verdict.claim.source for verdict in verdicts)
+    width = max(map(len, n))
+    lines = []
+    for finding in filter(n.__contains__, Finding):
+        lines.append(f"{n[finding]:5}  {finding:{width}}  {MEANING[finding]}")
+    named = [f"{source} {number}" for source, number in by_source.most_common(MOST_SOURCES)]
+    rest = len(by_source) - len(named)
+    lines += ["", f"{len(verdicts)} claims of {len(by_source)} sources: {', '.join(named)}"
+              + (f" and {rest} more" if rest > 0 else "")]  # fmt: skip
+    return "\n".join(lines)
+
+
+MOST_SOURCES = 8  # named in a summary
 
 
 def _lines(verdicts: Iterable[Verdict]) -> Iterator[str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import nn
+
+from resattn.measures.audit import Audit, audit
 from resattn.measures.captured import captured
 from resattn.measures.quantities import count
 from resattn.networks import catalog
 from resattn.networks.spec import MASK_FIELDS, NetworkSpec
+from resattn.targets import resolved
 
 BY_UNITS = ("trunk_depth", "longest_path", "weighted_layers")
 BY_WIDTH = ("params", "macs")
@@ -46,20 +50,30 @@ class Match:
         }  # fmt: skip
 
 
-def match(network: str | NetworkSpec, by: str) -> Match:
-    """The ResNet equal to a named network or a spec, made of the same units in the same layout.
+def match(
+    network: str | NetworkSpec | nn.Module, by: str, *inputs: Any, settings: Mapping[str, Any] | None = None
+) -> Match:
+    """The ResNet equal to a network in one quantity.
 
     By a notion of depth: as many units as give the same number, or the nearest (9n+2 layers on CIFAR). By parameters
     or multiply-adds: the ResNet of the same trunk depth, its width scaled until it is within 1 %.
-    Raises: MatchError, UnknownNetworkError.
+    `network`, `inputs`, `settings`: as `audit` takes them. The ResNet of a spec has its units and layout; that of
+    another model, which must take an image, has those of ResNet-50, or on images below 64 px of the CIFAR ResNets.
+    Raises: MatchError, UnknownNetworkError, TargetError.
     """
-    spec = catalog.named(network) if isinstance(network, str) else network
     if by not in BY_UNITS + BY_WIDTH:
         raise MatchError(f"cannot match by {by!r} (one of: {', '.join(BY_UNITS + BY_WIDTH)})")
-    wanted = count(captured(spec), by)
+    with resolved(network, inputs, settings=settings) as target:
+        if (spec := target.spec) is not None:
+            spec = _taking(spec, target.inputs.shapes[0])
+            wanted, trunk = count(captured(spec), by), count(captured(spec), "trunk_depth")
+        else:
+            foreign = audit(network, *inputs)
+            spec = _like(foreign)
+            wanted, trunk = _known(foreign, by), _known(foreign, "trunk_depth") if by in BY_WIDTH else 0
     if by in BY_UNITS:
-        return _nearest(spec, by, wanted, _by_units(spec, lambda s: count(captured(s), by), wanted))
-    trunk_equal = match(spec, "trunk_depth").spec
+        return _by_depth(spec, by, wanted)
+    trunk_equal = _by_depth(spec, "trunk_depth", trunk).spec
     found = _nearest(spec, by, wanted, _by_width(trunk_equal, lambda s: count(captured(s), by), wanted))
     if abs(found.off_pct) > TOLERANCE_PCT:
         raise MatchError(
@@ -67,6 +81,35 @@ def match(network: str | NetworkSpec, by: str) -> Match:
             f"(nearest: {found.found}, {found.off_pct:+.1f} %)"
         )
     return found
+
+
+def _by_depth(spec: NetworkSpec, by: str, wanted: int) -> Match:
+    return _nearest(spec, by, wanted, _by_units(spec, lambda s: count(captured(s), by), wanted))
+
+
+SMALL_PX = 64  # images below this have the stem of the CIFAR networks
+
+
+def _like(found: Audit) -> NetworkSpec:
+    """The ResNet whose layout stands for a model that has no spec. Raises: MatchError."""
+    shape = found.input_shape
+    if len(shape) != 4 or found.more_inputs:
+        raise MatchError(f"{found.target} takes {'x'.join(map(str, shape))}; a ResNet takes one image, C,H,W")
+    base = catalog.named("cifar-resnet56" if min(shape[2:]) < SMALL_PX else "resnet50")
+    return _taking(replace(base, name=found.target, claimed_depth=None), shape)
+
+
+def _taking(spec: NetworkSpec, shape: Sequence[int]) -> NetworkSpec:
+    """The spec with the input of a batch of this shape."""
+    _, channels, height, width = shape
+    return replace(spec, input_shape=(channels, height, width))
+
+
+def _known(found: Audit, quantity: str) -> int:
+    value = found.quantities.get(quantity)
+    if value is None:
+        raise MatchError(f"{quantity} of {found.target} is not known: {found.shown(quantity) or 'it has none'}")
+    return int(value)
 
 
 def _nearest(spec: NetworkSpec, by: str, wanted: int, candidates: Iterable[tuple[NetworkSpec, int]]) -> Match:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 FORMATS = ("text", "md", "csv", "tex")
+
+GAP, LEAST_WRAPPED = 2, 20  # characters between columns; of a column whose words are wrapped
 
 INDENT = "\N{EM SPACE}"  # of a name below another one: Markdown and HTML drop ordinary spaces
 
@@ -56,17 +60,36 @@ class Table:
         how = [self.shown.get(name, number) for name in self.header]
         return [[show(value) for show, value in zip(how, row, strict=True)] for row in self.rows]
 
-    def to_text(self) -> str:
-        """Columns as wide as their content."""
+    def to_text(self, width: int = 0) -> str:
+        """Columns as wide as their content. Where they are wider than `width`, a last column of words is wrapped, or
+        the columns stand in blocks below each other, each block with the first column again."""
         texts = [list(self.header), *self._texts()]
         widths = [max(len(row[k]) for row in texts) for k in range(len(self.header))]
-        cells = [
-            [t.rjust(w) if right else t.ljust(w) for t, w, right in zip(row, widths, self._is_right, strict=True)]
-            for row in texts
-        ]
-        return "\n".join("  ".join(row).rstrip() for row in cells)
+        if not width or sum(widths) + GAP * (len(widths) - 1) <= width:
+            return "\n".join(self._lines(texts, widths, range(len(widths))))
+        rest = width - sum(widths[:-1]) - GAP * (len(widths) - 1)
+        if not self._is_right[-1] and rest >= LEAST_WRAPPED:
+            return "\n".join(self._lines(texts, [*widths[:-1], rest], range(len(widths))))
+        blocks: list[list[int]] = [[0]]
+        for k in range(1, len(widths)):
+            if len(blocks[-1]) > 1 and sum(widths[i] + GAP for i in blocks[-1]) + widths[k] > width:
+                blocks.append([0])
+            blocks[-1].append(k)
+        widths = [w if k == 0 else min(w, max(width - widths[0] - GAP, LEAST_WRAPPED)) for k, w in enumerate(widths)]
+        return "\n\n".join("\n".join(self._lines(texts, widths, block)) for block in blocks)
 
-    __str__ = to_text
+    def _lines(self, texts: Sequence[Sequence[str]], widths: Sequence[int], columns: Sequence[int]) -> Iterator[str]:
+        right = self._is_right
+        for row in texts:
+            cells = [wrap(row[k], widths[k], break_on_hyphens=False) if len(row[k]) > widths[k] else [row[k]]
+                     for k in columns]  # fmt: skip
+            for line in zip_longest(*cells, fillvalue=""):
+                aligned = [t.rjust(widths[k]) if right[k] else t.ljust(widths[k])
+                           for k, t in zip(columns, line, strict=True)]  # fmt: skip
+                yield (" " * GAP).join(aligned).rstrip()
+
+    def __str__(self) -> str:
+        return self.to_text()
 
     def to_markdown(self) -> str:
         rule = ["---:" if right else "---" for right in self._is_right]

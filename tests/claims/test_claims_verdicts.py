@@ -284,8 +284,21 @@ def test_the_command_prints_data_on_stdout_and_messages_on_stderr(capsys, monkey
     records = {record["id"]: record for record in json.loads(printed.out)}
     assert records["t7.attention56.flops"]["verdict"] == "confirmed"
     assert printed.err.startswith(f"{len(records)} claims")
-    assert main(["claims"]) == 0
+    assert main(["claims", "--source", "wang2017", "--all"]) == 0
     assert "    t7.attention56.flops: cost of attention56 is 6.3 G\n" in capsys.readouterr().out
+
+
+def test_many_claims_are_summed_up_on_one_screen(capsys, monkeypatch):
+    monkeypatch.setattr("resattn.claims.measured.measure", measure)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["claims"]) == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    n_claims = int(printed.err.split()[0])
+    assert sum(int(line.split()[0]) for line in lines if line[:5].strip().isdigit()) == n_claims
+    assert f"{n_claims} claims of " in printed.out
 
 
 def test_the_command_judges_any_table(capsys, monkeypatch, tmp_path):

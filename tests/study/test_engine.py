@@ -371,7 +371,9 @@ def test_the_plan_is_shown_in_time_and_nothing_is_touched(study, tmp_path, write
         "result",
         "yet",
     ]
-    assert lines[-1].startswith("6 of 6 jobs to run; training: ")
+    assert lines[-3].startswith("6 of 6 jobs to run; training: ")
+    assert re.fullmatch(r"about \d+ min, \d+ jobs? at a time, on a machine", lines[-2])
+    assert not [line for line in lines if len(line) > 80]
     assert not (tmp_path / "out").exists()
     # Of the processor, since other tests run beside this one.
     assert end.children_user + end.children_system - start.children_user - start.children_system < 4

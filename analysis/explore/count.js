@@ -1,0 +1,245 @@
+"use strict";
+// What a network of the paper's family is, counted in the page: layers, paths, cost and receptive field, without Python.
+// Each value that flows through the network carries what is known of it, so one walk gives all numbers. Path counts are
+// exact: the numbers of paths by length are the digits of one BigInt, a layer is a shift and a sum of values a sum.
+// A test compares every number with the captured network's: tests/explore/test_page_counts.py.
+const Count = (() => {
+  const EXPANSION = 4; // of a bottleneck unit
+  const ROOM = 3; // the field is measured on an input so many times its estimated side
+
+  const pooled = (n) => Math.max(Math.ceil((n - 3) / 2), 0) + 1; // 3x3, stride 2, ceil mode
+  const halved = (n) => Math.ceil(n / 2);
+
+  // -- which input positions each position of a map sees, along one axis
+
+  function identity(n) {
+    const lo = new Int32Array(n);
+    for (let i = 0; i < n; i++) lo[i] = i;
+    return { lo, hi: lo.slice(), clipped: new Uint8Array(n) };
+  }
+
+  function windows(e, n, kernel, stride, before) {
+    if (e === null || (kernel === 1 && stride === 1)) return e;
+    const lo = new Int32Array(n).fill(1 << 30), hi = new Int32Array(n).fill(-(1 << 30)), clipped = new Uint8Array(n);
+    const size = e.lo.length;
+    for (let i = 0; i < n; i++) {
+      for (let k = 0; k < kernel; k++) {
+        const at = i * stride - before + k;
+        if (at < 0 || at >= size) { clipped[i] = 1; continue; }
+        if (e.lo[at] < lo[i]) lo[i] = e.lo[at];
+        if (e.hi[at] > hi[i]) hi[i] = e.hi[at];
+        if (e.clipped[at]) clipped[i] = 1;
+      }
+    }
+    return { lo, hi, clipped };
+  }
+
+  function resized(e, n) { // bilinear, corners aligned: two neighbours, or the one on which a position falls exactly
+    const size = e.lo.length, lo = new Int32Array(n), hi = new Int32Array(n), clipped = new Uint8Array(n);
+    const over = Math.max(n - 1, 1);
+    for (let i = 0; i < n; i++) {
+      const left = Math.floor((i * (size - 1)) / over), right = (i * (size - 1)) % over ? left + 1 : left;
+      lo[i] = Math.min(e.lo[left], e.lo[right]);
+      hi[i] = Math.max(e.hi[left], e.hi[right]);
+      clipped[i] = e.clipped[left] | e.clipped[right];
+    }
+    return { lo, hi, clipped };
+  }
+
+  function hull(a, b) {
+    if (a === b || b === null) return a;
+    const n = a.lo.length, lo = new Int32Array(n), hi = new Int32Array(n), clipped = new Uint8Array(n);
+    for (let i = 0; i < n; i++) {
+      lo[i] = Math.min(a.lo[i], b.lo[i]);
+      hi[i] = Math.max(a.hi[i], b.hi[i]);
+      clipped[i] = a.clipped[i] | b.clipped[i];
+    }
+    return { lo, hi, clipped };
+  }
+
+  function side(e) { // the largest over positions where no window meets a border
+    let most = 0;
+    for (let i = 0; i < e.lo.length; i++) if (!e.clipped[i]) most = Math.max(most, e.hi[i] - e.lo[i] + 1);
+    return most;
+  }
+
+  function central(e, middle) { // what the middle position sees, from the middle of the input
+    const at = e.lo.length >> 1;
+    return [e.lo[at] - middle, e.hi[at] + 1 - middle];
+  }
+
+  // -- one walk through a network
+
+  function walk(spec, bits, pixels, sees) {
+    const shift = BigInt(bits), layers = [];
+    const total = { params: 0, params_mask: 0, macs: 0, macs_mask: 0 };
+    let stage = "stem", module = "", mask = false;
+
+    function own(n) {
+      total.params += n;
+      if (mask) total.params_mask += n;
+    }
+    function norm(channels) { own(2 * channels); }
+    function layer(v, kernel, stride, out, size, macs, role) {
+      own(kernel * kernel * v.channels * out);
+      total.macs += macs;
+      if (mask) total.macs_mask += macs;
+      const found = { index: layers.length, role: mask ? "mask" : role, stage, module, size, macs, start: v.depth };
+      layers.push(found);
+      return found;
+    }
+    function conv(v, kernel, stride, out, role = "trunk") {
+      const before = kernel >> 1, size = Math.floor((v.size + 2 * before - kernel) / stride) + 1;
+      const found = layer(v, kernel, stride, out, size, kernel * kernel * v.channels * out * size * size, role);
+      const next = {
+        size, channels: out, depth: v.depth + 1, shortest: v.shortest + 1, n: v.n << shift,
+        path: { layer: found.index, before: v.path },
+        trunk: v.trunk === null ? null : v.trunk + 1,
+        trunkPath: { layer: found.index, before: v.trunkPath },
+        reach: v.reach + (kernel - 1) * (pixels / v.size), all: null, bare: null,
+      };
+      if (sees) {
+        next.all = windows(v.all, size, kernel, stride, before);
+        next.bare = v.bare === v.all ? next.all : windows(v.bare, size, kernel, stride, before);
+        found.all = central(next.all, pixels >> 1);
+        found.bare = next.bare && central(next.bare, pixels >> 1);
+      }
+      return next;
+    }
+    function pool(v) {
+      const size = pooled(v.size);
+      const all = sees ? windows(v.all, size, 3, 2, 0) : null;
+      const bare = !sees ? null : v.bare === v.all ? all : windows(v.bare, size, 3, 2, 0);
+      // As in `estimated_side`: a pooling that leaves one position adds nothing.
+      return { ...v, size, all, bare, reach: v.reach + (size > 1 ? 2 : 0) * (pixels / v.size) };
+    }
+    function sum(a, b) {
+      const deeper = a.depth >= b.depth ? a : b;
+      const inTrunk = b.trunk === null || (a.trunk !== null && a.trunk >= b.trunk) ? a : b;
+      const all = sees ? hull(a.all, b.all) : null;
+      const bare = !sees ? null : a.bare === a.all && b.bare === b.all ? all : hull(a.bare, b.bare);
+      return {
+        size: a.size, channels: a.channels, depth: deeper.depth, path: deeper.path, n: a.n + b.n,
+        shortest: Math.min(a.shortest, b.shortest), trunk: inTrunk.trunk, trunkPath: inTrunk.trunkPath,
+        reach: Math.max(a.reach, b.reach), all, bare,
+      };
+    }
+    function unit(v, inner, stride = 1) { // a bottleneck in pre-activation form
+      const out = EXPANSION * inner;
+      norm(v.channels);
+      const kept = v.channels !== out || stride !== 1 ? conv(v, 1, stride, out, "shortcut") : v;
+      let branch = conv(v, 1, 1, inner);
+      norm(inner);
+      branch = conv(branch, 3, stride, inner);
+      norm(inner);
+      return sum(conv(branch, 1, 1, out), kept);
+    }
+    function units(v, inner, n, stride = 1) {
+      for (let i = 0; i < n; i++) v = unit(v, inner, i === 0 ? stride : 1);
+      return v;
+    }
+    function resize(v, size) {
+      return { ...v, size, all: sees ? resized(v.all, size) : null, reach: v.reach + pixels / v.size };
+    }
+    function hourglass(v, inner, poolings) {
+      let down = units(pool(v), inner, spec.r);
+      if (poolings > 1) {
+        const skip = unit(down, inner);
+        down = sum(skip, hourglass(down, inner, poolings - 1));
+      }
+      return resize(units(down, inner, spec.r), v.size);
+    }
+    function attention(v, inner, poolings, stride) {
+      v = units(v, inner, spec.p, stride);
+      const trunk = units(v, inner, spec.t);
+      mask = true;
+      let m = { ...v, trunk: null, bare: null };
+      m = poolings ? hourglass(m, inner, poolings) : units(m, inner, 2 * spec.r);
+      for (let i = 0; i < 2; i++) { norm(m.channels); m = conv(m, 1, 1, m.channels); }
+      mask = false;
+      const product = sum(trunk, m); // the gate's input and the trunk's are paths alike
+      return units(spec.merge === "naive" ? product : sum(trunk, product), inner, spec.p);
+    }
+
+    const all = sees ? identity(pixels) : null;
+    let v = { size: pixels, channels: 3, depth: 0, shortest: 0, n: 1n, path: null, trunk: 0, trunkPath: null, reach: 1,
+      all, bare: all };
+    if (spec.stem === "imagenet") {
+      v = conv(v, 7, 2, spec.width);
+      norm(spec.width);
+      v = pool(v);
+    } else v = conv(v, 3, 1, spec.width);
+    const stages = spec.units.map((first, k) => {
+      const inner = spec.width * 2 ** k;
+      let stride = k ? 2 : 1;
+      stage = `stage${k + 1}`;
+      if (first) { v = units(v, inner, first, stride); stride = 1; }
+      for (let i = 0; i < spec.modules[k]; i++) {
+        module = `module${i + 1}`;
+        v = attention(v, inner, spec.poolings[k], stride);
+        stride = 1;
+      }
+      module = "";
+      if (spec.tail[k]) v = units(v, inner, spec.tail[k], stride);
+      return { name: stage, size: v.size, all: sees ? side(v.all) : 0, bare: sees ? side(v.bare) : 0 };
+    });
+    stage = "head";
+    norm(v.channels);
+    const head = layer(v, 1, 1, spec.classes, 1, v.channels * spec.classes, "trunk");
+    own(spec.classes);
+    v = { ...v, depth: v.depth + 1, trunk: v.trunk + 1, shortest: v.shortest + 1, n: v.n << shift,
+      path: { layer: head.index, before: v.path }, trunkPath: { layer: head.index, before: v.trunkPath } };
+    return { v, layers, total, stages };
+  }
+
+  const listed = (path) => { // a linked list of layers, as a set
+    const found = new Set();
+    for (let at = path; at; at = at.before) found.add(at.layer);
+    return found;
+  };
+
+  function lengths(packed, bits) { // the digits: how many paths have 0, 1, 2, ... layers
+    const text = packed.toString(16), width = bits / 4, found = [];
+    for (let end = text.length; end > 0; end -= width) found.push(BigInt("0x" + text.slice(Math.max(end - width, 0), end)));
+    return found;
+  }
+
+  // The most poolings that the mask of each stage allows.
+  function most(spec) {
+    let size = spec.stem === "imagenet" ? pooled(halved(spec.input)) : spec.input;
+    return spec.units.map((_, k) => {
+      if (k) size = halved(size);
+      let n = 0;
+      for (let s = size; s > 1; s = pooled(s)) n++;
+      return n;
+    });
+  }
+
+  function count(spec) {
+    const first = walk(spec, 0, spec.input, false); // without a shift the digits add up to the number of paths
+    const bits = 4 * Math.ceil((first.v.n.toString(16).length + 1));
+    const times = Math.max(Math.ceil((ROOM * Math.trunc(first.v.reach)) / spec.input), 2);
+    const second = walk(spec, bits, times * spec.input, true);
+    const byLength = lengths(second.v.n, bits);
+    let weight = 0n;
+    byLength.forEach((n, k) => { weight += n * BigInt(k); });
+    const onLongest = listed(first.v.path), onTrunk = listed(first.v.trunkPath);
+    const layers = first.layers.map((l, i) => ({
+      ...l, onLongest: onLongest.has(i), onTrunk: onTrunk.has(i), all: second.layers[i].all, bare: second.layers[i].bare,
+    }));
+    const last = second.stages[second.stages.length - 1];
+    return {
+      layers, lengths: byLength,
+      stages: first.stages.map((s, k) => ({ ...s, all: second.stages[k].all, bare: second.stages[k].bare })),
+      quantities: {
+        trunk_depth: first.v.trunk, longest_path: first.v.depth, shortest_path: first.v.shortest,
+        weighted_layers: layers.length, n_paths: first.v.n,
+        mean_path_length: Number((weight * 1000000n) / first.v.n) / 1e6, ...first.total,
+        receptive_field_px: last.all, receptive_field_trunk_px: last.bare,
+      },
+    };
+  }
+
+  return { count, most };
+})();
+if (typeof module !== "undefined") module.exports = Count;

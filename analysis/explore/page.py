@@ -1,0 +1,124 @@
+"""The explorer as a part of a page: sliders that redraw and count a network in the browser, without Python.
+
+`block()` gives the HTML, its style and its scripts, with the digests that a content policy needs. The report and the
+site take it from outside; nothing of it is read from another place.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from analysis.tables.formats import display_name
+from analysis.tables.receptive_field import scene
+from resattn.measures.quantities import QUANTITIES
+from resattn.networks.catalog import named
+from resattn.networks.spec import NetworkSpec
+
+HERE = Path(__file__).parent
+COUNT, PAGE, STYLE = HERE / "count.js", HERE / "page.js", HERE / "page.css"
+
+SHOWN = (
+    "trunk_depth", "longest_path", "weighted_layers", "n_paths", "mean_path_length", "params", "macs", "macs_mask",
+    "receptive_field_px", "receptive_field_trunk_px",
+)  # fmt: skip
+STAGES = 3  # with modules, in both layouts
+SLIDERS = {
+    "p": ("p, units before and after", 0, 3),
+    "t": ("t, units of the trunk", 1, 4),
+    "r": ("r, units between poolings", 1, 3),
+    "modules": ("modules of each stage", 0, 6),
+    "poolings": ("poolings, first mask", 0, 4),
+}
+PRESETS = ("attention56", "attention92", "cifar-attention56", "cifar-attention92", "cifar-attention452")
+PHOTO, PHOTO_PX = "china.jpg", 280
+
+
+@dataclass(frozen=True)
+class Block:
+    """The explorer's HTML, to be put into a page as it is; `style` and `scripts` are to stand in it once.
+
+    `script_sources`: for a content policy, as `'sha256-...'`.
+    """
+
+    html: str
+    style: str
+    scripts: tuple[str, ...]
+
+    @property
+    def script_sources(self) -> tuple[str, ...]:
+        digests = (hashlib.sha256(script.encode()).digest() for script in self.scripts)
+        return tuple(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+    @property
+    def whole(self) -> str:
+        """Style, HTML and scripts in a row."""
+        scripts = "".join(f"<script>{script}</script>" for script in self.scripts)
+        return f"<style>{self.style}</style>\n{self.html}\n{scripts}"
+
+
+@cache
+def block() -> Block:
+    """The explorer for a page."""
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        (HERE / "page.html.j2").read_text(encoding="utf-8")
+    )
+    presets: list[dict[str, Any]] = [{"name": display_name(name), "state": state(named(name))} for name in PRESETS]
+    presets.append({"name": "Attention-56 without masks", "state": {**presets[0]["state"], "modules": [0] * STAGES}})
+    data = {
+        "bases": {name: base(named(name)) for name in ("attention56", "cifar-attention56")},
+        "presets": presets,
+        "ranges": {name: (low, high) for name, (_, low, high) in SLIDERS.items()},
+        "quantities": [{"id": q, "label": QUANTITIES[q].label, "definition": QUANTITIES[q].definition} for q in SHOWN],
+        "photo": photo(),
+    }
+    # A "<" could end the script; the rest is JSON of our own.
+    text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c").replace("&", "\\u0026")
+    sliders = [{"name": n, "words": words, "low": low, "high": high} for n, (words, low, high) in SLIDERS.items()]
+    html = template.render(data=Markup(text), presets=presets, sliders=sliders)
+    scripts = tuple(path.read_text(encoding="utf-8") for path in (COUNT, PAGE))
+    return Block(html, STYLE.read_text(encoding="utf-8"), scripts)
+
+
+def base(spec: NetworkSpec) -> dict[str, Any]:
+    """What the sliders leave alone."""
+    fields = ("name", "stem", "units", "tail", "modules", "poolings", "width", "merge", "classes")
+    return {**{name: getattr(spec, name) for name in fields}, "input": spec.input_shape[-1]}
+
+
+def state(spec: NetworkSpec) -> dict[str, Any]:
+    """What the sliders say of a named network."""
+    numbers = {name: getattr(spec, name) for name in ("p", "t", "r")}
+    stages = {name: getattr(spec, name)[:STAGES] for name in ("modules", "poolings")}
+    return {"base": "cifar-attention56" if spec.stem == "cifar" else "attention56", **numbers, **stages}
+
+
+def photo() -> str:
+    """A photograph, as the address of its data: what the squares are drawn on."""
+    pixels = scene("attention56", PHOTO)
+    side = min(pixels.shape[:2])
+    image = Image.fromarray(pixels[:side, -side:]).resize((PHOTO_PX, PHOTO_PX), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=70)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def alone() -> str:
+    """The explorer as a page of its own."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<meta name="color-scheme" content="light dark"><title>Explorer</title><style>:root{--ink:#1b1f24;--paper:#fff}'
+        "@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--paper:#111}}"
+        "body{background:var(--paper);margin:0 auto;max-width:1100px;padding:0 16px}</style>"
+        f"<main>{block().whole}</main></html>"
+    )
