@@ -91,6 +91,7 @@ class Scaling:
     conditions: tuple[Condition, ...]
     unknown_ops: tuple[str, ...] = ()
     network: Captured | None = field(default=None, repr=False, compare=False)
+    length_dim: int = 2
     single: dict[int, Scaling] = field(default_factory=dict, repr=False, compare=False)
 
     def at(self, **sizes: int) -> dict[str, int]:
@@ -124,7 +125,7 @@ class Scaling:
         """The formula for a batch of 1, which torch treats on its own: it is derived again, on first use."""
         if 1 not in self.single:
             assert self.network is not None
-            self.single[1] = _traced(self.network, batch=1)
+            self.single[1] = _traced(self.network, 1, self.length_dim)
         return self.single[1]
 
     def table(self) -> Table:
@@ -163,15 +164,9 @@ def scaling(network: Captured) -> Scaling:
     each decision about a size that the forward or torch takes; these are the conditions.
     Raises: ScalingError where the forward does not run so, or where the formula does not give the audit's own number.
     """
-    try:
-        found = _traced(network)
-    except ScalingError:
-        if network.shapes[0][:1] != (1,):
-            raise
-        one = _traced(network, batch=1)
-        batch = Condition("B == 1", "the forward takes this batch alone", compile("B == 1", "<size>", "eval"))
-        sizes, fixed = {"B": 1, **one.sizes}, {"B": batch.where, **one.fixed}
-        found = replace(one, sizes=sizes, fixed=fixed, conditions=(batch, *one.conditions), single={1: one})
+    found = _fitting(network, 2)
+    if "L" in found.fixed and any(len(shape) == 3 for shape in network.shapes):
+        found = _fitting(network, 1)  # the length stands before the channels
     own = {"macs": sum(network.macs) + network.macs_constant, "activations": _activations(network)}
     for name in QUANTITIES:
         if (here := getattr(found, name).at(found.sizes)) != own[name]:
@@ -181,18 +176,37 @@ def scaling(network: Captured) -> Scaling:
     return found
 
 
+def _fitting(network: Captured, length_dim: int) -> Scaling:
+    """The formulas; for a batch of 1 alone where the forward takes no other, or turns it into a number of Python's."""
+    is_one = network.shapes[0][:1] == (1,)
+    found = None
+    try:
+        found = _traced(network, None, length_dim)
+    except ScalingError:
+        if not is_one:
+            raise
+    if found is not None and not (is_one and "B" in found.fixed):
+        return found
+    one = _traced(network, 1, length_dim)
+    where = "the forward takes this batch alone" if found is None else found.fixed["B"]
+    batch = Condition("B == 1", where, compile("B == 1", "<size>", "eval"))
+    sizes, fixed = {"B": 1, **one.sizes}, {"B": where, **one.fixed}
+    return replace(one, sizes=sizes, fixed=fixed, conditions=(batch, *one.conditions), single={1: one})
+
+
 def _activations(network: Captured) -> int:
     graph = network.graph
     return sum(math.prod(op.shape) for op in (*graph.ops, *graph.constants) if op.kind in PRODUCTS)
 
 
-def _axes(inputs: Inputs) -> list[tuple[tuple[int, str], ...]]:
+def axes_of(inputs: Inputs, length_dim: int = 2) -> list[tuple[tuple[int, str], ...]]:
     """For each input its axes that may change, by letter; equal letters of unequal sizes are told apart by number."""
     known: dict[str, int] = {}
     found = []
     for leaf in inputs.leaves:
         is_tokens = leaf.dtype is not None and not leaf.dtype.is_floating_point
-        axes = TOKENS[: len(leaf.shape)] if is_tokens else AXES.get(len(leaf.shape), ((0, "B"),))
+        is_sequence = is_tokens or (len(leaf.shape) == 3 and length_dim == 1)
+        axes = TOKENS[: len(leaf.shape)] if is_sequence else AXES.get(len(leaf.shape), ((0, "B"),))
         named = []
         for dim, letter in axes[: len(leaf.shape)]:
             n, name = 1, letter
@@ -204,7 +218,7 @@ def _axes(inputs: Inputs) -> list[tuple[tuple[int, str], ...]]:
     return found
 
 
-def _traced(network: Captured, batch: int | None = None) -> Scaling:
+def _traced(network: Captured, batch: int | None = None, length_dim: int = 2) -> Scaling:
     """The formulas with every size symbolic; or, for a `batch`, with that one."""
     from torch._dispatch.python import enable_python_dispatcher
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -215,7 +229,7 @@ def _traced(network: Captured, batch: int | None = None) -> Scaling:
     except Exception as error:
         raise ScalingError(f"{network.name}: the model has no copy: {error}") from error
     inputs = network.inputs
-    axes = _axes(inputs)
+    axes = axes_of(inputs, length_dim)
     sizes = {name: leaf.shape[dim] for leaf, named in zip(inputs.leaves, axes, strict=True) for dim, name in named}
     symbols = {
         name: 1 if name == "B" and batch == 1 else trace.symbol(name, max(n, LEAST) if name == "B" else n)
@@ -253,7 +267,9 @@ def _traced(network: Captured, batch: int | None = None) -> Scaling:
         ) from error
     unknown = tuple(dict.fromkeys(f"{op.name} in {op.module or 'the model'}" for op in ops if op.rule is None))
     free = {name: n for name, n in sizes.items() if name != "B" or batch != 1}
-    return Scaling(network.name, macs, activations, free, trace.fixed(), trace.conditions(), unknown, network)
+    return Scaling(
+        network.name, macs, activations, free, trace.fixed(), trace.conditions(), unknown, network, length_dim
+    )
 
 
 def _symbolic(leaf: Any, named: Sequence[tuple[int, Any]], dtype: torch.dtype) -> torch.Tensor:
@@ -310,8 +326,10 @@ class _Trace:
 
         found: dict[Any, int] = {}
         for value in values:
-            expression = value.node.expr if isinstance(value, torch.SymInt) else sympy.Integer(value)
-            for part in sympy.Add.make_args(self.env.replace(expression)):
+            expression = self.env.replace(value.node.expr if isinstance(value, torch.SymInt) else sympy.Integer(value))
+            if not expression.free_symbols <= self.letters.keys():
+                raise ScalingError("a size depends on values")
+            for part in sympy.Add.make_args(expression):
                 times, rest = part.as_coeff_Mul()
                 found[rest] = found.get(rest, 0) + int(times)
         terms = [
@@ -331,7 +349,10 @@ class _Trace:
         import sympy
 
         order = {symbol: k for k, symbol in enumerate(self.letters)}
-        parts = sorted((f for f in sympy.Mul.make_args(product) if f != 1), key=lambda f: (not f.is_Symbol, order.get(f, 0), str(f)))
+        parts = sorted(
+            (f for f in sympy.Mul.make_args(product) if f != 1),
+            key=lambda f: (not f.is_Symbol, order.get(f, 0), str(f)),
+        )
         return tuple(f"({self.text(f)})" if f.is_Add else self.text(f) for f in parts)
 
     def text(self, expression: Any) -> str:
@@ -345,7 +366,9 @@ class _Trace:
         for symbol, name in self.letters.items():
             if isinstance(self.env.replacements.get(symbol), sympy.Integer):
                 guards = [g for g in self.env.guards if symbol in g.expr.free_symbols and isinstance(g.expr, sympy.Eq)]
-                found[name] = f"decided in {self.places.get(str(guards[-1].expr))}" if guards else "decided by the forward"
+                found[name] = (
+                    f"decided in {self.places.get(str(guards[-1].expr))}" if guards else "decided by the forward"
+                )
         return found
 
     def conditions(self) -> tuple[Condition, ...]:
@@ -365,21 +388,21 @@ class _Name(str):
         return str(self)
 
 
-def _Words(letters: Mapping[Any, str]) -> Any:  # noqa: N802  # it makes a printer of a class that sympy brings
+def _Words(letters: Mapping[Any, str]) -> Any:  # it makes a printer of a class that sympy brings
     from torch.utils._sympy.printers import PythonPrinter
 
     class Words(PythonPrinter):  # type: ignore[misc]
-        def _print_Symbol(self, expr: Any) -> str:  # noqa: N802
+        def _print_Symbol(self, expr: Any) -> str:
             return letters.get(expr, str(expr))
 
-        def _print_Add(self, expr: Any) -> str:  # noqa: N802
+        def _print_Add(self, expr: Any) -> str:
             parts = [str(self._print(part)) for part in sorted(expr.args, key=lambda part: part.is_number)]
             return " + ".join(parts).replace("+ -", "- ")
 
-        def _print_Mul(self, expr: Any) -> str:  # noqa: N802
+        def _print_Mul(self, expr: Any) -> str:
             return "*".join(f"({self._print(f)})" if f.is_Add else str(self._print(f)) for f in expr.args)
 
-        def _print_FloorDiv(self, expr: Any) -> str:  # noqa: N802
+        def _print_FloorDiv(self, expr: Any) -> str:
             top, bottom = (f"({self._print(e)})" if e.is_Add else str(self._print(e)) for e in expr.args)
             return f"floor({top}/{bottom})"
 
@@ -388,7 +411,7 @@ def _Words(letters: Mapping[Any, str]) -> Any:  # noqa: N802  # it makes a print
     return Words()
 
 
-BUILT_IN = {"math": math, "Max": max, "Min": min, "max": max, "min": min, "abs": abs, "round": round, "int": int,
+BUILT_IN = {"math": math, "torch": torch, "Max": max, "Min": min, "max": max, "min": min, "abs": abs, "round": round, "int": int,
             "float": float, "__builtins__": {}}  # fmt: skip
 
 

@@ -182,13 +182,16 @@ def _stepped(
         optimizer.zero_grad(set_to_none=True)
         tracker, counts, flops = MemTracker(), _Counts(model, network.rules), {}
         tracker.track_external(model, optimizer, *tensors)
+        for param in model.parameters():
+            if not param.requires_grad:  # the tracker would hook its gradient, which torch refuses
+                tracker._param_to_grad_hook_handles[param] = (_NoHook(), _NoHook())
         with tracker, counts.watching():
             with FlopCounterMode(display=False) as counter:
                 result = model(*args, **kwargs)
                 total = _loss(result, loss)
             flops[FORWARD] = counter.get_total_flops() // 2
-            held, kept = _bytes(tracker.get_tracker_snapshot("current")), counts.kept()
             del result
+            held, kept = _bytes(tracker.get_tracker_snapshot("current")), counts.kept()
             counts.phase = BACKWARD
             with FlopCounterMode(display=False) as counter:
                 total.backward()
@@ -219,6 +222,11 @@ def _stepped(
         differences={GROUPED: counts.grouped} if counts.grouped else {}, modules=modules,
         unknown_ops=tuple(counts.unknown),
     )  # fmt: skip
+
+
+class _NoHook:
+    def remove(self) -> None:
+        pass
 
 
 def _loss(result: Any, loss: Callable[[Any], Tensor] | None) -> Tensor:
@@ -306,7 +314,7 @@ class _Counts(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         signature, module = signature_of(func), self.module
-        if self.phase != BACKWARD and torch.is_grad_enabled() or self.stack:
+        if (self.phase != BACKWARD and torch.is_grad_enabled()) or self.stack:
             self.module_of.setdefault(_get_sequence_nr() - 1, module)
         arguments = {**signature.defaults, **dict(zip(signature.names, args)), **kwargs}  # noqa: B905
         outputs = tensors_in(result)

@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const make = (tag, text, kind) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (kind) e.className = kind; return e; };
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
-const ROLES = ["trunk", "mask", "shortcut"], N = 7, STEPS = 100, ROOM = 0.3, LANE = 46;
+const ROLES = ["trunk", "mask", "shortcut"], N = 7, STEPS = 100, ROOM = 0.3;
 $("about").textContent = "input " + data.input.join(" x ") + "; " + data.notes[0];
 
 // -- a canvas as sharp as the screen
@@ -40,8 +40,9 @@ if (Object.keys(data.drawings).length < 2) $("fold").hidden = true;
 $("fold").querySelector("input").addEventListener("change", (event) => { name = event.target.checked ? "folded" : "all"; view = null; redraw(); });
 
 function home() {
-  const d = current(), w = canvas.clientWidth, scale = Math.max(w / (d.length / STEPS + 1.5), 3);
-  view = { x: -0.5, scale, y: 30 - Math.min(d.low, 0) * LANE + 20 };
+  const d = current(), w = canvas.clientWidth, h = canvas.clientHeight, scale = Math.max(w / (d.length / STEPS + 1.5), 3);
+  const lane = Math.min(60, Math.max(14, (h - 90) / (d.high - d.low + 1)));
+  view = { x: -0.5, scale, lane, y: 36 + (0.5 - d.low) * lane };
 }
 function first(list, value, key) {
   let a = 0, b = list.length;
@@ -53,7 +54,7 @@ function draw() {
   waiting = false;
   const d = current(), m = d.marks, [pen, w, h] = fit(canvas);
   if (!view) home();
-  const X = (x) => (x - view.x) * view.scale, Y = (lane) => view.y + lane * LANE;
+  const X = (x) => (x - view.x) * view.scale, Y = (lane) => view.y + lane * view.lane;
   const left = view.x, right = view.x + w / view.scale;
   const inks = ROLES.map(colour), ink = colour("ink"), pale = colour("pale"), line = colour("line");
   pen.clearRect(0, 0, w, h); pen.font = "11px system-ui,sans-serif"; pen.lineJoin = "round";
@@ -90,9 +91,9 @@ function draw() {
   for (let k = first(d.order, (left - 1) * STEPS, (i) => m[i * N]); k < d.n && m[d.order[k] * N] <= right * STEPS; k++) {
     const i = d.order[k], flags = m[i * N + 2], y = Y(m[i * N + 1]);
     pen.globalAlpha = flags & 2 ? 1 : 0.6; pen.fillStyle = inks[flags >> 2];
-    if (flags & 1) { const tall = Math.max(2.5, 0.036 * m[i * N + 3]), a = X(start(m, i)); pen.fillRect(a, y - tall / 2, Math.max(1, X(stop(m, i)) - a), tall); }
+    if (flags & 1) { const tall = Math.max(2.5, 8e-4 * view.lane * m[i * N + 3]), a = X(start(m, i)); pen.fillRect(a, y - tall / 2, Math.max(1, X(stop(m, i)) - a), tall); }
     else { pen.beginPath(); pen.arc(X(start(m, i)), y, Math.min(3, 1 + view.scale / 20), 0, 7); pen.fill(); }
-    if (m[i * N + 4] === chosen) { pen.globalAlpha = 1; pen.strokeStyle = ink; pen.lineWidth = 1.5; pen.strokeRect(X(start(m, i)) - 2, y - 20, Math.max(4, X(stop(m, i)) - X(start(m, i)) + 4), 40); }
+    if (chosen && m[i * N + 4] === chosen) { pen.globalAlpha = 1; pen.strokeStyle = ink; pen.lineWidth = 1.5; pen.strokeRect(X(start(m, i)) - 2, y - 0.45 * view.lane, Math.max(4, X(stop(m, i)) - X(start(m, i)) + 4), 0.9 * view.lane); }
   }
   pen.globalAlpha = 1;
 }
@@ -108,7 +109,7 @@ function at(x, y) {
   let best = -1, least = 15;
   for (let k = first(d.order, (place - 1.2) * STEPS, (i) => m[i * N]); k < d.n && m[d.order[k] * N] <= (place + 0.5) * STEPS; k++) {
     const i = d.order[k], a = (start(m, i) - view.x) * view.scale, b = (stop(m, i) - view.x) * view.scale;
-    const away = Math.max(a - x, x - b, 0) + Math.max(Math.abs(view.y + m[i * N + 1] * LANE - y) - 18, 0);
+    const away = Math.max(a - x, x - b, 0) + Math.max(Math.abs(view.y + m[i * N + 1] * view.lane - y) - 0.4 * view.lane, 0);
     if (away < least) { least = away; best = i; }
   }
   return best;
