@@ -256,15 +256,16 @@ def forecast() -> str:
     text = [MADE, "# Forecasts against what happens\n\n"]
     text += [
         "`python -m tests.forecast.measured` makes the tables again.\n\n## Cost as a formula\n\n",
-        "`Audit.scaling()` gives multiply-adds and activations as sums of products of the input's sizes. At random sizes "
-        "each formula is compared with a fresh capture; a size that breaks a condition is refused.\n\n",
+        "`Audit.scaling()` gives multiply-adds and activations as sums of products of the input's sizes. At random "
+        "sizes each formula is compared with a fresh capture; a size that breaks a condition is refused.\n\n",
         _table(("network", "terms", "conditions", "sizes", "reached", "refused", "largest difference"), scaled),
         f"Worst case: {max(int(row[-1]) for row in scaled):,} multiply-adds or activations off, at "
-        f"{sum(int(row[4]) for row in scaled):,} sizes that were reached of {sum(int(row[3]) for row in scaled):,}.\n\n",
+        f"{sum(int(row[4]) for row in scaled):,} sizes that were reached, of "
+        f"{sum(int(row[3]) for row in scaled):,}.\n\n",
         "## A step of training\n\n",
-        f"`Audit.training()`, batch {trained[0][1]}, SGD with momentum. Multiply-adds of the backward pass beside torch's "
-        "FlopCounterMode; the named difference is that of gradients of grouped kernels, which it counts as if they had "
-        "one group. Peak memory beside that of CUDA's allocator (bytes requested; torch 2.11, one H200).\n\n",
+        f"`Audit.training()`, batch {trained[0][1]}, SGD with momentum. Multiply-adds of the backward pass beside "
+        "torch's FlopCounterMode; the named difference is that of gradients of grouped kernels, which it counts as "
+        "if they had one group. Peak memory beside that of CUDA's allocator (bytes requested; torch 2.11, one H200).\n\n",
     ]
     peaks = {row[0]: int(row[1]) for row in cuda}
     rows, off, unexplained = [], {}, []
@@ -279,14 +280,14 @@ def forecast() -> str:
     text.append(_table(header, rows))
     worst = max(off, key=lambda name: abs(off[name]))
     text.append(
-        f"Worst case: {max(map(abs, unexplained)):,} multiply-adds unexplained; peak memory {off[worst]:+.1f} % ({worst}). "
-        "CUDA needs more where its convolutions use working memory, and less where a fused kernel of attention keeps no "
-        "scores. On the CPU the tracker's peak is that on meta to the byte, which a test asserts.\n\n"
+        f"Worst case: {max(map(abs, unexplained)):,} multiply-adds unexplained; peak memory {off[worst]:+.1f} % "
+        f"({worst}). CUDA needs more where its convolutions use working memory, and less where a fused kernel of "
+        "attention keeps no scores. On the CPU the tracker's peak is that on meta to the byte, which a test asserts.\n\n"
     )
     text += [
         "## Tiles\n\n",
-        "Each network runs on the smallest valid tiles, and the stitched result is compared with that of the whole image, "
-        "in float64.\n\n",
+        "Each network runs on the smallest valid tiles, and the stitched result is compared with that of the whole "
+        "image, in float64.\n\n",
         _table(
             ("network", "image", "stride", "halo before, after", "valid lengths", "tiles", "relative difference"),
             [(*row[:-1], f"{float(row[-1]):.1e}") for row in tiled],

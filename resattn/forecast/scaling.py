@@ -411,8 +411,10 @@ def _Words(letters: Mapping[Any, str]) -> Any:  # it makes a printer of a class 
     return Words()
 
 
-BUILT_IN = {"math": math, "torch": torch, "Max": max, "Min": min, "max": max, "min": min, "abs": abs, "round": round, "int": int,
-            "float": float, "__builtins__": {}}  # fmt: skip
+BUILT_IN = {
+    "math": math, "torch": torch, "Max": max, "Min": min, "max": max, "min": min, "abs": abs, "round": round,
+    "int": int, "float": float, "__builtins__": {},
+}  # fmt: skip
 
 
 def _value(code: Any, sizes: Mapping[str, int]) -> Any:

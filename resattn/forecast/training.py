@@ -342,9 +342,9 @@ class _Counts(TorchDispatchMode):
         else:
             shapes = tuple(tuple(t.shape) for t in outputs)
             macs = macs_of(Op(0, name, module, {k: _described(v) for k, v in arguments.items()}, shapes, rule))
-            if self.phase == OPTIMIZER and rule.kind == "pointwise" and not rule.is_replacing:
-                if name.removeprefix("aten.").removesuffix("_") not in MOVES:
-                    self.elements += sum(t.numel() for t in outputs)
+            is_moved = rule.is_replacing or name.removeprefix("aten.").removesuffix("_") in MOVES
+            if self.phase == OPTIMIZER and rule.kind == "pointwise" and not is_moved:
+                self.elements += sum(t.numel() for t in outputs)
         self.macs[self.phase][module] += macs
 
     def _backward(self, name: str, arguments: Mapping[str, Any], outputs: list[Tensor]) -> int | None:

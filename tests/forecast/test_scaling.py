@@ -141,7 +141,7 @@ def test_a_fixed_size_is_named_with_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "sizes, words",
+    ("sizes", "words"),
     [({"Q": 3}, "no size Q"), ({"H": 0}, "H takes a number of at least 1"), ({"H": 1}, "holds from 2 on|not reach")],
 )
 def test_a_wrong_size_is_one_line(sizes: dict[str, int], words: str) -> None:

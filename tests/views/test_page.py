@@ -84,7 +84,7 @@ NETWORKS: dict[str, Callable[[], Captured]] = {
     "resnet152": lambda: audit("resnet152").captured,
     "U-Net": lambda: Captured.of(UNet(4, 3), (1, 3, 64, 64)),
     **{name: (lambda name=name: Captured.of(NETS[name].make(), *NETS[name].shapes)) for name in
-       ("MiniRAN", "Branches", "RunTwice", "SeveralInputs", "DeadProjection", "Pyramid")},
+       ("MiniRAN", "RunTwice", "SeveralInputs", "DeadProjection", "CBAM")},
 }  # fmt: skip
 
 
@@ -127,12 +127,12 @@ def test_repeated_blocks_are_drawn_once(name: str, times: set[int]) -> None:
 def test_the_numbers_of_the_page_are_the_audits() -> None:
     found = audit("cifar-attention56")
     shown = data(page(found))
-    lengths = {k: share for k, share in shown["lengths"]}
+    lengths = dict(shown["lengths"])
     mean = found.quantities["mean_path_length"]
     assert sum(lengths.values()) == pytest.approx(1)
     assert sum(k * share for k, share in lengths.items()) == pytest.approx(mean)
     assert shown["used"] is None
-    assert [row[0] for row in shown["modules"]][0] == "cifar-attention56"
+    assert shown["modules"][0][0] == "cifar-attention56"
     paths = {node.path for _, node in found.tree.walk()}
     assert paths - {""} <= {row[0] for row in shown["modules"]}
     for drawn in shown["drawings"].values():
