@@ -264,8 +264,9 @@ def forecast() -> str:
         f"{sum(int(row[3]) for row in scaled):,}.\n\n",
         "## A step of training\n\n",
         f"`Audit.training()`, batch {trained[0][1]}, SGD with momentum. Multiply-adds of the backward pass beside "
-        "torch's FlopCounterMode; the named difference is that of gradients of grouped kernels, which it counts as "
-        "if they had one group. Peak memory beside that of CUDA's allocator (bytes requested; torch 2.11, one H200).\n\n",
+        "torch's FlopCounterMode; the named difference is that of gradients of grouped kernels, which it counts "
+        "as if they had one group. Peak memory beside that of CUDA's allocator "
+        "(bytes requested; torch 2.11, one H200).\n\n",
     ]
     peaks = {row[0]: int(row[1]) for row in cuda}
     rows, off, unexplained = [], {}, []
@@ -281,8 +282,9 @@ def forecast() -> str:
     worst = max(off, key=lambda name: abs(off[name]))
     text.append(
         f"Worst case: {max(map(abs, unexplained)):,} multiply-adds unexplained; peak memory {off[worst]:+.1f} % "
-        f"({worst}). CUDA needs more where its convolutions use working memory, and less where a fused kernel of "
-        "attention keeps no scores. On the CPU the tracker's peak is that on meta to the byte, which a test asserts.\n\n"
+        f"({worst}). CUDA needs more where its convolutions use working memory, and less where a fused "
+        "kernel of attention keeps no scores. "
+        "On the CPU the tracker's peak is that on meta to the byte, which a test asserts.\n\n"
     )
     text += [
         "## Tiles\n\n",

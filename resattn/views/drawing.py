@@ -54,8 +54,9 @@ class Drawing:
     blocks: tuple[Block, ...]
 
     @property
-    def length(self) -> float:
-        return max((m.x + m.is_layer for m in self.marks), default=0)
+    def length(self) -> int:
+        """In weighted layers."""
+        return max((int(m.x) + m.is_layer for m in self.marks), default=0)
 
 
 def drawing(network: Captured, root: Node | None = None) -> Drawing:
