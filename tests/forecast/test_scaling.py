@@ -135,7 +135,7 @@ def test_a_condition_is_named_with_its_line() -> None:
 
 def test_a_fixed_size_is_named_with_its_place() -> None:
     found = scaling(captured("ViT"))
-    assert set(found.fixed) <= {"H", "W"}
+    assert "B" in found.fixed  # its forward calls len(x), which is a number of Python's
     with pytest.raises(ScalingError, match="the formula does not reach"):
         found.at(H=64)
 
