@@ -68,6 +68,7 @@ def pages() -> dict[str, str]:
         "reference/tables.md": tables(),
         "reference/result.md": result(),
         "reference/counters.md": counters(),
+        "reference/forecast.md": forecast(),
         "reference/statistics.md": statistics(),
         **{f"drawings/{name}.svg": svg.alone(drawing, INK) for name, drawing in drawings().items()},
     }
@@ -243,6 +244,66 @@ def counters() -> str:
             text.append(f"No number for a model with {', '.join(kinds)}: each {reason}.\n\n")
         text.append(f"The tests compare {printed[tool.name]} numbers that this tool printed.\n\n")
     return "".join(text).rstrip() + "\n"
+
+
+# -- cost before it is paid
+
+FORECASTS = ROOT / "tests" / "forecast"
+
+
+def forecast() -> str:
+    """Formulas, steps of training and tiles against what they forecast, from the tables that the tests keep."""
+    scaled, trained, tiled, cuda = (
+        _rows(FORECASTS / f"{name}.csv") for name in ("scaling", "training", "tiling", "cuda")
+    )
+    text = [MADE, "# Forecasts against what happens\n\n"]
+    text += [
+        "`python -m tests.forecast.measured` makes the tables again.\n\n## Cost as a formula\n\n",
+        "`Audit.scaling()` gives multiply-adds and activations as sums of products of the input's sizes. At random "
+        "sizes each formula is compared with a fresh capture; a size that breaks a condition is refused.\n\n",
+        _table(("network", "terms", "conditions", "sizes", "reached", "refused", "largest difference"), scaled),
+        f"Worst case: {max(int(row[-1]) for row in scaled):,} multiply-adds or activations off, at "
+        f"{sum(int(row[4]) for row in scaled):,} sizes that were reached, of "
+        f"{sum(int(row[3]) for row in scaled):,}.\n\n",
+        "## A step of training\n\n",
+        f"`Audit.training()`, batch {trained[0][1]}, SGD with momentum. Multiply-adds of the backward pass beside "
+        "torch's FlopCounterMode; the named difference is that of gradients of grouped kernels, which it counts "
+        "as if they had one group. Peak memory beside that of CUDA's allocator "
+        "(bytes requested; torch 2.11, one H200).\n\n",
+    ]
+    peaks = {row[0]: int(row[1]) for row in cuda}
+    rows, off, unexplained = [], {}, []
+    for name, _, forward, backward, counter, named_difference, kept, peak in trained:
+        off[name] = 100 * (int(peak) / peaks[name] - 1)
+        unexplained.append(int(counter) - int(backward) - int(named_difference))
+        numbers = (f"{int(n):,}" for n in (forward, backward, named_difference))
+        rows.append((name, *numbers, f"{unexplained[-1]:,}", f"{int(kept):,}", f"{int(peak):,}", f"{peaks[name]:,}",
+                     f"{off[name]:+.1f} %"))  # fmt: skip
+    header = ("network", "forward", "backward", "named difference", "unexplained", "kept bytes", "peak bytes",
+              "peak on CUDA", "difference")  # fmt: skip
+    text.append(_table(header, rows))
+    worst = max(off, key=lambda name: abs(off[name]))
+    text.append(
+        f"Worst case: {max(map(abs, unexplained)):,} multiply-adds unexplained; peak memory {off[worst]:+.1f} % "
+        f"({worst}). CUDA needs more where its convolutions use working memory, and less where a fused "
+        "kernel of attention keeps no scores. "
+        "On the CPU the tracker's peak is that on meta to the byte, which a test asserts.\n\n"
+    )
+    text += [
+        "## Tiles\n\n",
+        "Each network runs on the smallest valid tiles, and the stitched result is compared with that of the whole "
+        "image, in float64.\n\n",
+        _table(
+            ("network", "image", "stride", "halo before, after", "valid lengths", "tiles", "relative difference"),
+            [(*row[:-1], f"{float(row[-1]):.1e}") for row in tiled],
+        ),
+        f"Worst case: a relative difference of {max(float(row[-1]) for row in tiled):.1e} on {len(tiled)} networks.\n",
+    ]
+    return "".join(text)
+
+
+def _rows(file: Path) -> list[tuple[str, ...]]:
+    return [tuple(row) for row in csv.reader(file.open(encoding="utf-8"))][1:]
 
 
 # -- the result in the repository

@@ -226,6 +226,15 @@ def parser() -> argparse.ArgumentParser:
         help="print the number that another tool prints, and a sentence for a paper: fvcore, thop, ptflops, "
         "torchinfo, deepspeed, flopcounter",
     )  # fmt: skip
+    sub.add_argument(
+        "--training", nargs="?", const="sgd", choices=("sgd", "adamw"), metavar="OPTIMIZER",
+        help="print what a step of training costs and holds in memory: sgd (with momentum, the default) or adamw",
+    )  # fmt: skip
+    sub.add_argument(
+        "--scaling", nargs="*", metavar="SIZE",
+        help="print the cost as a formula of the input's sizes; with sizes such as H=320,W=480 its values there",
+    )  # fmt: skip
+    sub.add_argument("--html", type=Path, metavar="FILE", help="write one page: drawing to scale, paths, module tree")
     sub.add_argument("--format", choices=("text", "md", "csv", "tex"), default="text", help="of the table or tree")
 
     sub = command("tile", _tile, "Show how a network can be run on tiles of an image, or what forbids it.")
@@ -479,6 +488,10 @@ def _audit(args: argparse.Namespace) -> None:
     with _printing_to_stderr():
         audits = [audit(t, inputs, settings=settings, device=args.device, at=args.at) for t in args.targets]
         depths = [a.used() for a in audits] if args.used else []
+    if args.html:
+        return _page(audits, depths, args.html)
+    if args.training or args.scaling is not None:
+        return _forecast(audits, args)
     if args.counted_like:
         return _counted(audits, args)
     if args.json:
@@ -532,6 +545,42 @@ def _counted(audits: Sequence[Any], args: argparse.Namespace) -> None:
     )  # fmt: skip
     for c in counted:
         print(f"{c.tool}: {c.sentence}", file=sys.stderr)
+
+
+def _forecast(audits: Sequence[Audit], args: argparse.Namespace) -> None:
+    sizes = [_sizes(text) for text in args.scaling or ()]
+    found: list[Any] = []
+    with _printing_to_stderr():
+        for a in audits:
+            if args.training:
+                found.append(a.training(optimizer=args.training))
+            if args.scaling is not None:
+                formula = a.scaling()
+                at = [{"target": a.target, **{**formula.sizes, **s}, **formula.at(**s)} for s in sizes]
+                found += at or [formula]
+    if args.json:
+        return _print_json([f if isinstance(f, dict) else f.to_json() for f in found])
+    rows = [f for f in found if isinstance(f, dict)]
+    print(plain("\n\n".join(str(f) for f in found if not isinstance(f, dict))), end="\n" * (len(rows) < len(found)))
+    if rows:
+        header = list(dict.fromkeys(key for row in rows for key in row))
+        _print_table([[row.get(key, "") for key in header] for row in rows], header, args.format)
+
+
+def _sizes(text: str) -> dict[str, int]:
+    """H=320,W=480 as numbers by letter."""
+    pairs = [word.partition("=")[::2] for word in text.split(",")]
+    if not all(name.isalnum() and value.isdecimal() for name, value in pairs):
+        raise UsageError(f"--scaling takes sizes such as H=320,W=480, found {text!r}")
+    return {name: int(value) for name, value in pairs}
+
+
+def _page(audits: Sequence[Audit], depths: Sequence[Any], file: Path) -> None:
+    from resattn.views.page import write
+
+    if len(audits) != 1:
+        raise UsageError("--html takes one target: a page is of one network")
+    print(write(audits[0], file, *depths))
 
 
 def _side(value: Any) -> Any:

@@ -71,6 +71,7 @@ RESATTN: dict[str, set[str]] = {
     "claims": {"extras", "graph", "measures", "networks", "rules", "targets"},
     "training": {"networks"},
     "tiling": {"graph", "measures", "networks", "targets"},
+    "forecast": {"graph", "measures", "rules", "views"},
     "testing": {"measures", "compare"},
     "cli": {
         "extras",

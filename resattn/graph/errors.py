@@ -17,13 +17,16 @@ OURS = str(Path(__file__).resolve().parents[1])
 TORCH = str(Path(torch.__file__).resolve().parent)
 
 
+def is_foreign(file: str) -> bool:
+    """Whether a source file is neither ours nor torch's."""
+    is_own = file.startswith(("<", f"{OURS}/", f"{TORCH}/"))
+    return not is_own and Path(file).name not in ("contextlib.py", "functools.py")
+
+
 def line_of(error: BaseException) -> str:
     """The innermost file and line that is neither ours nor torch's; empty where there is none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if (
-            not frame.filename.startswith(("<", f"{OURS}/", f"{TORCH}/"))
-            and Path(frame.filename).name != "contextlib.py"
-        ):
+        if is_foreign(frame.filename):
             return f"{Path(frame.filename).name}, line {frame.lineno}"
     return ""
 

@@ -207,7 +207,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        signature = _signature(func)
+        signature = signature_of(func)
         rule = self.rule_of(signature.name)
         arguments = {**signature.defaults, **dict(zip(signature.names, args)), **kwargs}  # noqa: B905
         operands = {k: self._described(v) for k, v in arguments.items()}
@@ -448,8 +448,8 @@ class Recorder(TorchDispatchMode):
 
     def _same_objects(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
         # An in-place operator returns its own argument: here that is the real tensor, not its stand-in.
-        arguments = dict(zip(_signature(func).names, args)) | kwargs  # noqa: B905
-        targets = [arguments[name] for name in _signature(func).written if isinstance(arguments.get(name), Tensor)]
+        arguments = dict(zip(signature_of(func).names, args)) | kwargs  # noqa: B905
+        targets = [arguments[name] for name in signature_of(func).written if isinstance(arguments.get(name), Tensor)]
         return targets[0] if isinstance(result, Tensor) and targets else result
 
     # -- modules
@@ -579,7 +579,7 @@ class _Signature:
 
 
 @functools.cache
-def _signature(func: Any) -> _Signature:
+def signature_of(func: Any) -> _Signature:
     schema = func._schema
     name = schema.name.replace("::", ".")
     written = [a for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]

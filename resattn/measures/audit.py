@@ -27,6 +27,8 @@ COMPLETE, PARTIAL, UNAVAILABLE = "complete", "partial", "unavailable"
 T = TypeVar("T")
 
 if TYPE_CHECKING:
+    from resattn.forecast.scaling import Scaling
+    from resattn.forecast.training import Training
     from resattn.instruments.counters import Counted
     from resattn.views.table import Table
     from resattn.views.tree import Node
@@ -128,6 +130,25 @@ class Audit:
         Raises: ToolError for a tool whose rules are unknown.
         """
         return _room("instruments.counters").counted_like(self.captured, tool)  # type: ignore[no-any-return]
+
+    def training(self, **options: Any) -> Training:
+        """What one step of training costs and holds in memory, without running it on values.
+
+        `options`: `batch`, `optimizer` ("sgd", "adamw" or a function of the parameters), `loss` (from the result to a
+        scalar), `device`; see `resattn.forecast.training`. Raises: TrainingError.
+        """
+        return _room("forecast.training").training(self.captured, **options)  # type: ignore[no-any-return]
+
+    def scaling(self) -> Scaling:
+        """Multiply-adds and activations as exact formulas of batch, height and width, or length; `.at(H=..., W=...)`
+        gives their values. Raises: ScalingError.
+        """
+        return _room("forecast.scaling").scaling(self.captured)  # type: ignore[no-any-return]
+
+    def to_html(self, used: Used | None = None) -> str:
+        """One page that needs no network: the drawing to scale, the longest path, path lengths (beside the depth that
+        is `used`, where it is given), the module tree."""
+        return _room("views.page").page(self, used)  # type: ignore[no-any-return]
 
 
 def _number(value: int | float) -> str:

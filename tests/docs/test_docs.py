@@ -125,6 +125,7 @@ ELSEWHERE = {
     "resattn claims*": "judges every row, which takes a minute: tests/claims does the same in all its forms",
     "resattn audit timm:*": "needs libraries outside of the suite: tests/test_targets stands in for them",
     "resattn audit hf:*": "the same",
+    "resattn audit torchvision:*": "the same",
     "sbatch *": "needs a cluster: tests of the cluster profile stand in for it",
     "sinfo*": "needs a cluster", "squeue*": "needs a cluster", "sacct*": "needs a cluster", "scancel*": "needs a cluster",
 }  # fmt: skip
