@@ -39,6 +39,7 @@ from analysis.tables.quantities import RUN_QUANTITIES
 from analysis.tables.runs import budget
 from analysis.tables.schemas import Column
 from analysis.trained import comparisons
+from analysis.zoo import page as zoo
 from resattn.cli import parser
 from resattn.instruments.counters import TOOLS
 from resattn.measures.audit import audit
@@ -66,6 +67,7 @@ def pages() -> dict[str, str]:
         "reference/result.md": result(),
         "reference/counters.md": counters(),
         "reference/statistics.md": statistics(),
+        "reference/zoo.md": MADE + zoo.text(ROOT / "results" / "zoo"),
         **{f"drawings/{name}.svg": svg.alone(drawing, INK) for name, drawing in drawings().items()},
     }
 
