@@ -41,7 +41,12 @@ def measured(target: str) -> dict[str, Any]:
         row |= {"build_s": round(built - start, 3), "audit_s": round(done - built, 3)}
         row["numel"] = sum(p.numel() for p in model.parameters())
         try:
-            row |= _counted(model, found.inputs, device)
+            try:
+                row |= _counted(model, found.inputs, device)
+            except RuntimeError as error:
+                if "BF16" not in str(error):
+                    raise
+                row |= _counted(model.bfloat16(), found.inputs, device)  # an operator that torch has for bf16 alone
         except Exception as error:
             row["torch_error"] = first_line(error)
         row["torch_s"] = round(time.process_time() - done, 3)
@@ -132,9 +137,11 @@ def _counted(model: nn.Module, inputs: Inputs, device: str) -> dict[str, Any]:
     counter, touched = FlopCounterMode(display=False), _Touched(model)
     with torch.no_grad(), without_fast_path(), counter, touched:
         result = model(*args, **kwargs)
-    by_op = {str(op).removeprefix("aten."): n // 2 for op, n in counter.get_flop_counts().get("Global", {}).items()}
+    by_op = {
+        str(op).removeprefix("aten."): int(n) // 2 for op, n in counter.get_flop_counts().get("Global", {}).items()
+    }
     return {
-        "macs_torch": counter.get_total_flops() // 2,
+        "macs_torch": int(counter.get_total_flops()) // 2,
         "macs_by_op": by_op,
         "params_torch": sum(touched.params[i] for i in touched.with_those_in(leaves_of(result))),
     }
