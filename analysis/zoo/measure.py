@@ -155,5 +155,5 @@ def _causes(a: Audit, theirs: Mapping[str, int]) -> dict[str, int]:
     for op in (*graph.ops, *graph.constants):
         ours[op.name.removeprefix("aten.")] += macs_of(op)
     causes = {f"torch has no formula for {name}": n for name, n in ours.items() if n and name not in known}
-    left = (a.quantities["macs"] or 0) - sum(theirs.values()) - sum(causes.values())
+    left = int(a.quantities["macs"] or 0) - sum(theirs.values()) - sum(causes.values())
     return {**causes, **({"": left} if left else {})}
