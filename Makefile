@@ -1,6 +1,6 @@
-# make report | test | lab | bench | check: each installs what it needs first, once.
+# make report | test | lab | bench | zoo | check: each installs what it needs first, once.
 .DELETE_ON_ERROR:
-.PHONY: install report test test-browser test-wheel test-faults test-slurm bench-scheduling docs lab bench check clean
+.PHONY: install report test test-browser test-wheel test-faults test-slurm bench-scheduling docs lab bench zoo check clean
 
 PYTHON ?= python3
 CORES ?=
@@ -58,6 +58,11 @@ lab: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks results/bench.json
+
+# Every public model of the libraries of models; it resumes. ARGS: families, or options (--help).
+zoo: $(STAMP)
+	$(PIP) --no-build-isolation --editable '.[suite,zoo]'
+	$(BIN)/python -m analysis.zoo $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

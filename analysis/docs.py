@@ -42,6 +42,7 @@ from analysis.tables.quantities import RUN_QUANTITIES
 from analysis.tables.runs import budget
 from analysis.tables.schemas import Column
 from analysis.trained import comparisons
+from analysis.zoo import page as zoo
 from resattn.cli import parser
 from resattn.instruments.counters import TOOLS
 from resattn.measures.audit import audit
@@ -70,6 +71,7 @@ def pages() -> dict[str, str]:
         "reference/counters.md": counters(),
         "reference/forecast.md": forecast(),
         "reference/statistics.md": statistics(),
+        "reference/zoo.md": MADE + zoo.text(ROOT / "results" / "zoo"),
         **{f"drawings/{name}.svg": svg.alone(drawing, INK) for name, drawing in drawings().items()},
     }
 

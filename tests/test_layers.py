@@ -97,8 +97,9 @@ ANALYSIS: dict[str, set[str]] = {
     "report": {"tables", "study", "statistics"},
     "figures": {"tables", "trained"},
     "explore": {"tables", "figures"},
+    "zoo": {"tables"},
     "commands": {"study", "report"},
-    "docs": {"tables", "statistics", "trained", "report", "figures", "explore"},
+    "docs": {"tables", "statistics", "trained", "report", "figures", "explore", "zoo"},
 }
 STANDARD_LIBRARY = ("resattn.graph.graph", "resattn.graph.aliasing", "resattn.measures.quantities",
                     "resattn.networks.spec", "resattn.networks.catalog", "resattn.compare.diff")  # fmt: skip

@@ -46,7 +46,7 @@ def capture(
             result = model(*args, **kwargs)
             if isinstance(result, Iterator):
                 raise TypeError(f"the forward returned a {type(result).__name__}, which has not run: return its items")
-            outputs = dict.fromkeys((o.producer, o.slot) for o in map(recorder.operand, leaves_of(result)))
+            results = [recorder.operand(t) for t in leaves_of(result)]
     except Exception as error:
         where = shortened(recorder.failed_at or type(model).__name__)
         if line := line_of(error):
@@ -56,7 +56,9 @@ def capture(
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = ": ".join([type(error).__name__, *lines[:1]])
         raise CaptureError(f"{reason} (in {where}, input {_shapes(shapes)})", recorder.graph([], shapes)) from error
-    return recorder.graph([producer for producer, _ in outputs if producer is not None], shapes)
+    outputs = dict.fromkeys((o.producer, o.slot) for o in results)
+    returned = frozenset(name for o in results for name in o.params)
+    return recorder.graph([producer for producer, _ in outputs if producer is not None], shapes, returned)
 
 
 @contextmanager

@@ -99,7 +99,8 @@ class Graph:
     `params` gives the number of elements of every parameter, read or not; a shared one is listed once.
     `constants`: products that no input reaches, and what reads their results: executed at every call, with the same
     result (position tables, learned queries, a zero state). They are on no path; their `index` is negative.
-    `unread`: those of them whose result nothing reads.
+    `unread`: those of them whose result nothing reads. `returned`: parameters that an output is, or is made from by no
+    product and no data.
     """
 
     ops: tuple[Op, ...]
@@ -109,6 +110,7 @@ class Graph:
     input_shapes: tuple[Shape, ...]
     constants: tuple[Op, ...] = ()
     unread: frozenset[int] = frozenset()
+    returned: frozenset[str] = frozenset()
 
     def ancestors(self, index: int) -> list[int]:
         """The operators that data reaches this one from, itself included, in order of execution."""

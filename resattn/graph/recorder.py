@@ -543,7 +543,7 @@ class Recorder(TorchDispatchMode):
     def _nameless(self, module: nn.Module) -> str:
         return "" if module is self.model else f"{self.path}.{type(module).__name__}".lstrip(".")
 
-    def graph(self, outputs: Sequence[int], shapes: tuple[Shape, ...]) -> Graph:
+    def graph(self, outputs: Sequence[int], shapes: tuple[Shape, ...], returned: frozenset[str] = frozenset()) -> Graph:
         modules = tuple(
             Module(
                 path=path,
@@ -564,6 +564,7 @@ class Recorder(TorchDispatchMode):
             shapes,
             tuple(self.constants),
             frozenset(self.unread),
+            returned,
         )
 
 

@@ -6,7 +6,7 @@ table and the intervals that it is compared with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from resattn.measures.roles import MASK
 
@@ -68,14 +69,31 @@ def gradient_support(
 
     Raises: WitnessError.
     """
+    positions = None if position is None else (position,)
+    return gradient_supports(model, input_shape, path, positions=positions, has_masks=has_masks)[0]
+
+
+def gradient_supports(
+    model: nn.Module,
+    input_shape: tuple[int, int],
+    path: str,
+    *,
+    positions: Sequence[int] | None = None,
+    n_middle: int = 1,
+    has_masks: bool = True,
+) -> list[Support]:
+    """As `gradient_support`, for several rows of the map: `positions`, or `n_middle` rows about the middle one."""
     x = torch.ones(1, *input_shape, 1, dtype=torch.float64, requires_grad=True)
     out = _output_of(model, x, path, has_masks)
-    at = out.shape[2] // 2 if position is None else position
-    (gradient,) = torch.autograd.grad(out[:, :, at].sum(), x)
-    weights = gradient.sum((0, 1, 3)).numpy()
-    if not weights.any():
-        raise WitnessError(f"row {at} of {path} depends on no row of the input")
-    return Support(weights / weights.sum(), at)
+    low = max(0, out.shape[2] // 2 - n_middle // 2)
+    supports = []
+    for at in range(low, min(low + n_middle, out.shape[2])) if positions is None else positions:
+        (gradient,) = torch.autograd.grad(out[:, :, at].sum(), x, retain_graph=True)
+        weights = gradient.sum((0, 1, 3)).numpy()
+        if not weights.any():
+            raise WitnessError(f"row {at} of {path} depends on no row of the input")
+        supports.append(Support(weights / weights.sum(), at))
+    return supports
 
 
 class _ReachedError(Exception):
@@ -117,7 +135,8 @@ class _LinearTwin(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = getattr(func, "__name__", str(func))
-        if name in AS_IT_IS:
+        tensors = [t for t in tree_leaves((args, kwargs or {})) if isinstance(t, Tensor)]
+        if name in AS_IT_IS or all(t.is_meta for t in tensors):  # what only prepares weights has no values
             return func(*args, **(kwargs or {}))
         if name not in TWINS:
             raise WitnessError(f"no linear twin for the function {name}")
@@ -128,19 +147,73 @@ def _first(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
 
 
-def _sum(x: Any, y: Any) -> Any:
-    """In place of a product: a gate's value is no constant, and both sides are seen."""
-    return x + y if isinstance(x, Tensor) and isinstance(y, Tensor) else x * y
+def _sum(x: Any, y: Any, *_: Any, **__: Any) -> Any:
+    """In place of a product: a gate's value is no constant, and both sides are seen; a weight by itself is not."""
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return y if x.is_meta else x if y.is_meta else x + y
+    return x * y
+
+
+def _added(x: Any, y: Any, *_: Any, **__: Any) -> Any:
+    """A sum, never in place: what a convolution gives here is one channel, seen many times."""
+    return _sum(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else x + y
 
 
 def _convolution(
     x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Tensor:
-    if isinstance(padding, str):
-        raise WitnessError(f"no linear twin for a convolution with padding {padding!r}")
+    """Every output channel is the mean over the window in all input channels."""
     rows, channels = weight.shape[2], x.shape[1]
     mean = torch.full((1, channels, rows, 1), 1 / (channels * rows), dtype=x.dtype)
-    return F.conv2d(x, mean, None, (_row(stride), 1), (_row(padding), 0), (_row(dilation), 1))
+    if isinstance(padding, str):
+        reach = _row(dilation) * (rows - 1) if padding == "same" else 0
+        x, padding = F.pad(x, (0, 0, reach // 2, reach - reach // 2)), 0
+    out = F.conv2d(x, mean, None, (_row(stride), 1), (_row(padding), 0), (_row(dilation), 1))
+    return out.expand(-1, weight.shape[0], -1, -1)
+
+
+def _transposed(
+    x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+) -> Tensor:  # fmt: skip
+    rows, channels = weight.shape[2], x.shape[1]
+    mean = torch.full((channels, 1, rows, 1), 1 / (channels * rows), dtype=x.dtype)
+    out = F.conv_transpose2d(
+        x, mean, None, (_row(stride), 1), (_row(padding), 0), (_row(output_padding), 0), 1, (_row(dilation), 1)
+    )
+    return out.expand(-1, weight.shape[1] * groups, -1, -1)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
+    return x.mean(-1, keepdim=True).expand(*x.shape[:-1], weight.shape[0])
+
+
+def _padded(x: Tensor, pad: Sequence[int], *_: Any, **__: Any) -> Tensor:
+    """Rows and channels alone are padded: the one column stays one. Any mode pads alike: no row is seen by more."""
+    return F.pad(x, (0, 0, *pad[2:])) if x.dim() == 4 else F.pad(x, list(pad))
+
+
+def _layer_norm(x: Tensor, normalized_shape: Sequence[int], *_: Any, **__: Any) -> Tensor:
+    if len(normalized_shape) != 1:
+        raise WitnessError("no linear twin for the function layer_norm over positions")
+    return x
+
+
+def _resized(x: Tensor, size: Any = None, scale_factor: Any = None, *rest: Any, **options: Any) -> Tensor:
+    """Rows alone are resized: the one column stays one."""
+    sizes = None if size is None else (_row(size), x.shape[3])
+    scales = None if scale_factor is None else (float(_first_of(scale_factor)), 1.0)
+    return F.interpolate(x, sizes, scales, *rest, **options)
+
+
+def _gridded(x: Tensor, output_size: Any) -> Tensor:
+    return F.adaptive_avg_pool2d(x, (_first_of(output_size) or x.shape[2], 1))
+
+
+def _averaged(
+    x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, *_: Any, **__: Any
+) -> Tensor:
+    return _pooling(x, kernel_size, stride, padding, 1, ceil_mode)
 
 
 def _pooling(
@@ -155,24 +228,40 @@ def _pooling(
 
 
 def _row(value: Any) -> int:
-    return int(value[0]) if isinstance(value, (tuple, list)) else int(value)
+    return int(_first_of(value))
 
 
-# What moves or joins values without weighing them; the shape and device of a tensor.
+def _first_of(value: Any) -> Any:
+    return value[0] if isinstance(value, (tuple, list)) else value
+
+
+# What moves, joins or averages values without weighing them; the shape and device of a tensor.
 AS_IT_IS = frozenset(
     (
         "__get__", "__getitem__", "__len__", "size", "dim", "numel", "contiguous", "clone", "detach", "zeros_like",
-        "add", "__add__", "__radd__", "__iadd__", "add_", "cat", "pad", "interpolate",
+        "cat", "concat", "stack", "permute", "transpose", "reshape", "view", "flatten", "unsqueeze",
+        "squeeze", "split", "chunk", "unbind", "expand", "channel_shuffle", "mean", "sum", "to",
+        "type", "type_as", "float", "stride", "is_floating_point", "repeat", "roll",
     )
 )  # fmt: skip
 TWINS: Mapping[str, Callable[..., Any]] = {
     "conv2d": _convolution,
+    "conv_transpose2d": _transposed,
+    "linear": _linear,
+    "pad": _padded,
+    "interpolate": _resized,
+    "adaptive_avg_pool2d": _gridded,
+    "layer_norm": _layer_norm,
+    "avg_pool2d": _averaged,
     **dict.fromkeys(("max_pool2d", "max_pool2d_with_indices"), _pooling),
-    **dict.fromkeys(("mul", "__mul__", "__rmul__", "mul_"), _sum),
+    **dict.fromkeys(("mul", "__mul__", "__rmul__", "mul_", "__imul__"), _sum),
+    **dict.fromkeys(("add", "__add__", "__radd__", "__iadd__", "add_", "sub", "__sub__"), _added),
     **dict.fromkeys(
         (
-            "batch_norm", "normalize", "dropout", "relu", "relu_", "relu6", "leaky_relu", "hardtanh", "gelu", "silu",
-            "sigmoid", "sigmoid_", "tanh",
+            "batch_norm", "group_norm", "instance_norm", "normalize", "dropout", "relu", "relu_", "relu6",
+            "leaky_relu", "leaky_relu_", "hardtanh", "hardtanh_", "gelu", "silu", "elu", "prelu", "hardswish",
+            "softplus", "mish", "sigmoid", "sigmoid_", "hardsigmoid", "tanh", "dropout2d", "__truediv__", "div",
+            "clamp",
         ),
         _first,
     ),

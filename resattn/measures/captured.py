@@ -184,7 +184,7 @@ class Captured:
         """
         read = cost.read_params(self.graph, ops)
         if constants:
-            read |= {name for op in self.graph.constants for name in op.params}
+            read |= {name for op in self.graph.constants for name in op.params} | self.graph.returned
         return cost.n_params(self.graph, read)
 
     @cached_property

@@ -26,7 +26,8 @@ def all_macs(graph: Graph) -> int:
 def read_params(graph: Graph, ops: Collection[int] | None = None) -> set[str]:
     """Names of the parameters that the execution reads (or that these operators do); a shared one stands once."""
     chosen = (*graph.ops, *graph.constants) if ops is None else (graph.ops[i] for i in ops)
-    return {name for op in chosen for name in op.params}
+    # An output may be a parameter, or made from parameters alone, such as the scale that CLIP returns.
+    return {name for op in chosen for name in op.params} | (graph.returned if ops is None else frozenset())
 
 
 def n_params(graph: Graph, names: Collection[str]) -> int:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resattn.instruments.gradient import WitnessError, gradient_support
+from resattn.instruments.gradient import WitnessError, gradient_support, gradient_supports
 from resattn.networks.catalog import named
 from resattn.networks.network import build
 
@@ -54,6 +54,37 @@ def test_the_middle_holds_its_share() -> None:
     support = gradient_support(nn.Sequential(nn.Conv2d(1, 1, 101, padding=50)), (1, 301), "0")
     low, high = support.central(0.5)
     assert abs((high - low) - 50) <= 1
+
+
+class ChannelsLast(nn.Module):
+    """As in ConvNeXt: a depthwise convolution, then linear layers along channels that come last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.spread = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 8, 7, padding=3, groups=8)
+        self.norm, self.wide, self.narrow = nn.LayerNorm(8), nn.Linear(8, 32), nn.Linear(32, 8)
+        self.scale = nn.Parameter(torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        out = self.norm(self.spread(x).permute(0, 2, 3, 1))
+        return x + (self.scale * self.narrow(F.gelu(self.wide(out)))).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("net", "side_px"),
+    [
+        (nn.Sequential(ChannelsLast()), 4 + 6 * 4),
+        # One position of the map is two of the input; a window of 2 over it, transposed, is one of its positions.
+        (nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.ConvTranspose2d(4, 2, 2, stride=2)), 2),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding="same", dilation=2)), 5),
+        (nn.Sequential(nn.ZeroPad2d((1, 1, 1, 1)), nn.Conv2d(3, 4, 3), nn.AvgPool2d(2)), 4),
+        (nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, groups=1), nn.GroupNorm(2, 8), nn.Hardswish()), 3),
+    ],
+)
+def test_layers_of_public_models(net: nn.Module, side_px: int) -> None:
+    last = str(len(list(net.children())) - 1)
+    assert max(s.side_px for s in gradient_supports(net.to("meta"), (3, 64), last, n_middle=4)) == side_px
 
 
 class Odd(nn.Module):

@@ -233,3 +233,25 @@ def test_what_no_input_reaches_counts_beside_the_rest(
 def test_what_prepares_a_weight_by_element_wise_work_is_no_constant_product() -> None:
     found = audit(nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3)), (2, 8, 8))
     assert (found.quantities["macs_constant"], found.quantities["weighted_layers"]) == (0, 1)
+
+
+class Clip(nn.Module):
+    """As CLIP: its outputs are features, a scale made from a parameter alone, and a parameter as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.scale, self.bias = (
+            nn.Linear(4, 4),
+            nn.Parameter(torch.ones(())),
+            nn.Parameter(torch.ones(3)),
+        )
+        self.unused = nn.Parameter(torch.ones(5))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.features(x), self.scale.exp(), self.bias
+
+
+def test_a_parameter_that_is_returned_is_read() -> None:
+    a = audit(Clip(), (4,))
+    assert a.quantities["params"] == 20 + 1 + 3
+    assert sum(role["params"] for role in a.roles) == a.tree.params == 24

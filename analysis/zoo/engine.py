@@ -1,0 +1,123 @@
+"""The run over all models: resumable, a process for some models at a time, families in turn.
+
+The state is the file of rows alone. A row counts if it was made by the same code and versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from analysis.tables.provenance import ROOT
+from analysis.zoo.worker import append
+
+CODE = ("resattn/graph", "resattn/rules", "resattn/measures", "resattn/targets.py", "resattn/instruments/counters.py",
+        "analysis/zoo/models.py", "analysis/zoo/measure.py", "analysis/zoo/operators.py")  # fmt: skip
+VERSIONS = ("torch", "timm", "torchvision", "transformers", "segmentation-models-pytorch", "diffusers",
+            "open-clip-torch", "pytorchcv", "monai")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """For one model."""
+
+    cpu_s: float = 60
+    mib: int = 8000
+
+
+def digest() -> str:
+    """What a row depends on: our code and the versions of the libraries."""
+    files = [
+        f for place in CODE for f in sorted((ROOT / place).rglob("*.py") if (ROOT / place).is_dir() else [ROOT / place])
+    ]
+    text = hashlib.sha256()
+    for file in files:
+        text.update(file.read_bytes())
+    text.update(json.dumps(versions()).encode())
+    return text.hexdigest()[:12]
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that are installed."""
+    found = {}
+    for package in VERSIONS:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def rows_in(path: Path, start: int = 0) -> dict[tuple[str, str], dict[str, Any]]:
+    """The last row of each model behind a place in the file, by family and name; a line that was cut off is none."""
+    found = {}
+    for line in path.read_bytes()[start:].splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        found[row["family"], row["model"]] = row
+    return found
+
+
+def run(
+    models: Mapping[str, Sequence[str]], rows: Path, *, chunks: Mapping[str, int], limits: Limits, again: bool = False
+) -> Iterator[tuple[str, int]]:
+    """Measures every model that has no row yet, or all `again`; gives the family and the rows of each process.
+
+    `models`: names for each family. `chunks`: how many of a family one process measures.
+    """
+    now = digest()
+    done = {} if again else rows_in(rows)
+    left = {
+        family: [name for name in names if done.get((family, name), {}).get("digest") != now]
+        for family, names in models.items()
+    }
+    start = rows.stat().st_size if rows.is_file() else 0
+    while any(left.values()):
+        for family, names in left.items():
+            if not names:
+                continue
+            chunk = names[: chunks[family]]
+            job = {
+                "family": family, "models": chunk, "rows": str(rows), "digest": now, "limit_s": limits.cpu_s,
+                "limit_mib": limits.mib,
+            }  # fmt: skip
+            ended = _process(job)
+            finished = rows_in(rows, start)
+            measured = [name for name in chunk if (family, name) in finished]
+            if len(measured) < len(chunk) and ended:
+                # The first without a row is the one that the process died of.
+                died = next(name for name in chunk if name not in measured)
+                append(rows, {"family": family, "model": died, "digest": now, "outcome": "failed", "message": ended})
+                measured.append(died)
+            left[family] = [name for name in names if name not in measured]
+            yield family, len(measured)
+
+
+def _process(job: Mapping[str, Any]) -> str:
+    """Runs a worker; how it ended, "" where it did as it should."""
+    one_thread = {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore",
+        "TORCHDYNAMO_DISABLE": "1",
+    }  # torchvision compiles its roi_align
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis.zoo.worker", json.dumps(job)], env={**os.environ, **one_thread},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    if done.returncode == 0:
+        return ""
+    if done.returncode < 0:
+        return f"the process was ended by {signal.Signals(-done.returncode).name}"
+    return f"the process failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"[:400]

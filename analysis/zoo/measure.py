@@ -1,0 +1,159 @@
+"""One model of the zoo: its audit beside what torch counts in a pass of its own, as a row."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from resattn.graph.capture import without_fast_path
+from resattn.graph.errors import NeedsValuesError
+from resattn.graph.inputs import Inputs
+from resattn.graph.walk import leaves_of
+from resattn.measures.audit import MOST_BYTES, Audit, audit
+from resattn.rules.rule import macs_of
+from resattn.targets import Target, resolved
+
+KEPT = (
+    "weighted_layers", "conv_layers", "trunk_depth", "longest_path", "shortest_path", "n_paths", "params",
+    "dead_params", "macs", "macs_constant", "receptive_field_px",
+    "receptive_field_narrowest_px", "receptive_field_widest_px",
+)  # fmt: skip
+
+
+def measured(target: str) -> dict[str, Any]:
+    """The audit of a target and torch's count of it. What fails in torch's count is a message; an audit that fails
+    raises."""
+    start = time.process_time()
+    with resolved(target) as found:
+        model = found.make("meta")
+        built = time.process_time()
+        a, model, device = _audited(found, model)
+        done = time.process_time()
+        row = {"device": device, **_of_audit(a), **_like(a)}
+        row |= {"build_s": round(built - start, 3), "audit_s": round(done - built, 3)}
+        row["numel"] = sum(p.numel() for p in model.parameters())
+        try:
+            try:
+                row |= _counted(model, found.inputs, device)
+            except RuntimeError as error:
+                if "BF16" not in str(error):
+                    raise
+                row |= _counted(model.bfloat16(), found.inputs, device)  # an operator that torch has for bf16 alone
+        except Exception as error:
+            row["torch_error"] = first_line(error)
+        row["torch_s"] = round(time.process_time() - done, 3)
+        if "macs_torch" in row:
+            row["macs_causes"] = _causes(a, row.pop("macs_by_op"))
+            if any(hasattr(module, name) for module in model.modules() for name in FUSES):
+                row["fused"] = _fused(model, found.inputs, device)
+    return row
+
+
+FUSES = ("reparameterize", "fuse", "switch_to_deploy")  # a module with branches that become one for inference
+
+
+def _fused(model: nn.Module, inputs: Inputs, device: str) -> dict[str, Any]:
+    """Multiply-adds and parameters once the branches are fused, by timm's function; none where that fails."""
+    try:
+        from timm.utils import reparameterize_model
+
+        single = reparameterize_model(model)
+        counted = _counted(single, inputs, device)
+    except Exception:
+        return {}
+    return {"macs": counted["macs_torch"], "params": sum(p.numel() for p in single.parameters())}
+
+
+def first_line(error: BaseException) -> str:
+    """The error in one line."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return ": ".join([type(error).__name__, *lines[:1]])[:400]
+
+
+def _audited(found: Target, model: nn.Module) -> tuple[Audit, nn.Module, str]:
+    """As `audit` does for a name: on values where the forward needs them. The model is built once for all."""
+    try:
+        return audit(model, found.inputs), model, "meta"
+    except NeedsValuesError as error:
+        size = 4 * sum(p.numel() for p in model.parameters())
+        if size > MOST_BYTES:
+            raise
+        del error
+    model = found.make("cpu")
+    return audit(model, found.inputs, device="cpu"), model, "cpu"
+
+
+def _of_audit(a: Audit) -> dict[str, Any]:
+    return {
+        "input": " and ".join("x".join(map(str, shape)) for shape in (a.input_shape, *a.more_inputs)),
+        "status": a.status,
+        "incomplete": {name: status for name, status in a.statuses.items() if status != "complete"},
+        "unknown_ops": sorted({op.partition(" in ")[0] for op in a.unknown_ops}),
+        "masks": a.roles_found_by,
+        "notes": list(a.notes),
+        "n_ops": len(a.captured.graph.ops),
+        **{name: a.quantities.get(name) for name in KEPT},
+    }
+
+
+def _like(a: Audit) -> dict[str, Any]:
+    """The counts of the tools with which libraries make their published tables, by our rules for these tools."""
+    fvcore, deepspeed = a.counted_like("fvcore"), a.counted_like("deepspeed")
+    products = deepspeed.parts.get("convolutions, matrix products, attention", 0) // 2
+    return {"fvcore": fvcore.value, "fvcore_parts": dict(fvcore.parts), "deepspeed": products}
+
+
+class _Touched(TorchDispatchMode):
+    """The parameters that any operator takes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.params = {id(p): p.numel() for p in model.parameters()}
+        self.touched: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.touched |= {id(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)} & self.params.keys()
+        return func(*args, **(kwargs or {}))
+
+    def with_those_in(self, result: Iterable[Tensor]) -> set[int]:
+        """Those, and the parameters that are returned as they are."""
+        return self.touched | {id(t) for t in result} & self.params.keys()
+
+
+def _counted(model: nn.Module, inputs: Inputs, device: str) -> dict[str, Any]:
+    """Multiply-adds by torch's FlopCounterMode, and the sizes of the parameters that any operator takes."""
+    # torch's counter refuses a learned parameter that is passed to a module.
+    model = model.to(device).eval().requires_grad_(False)
+    floating = (p.dtype for p in model.parameters() if p.is_floating_point())
+    args, kwargs, _ = inputs.on(device, next(floating, torch.get_default_dtype()))
+    counter, touched = FlopCounterMode(display=False), _Touched(model)
+    with torch.no_grad(), without_fast_path(), counter, touched:
+        result = model(*args, **kwargs)
+    by_op = {
+        str(op).removeprefix("aten."): int(n) // 2 for op, n in counter.get_flop_counts().get("Global", {}).items()
+    }
+    return {
+        "macs_torch": int(counter.get_total_flops()) // 2,
+        "macs_by_op": by_op,
+        "params_torch": sum(touched.params[i] for i in touched.with_those_in(leaves_of(result))),
+    }
+
+
+def _causes(a: Audit, theirs: Mapping[str, int]) -> dict[str, int]:
+    """What our multiply-adds hold beyond torch's, by the operators that torch has no formula for; and what is left."""
+    known = {str(packet).removeprefix("aten.") for packet in flop_registry}
+    graph = a.captured.graph
+    ours: Counter[str] = Counter()
+    for op in (*graph.ops, *graph.constants):
+        ours[op.name.removeprefix("aten.")] += macs_of(op)
+    causes = {f"torch has no formula for {name}": n for name, n in ours.items() if n and name not in known}
+    left = int(a.quantities["macs"] or 0) - sum(theirs.values()) - sum(causes.values())
+    return {**causes, **({"": left} if left else {})}

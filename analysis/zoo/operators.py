@@ -1,0 +1,86 @@
+"""The compiled operators of torchvision, where its binary does not fit the build of torch (as beside a CPU torch).
+
+torchvision registers shapes for its operators when it is imported, which fails where they do not exist. Here they are
+declared first, with the schemas of torchvision (csrc/ops) and plain implementations of what a detector needs to run.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+_SIZE = "int batch_size, int channels, int height, int width"
+_ROI = "Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width"
+_BACK = "Tensor grad, Tensor rois, {}float spatial_scale, int pooled_height, int pooled_width"
+_DEFORM = (
+    "Tensor offset, Tensor mask, Tensor bias, int stride_h, int stride_w, int pad_h, int pad_w, int dil_h, int dil_w, "
+    "int groups, int offset_groups, bool use_mask"
+)
+SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    f"roi_align({_ROI}, int sampling_ratio, bool aligned) -> Tensor",
+    f"_roi_align_backward({_BACK.format('')}, {_SIZE}, int sampling_ratio, bool aligned) -> Tensor",
+    f"roi_pool({_ROI}) -> (Tensor, Tensor)",
+    f"_roi_pool_backward({_BACK.format('Tensor argmax, ')}, {_SIZE}) -> Tensor",
+    f"ps_roi_align({_ROI}, int sampling_ratio) -> (Tensor, Tensor)",
+    f"_ps_roi_align_backward({_BACK.format('Tensor channel_mapping, ')}, int sampling_ratio, {_SIZE}) -> Tensor",
+    f"ps_roi_pool({_ROI}) -> (Tensor, Tensor)",
+    f"_ps_roi_pool_backward({_BACK.format('Tensor channel_mapping, ')}, {_SIZE}) -> Tensor",
+    f"deform_conv2d(Tensor input, Tensor weight, {_DEFORM}) -> Tensor",
+    f"_deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, {_DEFORM}) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+def declare() -> torch.library.Library | None:
+    """torchvision imports, and its detectors run, for as long as the result is kept.
+
+    None where its own operators load, or where it is not installed. A process calls it once, before anything imports
+    torchvision; timm, transformers and others do.
+    """
+    if find_spec("torchvision") is None:
+        return None
+    try:
+        import torchvision
+
+        if torchvision.extension._has_ops():
+            return None
+    except Exception:  # whatever a binary for another torch raises
+        _forget("torchvision")
+    library = torch.library.Library("torchvision", "DEF")
+    for schema in SCHEMAS:
+        library.define(schema)
+    library.impl("nms", _nms, "CPU")
+    import torchvision
+    from torchvision.ops.roi_align import _roi_align
+
+    library.impl("roi_align", _roi_align, "CPU")
+    torchvision.extension._has_ops = lambda: True
+    return library
+
+
+def _forget(package: str) -> None:
+    """What a failed import left behind: the next one starts anew."""
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        del sys.modules[name]
+
+
+def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Indices of the boxes (x1, y1, x2, y2) that are kept, best first: none overlaps a better one by more than that."""
+    order, kept = scores.argsort(descending=True), []
+    while len(order):
+        first, rest = order[0], order[1:]
+        kept.append(first)
+        low, high = boxes[rest, :2].maximum(boxes[first, :2]), boxes[rest, 2:].minimum(boxes[first, 2:])
+        shared = _area((high - low).clamp(min=0))
+        union = _area(boxes[rest, 2:] - boxes[rest, :2]) + _area(boxes[first, 2:] - boxes[first, :2]) - shared
+        order = rest[shared <= iou_threshold * union]
+    return torch.stack(kept) if kept else order
+
+
+def _area(sides: Tensor) -> Tensor:
+    return sides[..., 0] * sides[..., 1]

@@ -1,0 +1,104 @@
+"""The page of the zoo for the docs, from its tables alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis.tables.files import read_json, read_table, sidecar
+from analysis.zoo import tables
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def text(folder: Path) -> str:
+    """Totals, what is incomplete or failed, published numbers by cause, receptive fields, and names against counts."""
+    models, judged, fields, named, totals = (
+        read_table(folder / schema.file, schema).to_dict("records")
+        for schema in (tables.ALL, tables.JUDGED, tables.FIELDS, tables.NAMED, tables.TOTALS)
+    )
+    about = read_json(sidecar(folder / tables.ALL.file))["provenance"]
+    libraries = ", ".join(f"{name} {version}" for name, version in about["libraries"].items())
+    n, run = sum(row["models"] for row in totals), sum(row["run"] for row in totals)
+    out = [
+        "# The audit of public models\n\n",
+        "`make zoo` audits every model of the libraries below and compares multiply-adds and parameters with a count "
+        "by torch (`FlopCounterMode`, and the parameters that operators take), with published tables, and receptive "
+        "fields with gradients. It resumes, and measures again what its code or a library has changed. The tables are "
+        f"in [results/zoo](../../results/zoo). Measured: {run:,} of {n:,} models, with {libraries}.\n\n",
+        "## Totals\n\n",
+        _table(tables.TOTALS.names, [[_shown(row[c]) for c in tables.TOTALS.names] for row in [*totals, _sum(totals)]]),
+        _legend(tables.TOTALS),
+        "## Different from torch's count\n\n",
+        _counted("cause", (_cause(r["macs_verdict"]) for r in models), but=("equal", "")),
+        "## Not complete\n\n",
+        "Models whose costs, layers, depth or paths are not complete, or that were not audited.\n\n",
+        _table(("model", "reason"), [(_name(r), _reason(r)) for r in models if r["status"] != "complete"]),
+        "## Published numbers\n\n",
+        "Each published number for the same input size, against ours: multiply-adds, and all parameters of the model. "
+        "Equal is within 0.5 %, or within the digits printed.\n\n",
+        _counted("cause", (f"{r['family']} {r['quantity']}: {r['cause']}" for r in judged)),
+        "## Receptive fields against gradients\n\n",
+        "The last map of a network, its audit against the support of the gradient of a linear twin "
+        "(`resattn/instruments/gradient.py`). Pixels.\n\n",
+        _table(("target", "module", "audit", "gradient", "verdict"), [_field(r) for r in fields]),
+        "## Named N, counted M\n\n",
+        "Networks whose names give a depth, and the most weighted layers on any path.\n\n",
+        _table(("model", "named", "longest path", "weighted layers"),
+               [(_name(r), *(str(r[c]) for c in ("named", "longest_path", "weighted_layers"))) for r in named]),
+    ]  # fmt: skip
+    return "".join(out).rstrip() + "\n"
+
+
+def _sum(totals: Rows) -> dict[str, Any]:
+    added = {c: sum(row[c] for row in totals) for c in tables.TOTALS.names if c not in ("family", "median_audit_s")}
+    return {"family": "all", **added, "median_audit_s": None}
+
+
+def _legend(schema: Any) -> str:
+    return "".join(f"- `{column.name}`: {column.meaning}\n" for column in schema.columns) + "\n"
+
+
+def _cause(verdict: str) -> str:
+    return (
+        "; ".join(part.rpartition(": ")[0] or part for part in verdict.split("; ")) if "formula" in verdict else verdict
+    )
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    return row["message"] or " ".join(filter(None, (row["incomplete"], row["unknown_ops"])))
+
+
+def _field(row: Mapping[str, Any]) -> tuple[str, ...]:
+    shown = (row["target"], row["module"], *(_shown(row[c]) for c in ("field", "gradient")))
+    return *shown, row["verdict"] if row["outcome"] == "measured" else row["message"]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['family']}:{row['model']}"
+
+
+def _shown(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    return (
+        f"{value:,.2f}"
+        if isinstance(value, float) and value % 1
+        else f"{int(value):,}"
+        if not isinstance(value, str)
+        else value
+    )
+
+
+def _counted(header: str, values: Any, but: Sequence[str] = ()) -> str:
+    counts = Counter(value for value in values if value not in but)
+    return _table((header, "number"), [(value, str(n)) for value, n in counts.most_common()])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "None.\n\n"
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines) + "\n"
