@@ -238,7 +238,7 @@ def _traced(network: Captured, batch: int | None = None, length_dim: int = 2) ->
     recorder = Recorder(model, lambda name: find(network.rules, name), "cpu")
     trace.at = recorder
     # Which tensors share elements is no matter of cost, and symbolic sizes cannot be compared to know it.
-    recorder._written = recorder._mark  # type: ignore[method-assign]
+    recorder._written = recorder._mark  # type: ignore[method-assign, assignment]
     recorder._save = lambda *_: None  # type: ignore[method-assign]
     mode = FakeTensorMode(shape_env=trace.env, allow_non_fake_inputs=True)
     try:
@@ -395,7 +395,7 @@ def _Words(letters: Mapping[Any, str]) -> Any:  # it makes a printer of a class 
         def _print_Symbol(self, expr: Any) -> str:
             return letters.get(expr, str(expr))
 
-        def _print_Add(self, expr: Any) -> str:
+        def _print_Add(self, expr: Any, order: str | None = None) -> str:
             parts = [str(self._print(part)) for part in sorted(expr.args, key=lambda part: part.is_number)]
             return " + ".join(parts).replace("+ -", "- ")
 

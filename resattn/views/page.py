@@ -70,7 +70,7 @@ def _data(audit: Audit, used: Used | None) -> Iterator[dict[str, Any]]:
     network, root = audit.captured, audit.tree
     deepest = root.height_of_tree
     full, folded = drawing(network), drawing(network, root)
-    base = {
+    base: dict[str, Any] = {
         "target": audit.target, "input": list(audit.input_shape), "image": list(audit.input_shape[-2:]),
         "facts": [[QUANTITIES[q].label, audit.shown(q), QUANTITIES[q].definition] for q in audit.quantities],
         "notes": [f"status: {audit.status}", *shown.notes(audit)], "lengths": _shares(audit.path_lengths),
