@@ -24,6 +24,7 @@ from resattn.graph.aliasing import View, overlap
 from resattn.graph.errors import NEEDS_VALUES, NeedsValuesError
 from resattn.graph.graph import INPUT, OVERWRITE, Graph, Module, Op, Operand, Shape
 from resattn.graph.kernels import QUICK
+from resattn.graph.plain_sizes import plain_sizes
 from resattn.graph.walk import WEIGHTLESS, modules_of, parameters_of, tensors_in
 
 if TYPE_CHECKING:
@@ -484,6 +485,7 @@ class Recorder(TorchDispatchMode):
         with ExitStack() as patches:
             patches.enter_context(mock.patch.object(nn.Module, "__call__", call))
             if self.is_meta:
+                patches.enter_context(plain_sizes())
                 for owner, name, function in self._with_known_values():
                     patches.enter_context(mock.patch.object(owner, name, function))
             yield
