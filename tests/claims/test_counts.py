@@ -113,7 +113,8 @@ def test_an_edited_rule_is_counted_anew(tmp_path: Path) -> None:
             "    print(count(Subject('cifar-resnet11'), 'macs'))\n"
         )
         env = os.environ | {"PYTHONPATH": str(copy.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert not done.returncode, done.stderr
         return int(done.stdout)
 
