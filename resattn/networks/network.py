@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 from unittest import mock
 
 import torch
@@ -57,7 +57,8 @@ def build(spec: NetworkSpec, *, seed: int = 0, device: str | torch.device = "cpu
 def _undrawn() -> Iterator[None]:
     """Modules are made without a draw of their weights: on meta these have no values, and all are drawn below."""
     drawing = ("kaiming_uniform_", "ones_", "uniform_", "zeros_")
-    with mock.patch.multiple(nn.init, **{name: lambda tensor, *_, **__: tensor for name in drawing}):
+    undrawn: Any = {name: lambda tensor, *_, **__: tensor for name in drawing}
+    with mock.patch.multiple(nn.init, **undrawn):
         yield
 
 
