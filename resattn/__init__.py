@@ -7,8 +7,10 @@ Each name of `DOOR` is imported when it is first used: `import resattn` does not
 """
 
 import importlib
+import time
 
 __version__ = "0.1.0"
+STARTED_NS = time.time_ns()  # files of this package that are newer may not be what runs
 
 # Name to the module that defines it. The digest of a notebook's dependencies reads this table from the source.
 DOOR = {

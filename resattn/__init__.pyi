@@ -11,3 +11,4 @@ from resattn.rules.rule import Rule as Rule
 
 __version__: str
 DOOR: dict[str, str]
+STARTED_NS: int

@@ -6,6 +6,7 @@ Heavy imports stay inside the commands: `resattn list` does not import torch.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import io
 import json
@@ -635,16 +636,16 @@ def _crosscheck(args: argparse.Namespace) -> int:
 
 
 def _claims(args: argparse.Namespace) -> None:
-    from resattn.claims import measured
+    from resattn.claims import counts, measured
     from resattn.claims.claims import load
     from resattn.claims.forms import FORMS, summary, to_json
     from resattn.claims.verdicts import Finding, judge
 
     _check_choice("verdict", args.verdict, list(Finding))
-    measure = measured.measure
+    study = None
     if args.file is None:
         study = _of_the_study("claims without a FILE.csv", "claims.ledger")
-        every, measure = study.ledger(), study.measure
+        every = study.ledger()
     else:
         for file in filter(None, (args.file, args.references)):
             if not file.is_file():
@@ -653,7 +654,9 @@ def _claims(args: argparse.Namespace) -> None:
     _check_choice("source", args.source, sorted({claim.source for claim in every}))
     claims = [claim for claim in every if args.source in (None, claim.source)]
     print(f"{len(claims)} claims; the networks that they name are captured", file=sys.stderr)
-    verdicts = [v for v in judge(claims, measure, among=every) if args.verdict in (None, v.finding)]
+    with counts.kept(measured.measure) as count:
+        measure = functools.partial(study.measure, count=count) if study else count
+        verdicts = [v for v in judge(claims, measure, among=every) if args.verdict in (None, v.finding)]
     if args.json:
         return _print_json(to_json(verdicts))
     if args.format == "text" and not (args.all or args.verdict) and len(verdicts) > MOST_LISTED:

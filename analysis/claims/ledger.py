@@ -6,10 +6,11 @@ import csv
 import functools
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from resattn.claims import measured
-from resattn.claims.claims import Claim, Subject, UnmeasuredError, bib_keys, load
+from resattn.claims.claims import Claim, Measure, Subject, UnmeasuredError, bib_keys, load
 
 LEDGER = Path(__file__).with_name("literature.csv")
 REFERENCES = Path(__file__).with_name("references.bib")
@@ -29,10 +30,13 @@ def sources() -> frozenset[str]:
     return bib_keys(REFERENCES)
 
 
-def measure(subject: Subject, quantity: str) -> int | float | None:
-    """The counted number, or that of `witnesses.csv` where a library is not installed. Raises: as its namesake."""
+def measure(subject: Subject, quantity: str, count: Measure = measured.measure) -> int | float | Fraction | None:
+    """The counted number, or that of `witnesses.csv` where a library is not installed. Raises: as its namesake.
+
+    `count`: what counts the numbers of networks.
+    """
     try:
-        return measured.measure(subject, quantity)
+        return count(subject, quantity)
     except UnmeasuredError:
         if (kept := _witnesses().get((str(subject), quantity))) is None:
             raise

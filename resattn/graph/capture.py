@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,14 @@ def capture(
         recorder.start(tensor, values.get(k))
     torch.clear_autocast_cache()  # it would hand out casts of the parameters that no one saw being made
     try:
-        with recorder.restoring(), torch.no_grad(), without_fast_path(), recorder.watching_calls(), recorder:
+        with (
+            _without_collection(device),
+            recorder.restoring(),
+            torch.no_grad(),
+            without_fast_path(),
+            recorder.watching_calls(),
+            recorder,
+        ):
             result = model(*args, **kwargs)
             if isinstance(result, Iterator):
                 raise TypeError(f"the forward returned a {type(result).__name__}, which has not run: return its items")
@@ -59,6 +67,19 @@ def capture(
     outputs = dict.fromkeys((o.producer, o.slot) for o in results)
     returned = frozenset(name for o in results for name in o.params)
     return recorder.graph([producer for producer, _ in outputs if producer is not None], shapes, returned)
+
+
+@contextmanager
+def _without_collection(device: str) -> Iterator[None]:
+    """No garbage collection in a pass on meta, where what waits for it is small: it would walk the graph many times."""
+    is_on = gc.isenabled() and device == "meta"
+    if is_on:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if is_on:
+            gc.enable()
 
 
 @contextmanager

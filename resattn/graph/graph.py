@@ -54,9 +54,16 @@ class Op:
 
     def __post_init__(self) -> None:
         # A producer is listed once for each read: x * x has two paths.
-        operands = list(self.operands())
-        object.__setattr__(self, "inputs", tuple(o.producer for o in operands if o.producer is not None))
-        object.__setattr__(self, "params", tuple(p for o in operands for p in o.params))
+        inputs: list[int] = []
+        params: tuple[str, ...] = ()
+        for value in self.arguments.values():
+            for o in value if type(value) is tuple else (value,):
+                if type(o) is Operand:
+                    params += o.params
+                    if o.producer is not None:
+                        inputs.append(o.producer)
+        object.__setattr__(self, "inputs", tuple(inputs))
+        object.__setattr__(self, "params", params)
 
     @property
     def shape(self) -> Shape:

@@ -9,8 +9,8 @@ import weakref
 from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -24,6 +24,7 @@ from resattn.graph.aliasing import View, overlap
 from resattn.graph.errors import NEEDS_VALUES, NeedsValuesError
 from resattn.graph.graph import INPUT, OVERWRITE, Graph, Module, Op, Operand, Shape
 from resattn.graph.kernels import QUICK
+from resattn.graph.plain_sizes import plain_sizes
 from resattn.graph.walk import WEIGHTLESS, modules_of, parameters_of, tensors_in
 
 if TYPE_CHECKING:
@@ -33,15 +34,18 @@ if TYPE_CHECKING:
 VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 # Elements of a tensor up to which its values are computed, where all that it is made from has values.
 MOST_VALUES = 2**22
+# Results on meta that are kept of one operator.
+MOST_RESULTS = 4096
 # Kinds of operators that multiply: what they make of parameters is an activation.
 PRODUCTS = ("convolution", "matmul", "attention")
 # Arguments that an operator reads on the CPU whatever the device of the others.
 READ_ON_CPU = {"aten._pack_padded_sequence": "lengths", "aten._pad_packed_sequence": "batch_sizes"}
+EMPTY = torch.ops.aten.empty.memory_format
 # What fills the constants that have the shape of another tensor.
 FILLS = {"zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would take several times as long to make: there is one for each result
 class _Origin:
     """The origin of a tensor. It is an attribute of the tensor, so it has the same lifetime."""
 
@@ -51,6 +55,7 @@ class _Origin:
     params: tuple[str, ...]
     is_activation: bool = False  # of what no input reaches: the result of a product of parameters, or made from one
     constant: int = 0  # the index of the recorded operator that made it, where no input reaches it
+    operand: Operand | None = None  # what describes it as an argument, once it has been one
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +108,13 @@ class Recorder(TorchDispatchMode):
         self.stack: list[str] = []
         self.failed_at: str | None = None
         self.stand_ins: dict[int, Tensor] = {}
-        self.results: dict[Any, Callable[[], Any]] = {}  # what a kernel gave for these shapes, strides and constants
+        self.results: dict[Any, dict[Any, Callable[[], Any]]] = {}  # of operators outside of torch: see `_Signature`
         self.stale: dict[int, StorageWeakRef] = {}  # storages of values over which data was written
         self.stages: dict[tuple[int, torch.dtype], tuple[Tensor, StorageWeakRef]] = {}
         self.stands_for: dict[int, int] = {}
+        self.operands_of: dict[int, Operand] = {}  # of parameters
         self.writes: dict[int, list[_Write]] = {}
+        self.last_write = -1
         self.params_in: dict[int, tuple[str, ...]] = {}
         self.held: list[StorageWeakRef] = []
         self.marked: list[weakref.ref[Tensor]] = []
@@ -136,8 +143,8 @@ class Recorder(TorchDispatchMode):
 
     def operand(self, tensor: Tensor) -> Operand:
         origin = self._origin(tensor)
-        if self.writes and (writes := self.writes.get(self._storage(tensor))):
-            since = -1 if origin is None or origin.producer is None else origin.producer
+        since = -1 if origin is None or origin.producer is None else origin.producer
+        if since < self.last_write and (writes := self.writes.get(self._storage(tensor))):
             for write in writes[bisect_right(writes, since, key=lambda write: write.index) :]:
                 self._overwrite(tensor, write)
             origin = self._origin(tensor)
@@ -147,12 +154,18 @@ class Recorder(TorchDispatchMode):
         return found
 
     def _unwritten(self, tensor: Tensor, origin: _Origin | None) -> Operand:
-        shape = tuple(tensor.shape)
         if origin is not None:
             self.unread.discard(origin.constant)
-            return Operand(shape, origin.producer, origin.slot, origin.params)
+            known = origin.operand
+            if known is None or known.shape != tensor.shape:
+                known = origin.operand = Operand(tuple(tensor.shape), origin.producer, origin.slot, origin.params)
+            return known
+        shape = tuple(tensor.shape)
         if id(tensor) in self.named or isinstance(tensor, nn.Parameter):
-            return Operand(shape, None, 0, (self._name(tensor),))
+            known = self.operands_of.get(id(tensor))
+            if known is None or known.shape != shape:
+                known = self.operands_of[id(tensor)] = Operand(shape, None, 0, (self._name(tensor),))
+            return known
         # The data of a parameter, without the parameter (`weight.data`), lies where it lies.
         if param := self.places.get((self._storage(tensor), _offset(tensor))):
             return Operand(shape, None, 0, (self.named[param],))
@@ -176,6 +189,7 @@ class Recorder(TorchDispatchMode):
         storage, key = tensor.untyped_storage(), self._storage(tensor)
         if (value := getattr(tensor, "_resattn_value", None)) is not None:
             self.stale[_storage(value)] = StorageWeakRef(value.untyped_storage())
+        self.last_write = index
         write = _Write(index, _view(tensor), StorageWeakRef(storage))
         if tensor.numel() * tensor.element_size() == storage.nbytes():
             self.writes[key] = [write]  # nothing is left of what was there
@@ -207,11 +221,26 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is EMPTY and self.is_meta and args[0] == [0]:
+            return self._nothing(kwargs)
         signature = signature_of(func)
         rule = self.rule_of(signature.name)
-        arguments = {**signature.defaults, **dict(zip(signature.names, args)), **kwargs}  # noqa: B905
-        operands = {k: self._described(v) for k, v in arguments.items()}
-        found = [o for v in operands.values() for o in (v if isinstance(v, tuple) else (v,)) if isinstance(o, Operand)]
+        arguments: dict[str, Any] = signature.defaults.copy()
+        arguments.update(zip(signature.names, args, strict=False))
+        arguments.update(kwargs)
+        operands: dict[str, Any] = {}
+        found: list[Operand] = []
+        for name, value in arguments.items():
+            if type(value) in PLAIN:
+                operands[name] = value
+            elif type(value) in TENSORS:
+                operands[name] = operand = self.operand(value)
+                found.append(operand)
+            else:
+                operands[name] = described = self._described(value)
+                found += [
+                    o for o in (described if isinstance(described, tuple) else (described,)) if type(o) is Operand
+                ]
         has_data = any(o.producer is not None for o in found)
         if self.is_meta:
             try:
@@ -272,7 +301,8 @@ class Recorder(TorchDispatchMode):
             operands[name] = _blank(operands[name])
         if rule is not None and rule.indices:
             operands |= {k: _with_values(operands[k], self._known(arguments[k])) for k in rule.indices if k in operands}
-        op = Op(len(self.ops), signature.name, self.path, operands, tuple(tuple(t.shape) for t in outputs), rule)
+        shapes = tuple([tuple(t.shape) for t in outputs])
+        op = Op(len(self.ops), signature.name, self.path, operands, shapes, rule)
         self.ops.append(op)
         for slot, tensor in enumerate(outputs):
             self._mark(tensor, op.index, slot)
@@ -296,19 +326,31 @@ class Recorder(TorchDispatchMode):
             return func(*[self._known(a) if i == at else self._on_meta(a) for i, a in enumerate(args)])
         if rule is not None and rule.indices:
             args = [_positions(self._known(a)) if i else a for i, a in enumerate(args)]
-        key = _key(func, args, kwargs) if signature.is_repeatable else None
-        if key is not None and (known := self.results.get(key)) is not None:
-            return args[0] if signature.written else known()
+        key = _key(args, kwargs) if signature.is_repeatable else None
+        results = signature.results
+        if not signature.name.startswith("aten."):  # an operator of a user may be defined anew
+            results = self.results.setdefault(func, {})
+        if key is not None and (known := results.get(key)) is not None:
+            if not signature.written:
+                return known()
+            self._forget(args[0])
+            return args[0]
         if (quick := QUICK.get(func)) and (result := quick(*args, **kwargs)) is not None:
-            return result
+            return self._repeatable(result, args, results, key)
         written = {id(t) for t in tensors if t.device.type != "meta"}
         result = func(*self._on_meta(args), **self._on_meta(kwargs))
         for tensor in (t for n in signature.written for t in tensors_in(_argument(signature, n, args, kwargs))):
             self._forget(tensor)
         if written and signature.written:
             return self._same_objects(func, args, kwargs, result)
+        return self._repeatable(result, args, results, key)
+
+    def _repeatable(self, result: Any, args: Any, results: dict[Any, Callable[[], Any]], key: Any) -> Any:
+        """The result, kept for the next time that the same is asked."""
         if key is not None and (again := _repeated(result, args)) is not None:
-            self.results[key] = again
+            if len(results) >= MOST_RESULTS:
+                results.clear()
+            results[key] = again
         return result
 
     # -- values beside the meta device
@@ -316,7 +358,9 @@ class Recorder(TorchDispatchMode):
     def _value(self, tensor: Tensor) -> Tensor | None:
         """The values of a tensor where they are known."""
         value = getattr(tensor, "_resattn_value", None)
-        if value is None and not tensor.is_meta and id(tensor) not in self.named:
+        if value is None and tensor.is_meta:
+            return None
+        if value is None and id(tensor) not in self.named:
             # A constant that nothing replaced by a meta tensor, such as one in a list of the model's.
             value = None if isinstance(tensor, nn.Parameter) or self._is_parameter_data(tensor) else tensor
         return None if value is None or (self.stale and _storage(value) in self.stale) else value
@@ -338,7 +382,10 @@ class Recorder(TorchDispatchMode):
 
     def _has_values(self, func: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> bool:
         if tensors:
-            return all((v := self._value(t)) is not None and v.numel() <= MOST_VALUES for t in tensors)
+            for tensor in tensors:
+                if (value := self._value(tensor)) is None or value.numel() > MOST_VALUES:
+                    return False
+            return True
         made = func(*args, **self._on_meta(kwargs))  # a constant that is made from nothing, such as a range
         return isinstance(made, Tensor) and made.numel() <= MOST_VALUES
 
@@ -370,6 +417,15 @@ class Recorder(TorchDispatchMode):
         if isinstance(result, list | tuple):
             return type(result)(self._presented(r, own) for r in result)
         return result
+
+    def _nothing(self, kwargs: Mapping[str, Any]) -> Tensor:
+        """A tensor without elements: each batch norm makes one."""
+        real = EMPTY([0], **self._on_cpu(kwargs))
+        if kwargs.get("device") == torch.device("cpu"):
+            return real
+        shown = torch.empty(0, dtype=real.dtype, device="meta")
+        shown._resattn_value = real  # type: ignore[attr-defined]
+        return shown
 
     def _with_value(self, real: Tensor) -> Tensor:
         shown = self._stand_in(real)
@@ -469,8 +525,10 @@ class Recorder(TorchDispatchMode):
                 module.training = False
             recorder.stack.append(recorder.paths.get(id(module)) or recorder._nameless(module))
             try:
-                is_fused = not recorder.is_meta and isinstance(module, nn.RNNBase)
-                with _without_fused_kernels() if is_fused else nullcontext():
+                if not recorder.is_meta and isinstance(module, nn.RNNBase):
+                    with _without_fused_kernels():
+                        result = original(module, *args, **kwargs)
+                else:
                     result = original(module, *args, **kwargs)
                 if tensors := tensors_in(result):
                     recorder.returned[id(module)] = recorder._unwritten(tensors[0], recorder._origin(tensors[0]))
@@ -484,6 +542,7 @@ class Recorder(TorchDispatchMode):
         with ExitStack() as patches:
             patches.enter_context(mock.patch.object(nn.Module, "__call__", call))
             if self.is_meta:
+                patches.enter_context(plain_sizes())
                 for owner, name, function in self._with_known_values():
                     patches.enter_context(mock.patch.object(owner, name, function))
             yield
@@ -548,13 +607,14 @@ class Recorder(TorchDispatchMode):
             Module(
                 path=path,
                 kind=type(m).__name__,
-                params=tuple(self._adopt(p, f"{path}.{n}".lstrip(".")) for n, p in m.named_parameters(recurse=False)),
+                params=tuple(dict.fromkeys([self._adopt(p, f"{path}.{n}".lstrip(".")) for n, p in own])),
                 is_executed=id(m) in self.runs,
-                is_weighted=not isinstance(m, WEIGHTLESS) and any(p.dim() >= 2 for p in m.parameters(recurse=False)),
+                is_weighted=not isinstance(m, WEIGHTLESS) and any(p.dim() >= 2 for _, p in own),
                 n_runs=self.runs[id(m)],
                 result=self.returned.get(id(m)),
             )
             for path, m in self.modules
+            for own in [[(n, p) for n, p in m._parameters.items() if p is not None]]
         )
         return Graph(
             tuple(self.ops),
@@ -572,11 +632,13 @@ class Recorder(TorchDispatchMode):
 class _Signature:
     name: str
     names: tuple[str, ...]
-    defaults: Mapping[str, Any]
+    defaults: dict[str, Any]
     written: tuple[str, ...]
     outputs: tuple[str, ...]  # of those written, arguments that only take a result
     needs_values: bool
     is_repeatable: bool  # its results are new tensors, or its first argument; their shapes do not depend on values
+    # What makes its result on meta again, by shapes, strides, types and constants.
+    results: dict[Any, Callable[[], Any]] = field(default_factory=dict, compare=False, repr=False)
 
 
 @functools.cache
@@ -609,34 +671,32 @@ def _argument(signature: _Signature, name: str, args: Any, kwargs: Any) -> Any:
 
 
 OWN = frozenset(vars(nn.Module())) - {"_parameters", "_buffers"}
+CONTAINERS = frozenset((dict, list, OrderedDict))
 
 
-def _contents(module: nn.Module) -> dict[str, Any]:
-    """A module's attributes, of containers the items."""
-    return {
-        name: (value, copy.copy(value)) if type(value) in (dict, list, OrderedDict) else (value, None)
-        for name, value in vars(module).items()
-        if name not in OWN
-    }
+def _contents(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A module's attributes, and of those that are containers the items."""
+    before = vars(module).copy()
+    kept = {n: copy.copy(v) for n, v in before.items() if type(v) in CONTAINERS and n not in OWN}
+    return before, kept
 
 
-def _restore(module: nn.Module, contents: Mapping[str, Any]) -> None:
+def _restore(module: nn.Module, contents: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """Takes meta tensors out of a module: those that replaced its own, and those that its forward kept there."""
-    for name, value in list(vars(module).items()):
-        if name in OWN:
-            continue
-        before, items = contents.get(name, (None, None))
-        if value is not before:
-            if any(t.is_meta for t in tensors_in(value)):
-                if name in contents:
-                    vars(module)[name] = before
-                else:
-                    del vars(module)[name]
-        elif items is not None and (name in ("_parameters", "_buffers") or _holds_other_meta(value, items)):
+    (before, kept), now = contents, vars(module)
+    for name in [n for n, value in now.items() if value is not before.get(n, now) and n not in OWN]:
+        if any(t.is_meta for t in tensors_in(now[name])):
+            if name in before:
+                now[name] = before[name]
+            else:
+                del now[name]
+    for name, items in kept.items():
+        value = now.get(name)
+        if value is before[name] and (name in ("_parameters", "_buffers") or _holds_other_meta(value, items)):
             value.clear()
             (value.extend if isinstance(value, list) else value.update)(items)
-    for name in contents.keys() - vars(module).keys():
-        vars(module)[name] = contents[name][0]
+    for name in before.keys() - now.keys():
+        now[name] = before[name]
 
 
 def _holds_other_meta(value: Any, items: Any) -> bool:
@@ -663,17 +723,18 @@ def _returns_new_or_first(schema: Any) -> bool:
 
 
 PLAIN = frozenset((int, float, bool, str, complex, type(None)))
+TENSORS = frozenset((Tensor, nn.Parameter))
 SETTINGS = (torch.dtype, torch.layout, torch.memory_format, torch.device)
 
 
-def _key(func: Any, args: Any, kwargs: Any) -> Any:
+def _key(args: Any, kwargs: Any) -> Any:
     """What the result on meta follows from, apart from the data; None where that is not certain."""
-    key: list[Any] = [id(func), torch.get_default_dtype()]
+    key: list[Any] = [torch.get_default_dtype()]
     for value in (*args, *kwargs, *kwargs.values()) if kwargs else args:
         kind = type(value)
         if kind in PLAIN:
             key += kind, value
-        elif kind is Tensor or kind is nn.Parameter:
+        elif kind in TENSORS:
             if not value.is_meta or value.layout is not torch.strided:
                 return None
             key += value.shape, value.stride(), value.dtype

@@ -48,7 +48,7 @@ def _contained(value: Any) -> Iterator[tuple[str, nn.Module]]:
     for key, item in items:
         if isinstance(item, nn.Module):
             yield f"[{key}]", item
-        else:
+        elif isinstance(item, CONTAINERS):
             yield from ((f"[{key}]{rest}", module) for rest, module in _contained(item))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +44,22 @@ def build(spec: NetworkSpec, *, seed: int = 0, device: str | torch.device = "cpu
     Convolutions: normal, He's scale over the outputs; linear: normal, He's scale over the inputs, zero bias.
     Source: he2015delving, equation 10, which wang2017 section 4.1 names.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _undrawn():
         network = Network(spec)
     device = torch.device(device)
     if device.type != "meta":
         network.to_empty(device=device)
         _initialise(network, seed)
     return network
+
+
+@contextmanager
+def _undrawn() -> Iterator[None]:
+    """Modules are made without a draw of their weights: on meta these have no values, and all are drawn below."""
+    drawing = ("kaiming_uniform_", "ones_", "uniform_", "zeros_")
+    undrawn: Any = {name: lambda tensor, *_, **__: tensor for name in drawing}
+    with mock.patch.multiple(nn.init, **undrawn):
+        yield
 
 
 def _initialise(network: nn.Module, seed: int) -> None:

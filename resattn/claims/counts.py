@@ -1,0 +1,132 @@
+"""Counted numbers that are kept from one run to the next, in the user's cache folder.
+
+A number follows from the structure of a network and from the code that counts, and is kept under the digests of both:
+a change of either counts anew. A file of them is complete or absent.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+
+import resattn
+from resattn.claims.claims import Subject, is_classic
+
+Count = Callable[[Subject, str], int | float | None]
+CODE = Path(resattn.__file__).parent
+MOST_FILES = 4  # of older code
+VERSION = 1  # of the form of a file
+
+
+@contextmanager
+def kept(count: Count, folder: Path | None = None) -> Iterator[Count]:
+    """`count`, with its numbers of networks of the catalog taken from a file and kept there.
+
+    `folder`: the user's cache folder if None. A file that is damaged is replaced, and one that cannot be written is
+    left; one message on stderr says so. Numbers of other models are not kept: their code is not ours.
+    """
+    digest = code_digest()
+    if digest is None:
+        yield count
+        return
+    path = (folder or cache_folder()) / f"{digest}.json"
+    numbers = _read(path)
+    before = len(numbers)
+
+    def kept_or_counted(subject: Subject, quantity: str) -> int | float | None:
+        if (key := _key(subject, quantity)) is None:
+            return count(subject, quantity)
+        if key not in numbers:
+            numbers[key] = count(subject, quantity)
+        return numbers[key]
+
+    yield kept_or_counted
+    if len(numbers) > before and code_digest() == digest:
+        _write(path, numbers)
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for counted numbers, as the system has it."""
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "resattn" / "counts"
+
+
+def code_digest(code: Path = CODE) -> str | None:
+    """Of every file of this package, and of the versions of Python, NumPy and torch. None where a file is newer than
+    this process: what runs here may be older than the file."""
+    found = hashlib.sha256(
+        repr((VERSION, platform.python_version(), *map(metadata.version, ("numpy", "torch")))).encode()
+    )
+    for path in sorted(code.rglob("*.py")):
+        if path.stat().st_mtime_ns > resattn.STARTED_NS:
+            return None
+        found.update(str(path.relative_to(code)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()[:32]
+
+
+def _key(subject: Subject, quantity: str) -> str | None:
+    if (digest := _network(subject)) is None:
+        return None
+    return json.dumps([digest, subject.network, subject.part, quantity])
+
+
+@functools.lru_cache(maxsize=1024)
+def _network(subject: Subject) -> str | None:
+    from resattn.claims.measured import spec_of
+
+    if is_classic(subject.network):
+        return "classic"
+    spec = spec_of(subject)
+    return None if spec is None else spec.digest
+
+
+def _sum(numbers: dict[str, int | float | None]) -> str:
+    return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, int | float | None]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["sum"] == _sum(record["numbers"]):
+            return dict(record["numbers"])
+        reason = "its numbers are not those that were written"
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    print(f"{path}: {reason}; all is counted anew", file=sys.stderr)
+    return {}
+
+
+def _write(path: Path, numbers: dict[str, int | float | None]) -> None:
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("x", encoding="utf-8") as file:
+            json.dump({"sum": _sum(numbers), "numbers": numbers}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        older = sorted(path.parent.glob("*.json"), key=lambda other: other.stat().st_mtime_ns, reverse=True)
+        for other in older[MOST_FILES:]:
+            other.unlink(missing_ok=True)
+    except OSError as error:
+        print(f"the counted numbers are not kept: {error}", file=sys.stderr)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
