@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -50,6 +51,7 @@ from resattn.measures.captured import captured
 from resattn.measures.quantities import QUANTITIES, Quantity
 from resattn.networks.catalog import named
 from resattn.networks.spec import MASK_FIELDS, NetworkSpec
+from resattn.targets import resolved
 
 STUDIES, BOOTS = 20_000, 1_000  # of the table of coverages, for each row
 
@@ -466,10 +468,11 @@ def terminal() -> str:
     """What `print(audit(...))` shows of the model in the how-to page, as a picture of a terminal."""
     code = re.search(r"```python\n# mymodels\.py\n(.*?)```", HOW_TO.read_text(encoding="utf-8"), re.DOTALL)
     assert code is not None
-    made: dict[str, Any] = {}
-    exec(compile(code[1], str(HOW_TO), "exec"), made)
-    with mock.patch.dict(os.environ, {"COLUMNS": "88"}):
-        lines = str(audit(made["build"](), (3, 32, 32))).splitlines()
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"COLUMNS": "88"}):
+        path = Path(folder, "mymodels.py")
+        path.write_text(code[1], encoding="utf-8")
+        with resolved(f"{path}:build", ((3, 32, 32),)) as found:
+            lines = str(audit(found.make("cpu"), (3, 32, 32))).splitlines()
     step, height, margin = TERMINAL.values()
     width = max(map(len, lines)) * step + 2 * margin
     parts = [svg.rect(0, 0, width, len(lines) * height + 2 * margin, fill="#111111", rx=6)]

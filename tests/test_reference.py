@@ -103,6 +103,11 @@ def test_no_photo_is_kept() -> None:
 
 def test_nothing_says_where_it_was_made() -> None:
     for file in FOLDER.rglob("*"):
-        if file.is_file() and file.suffix not in (".pt", ".bin") and not file.name.startswith(".") and file.name != "snakemake.log":
+        if (
+            file.is_file()
+            and file.suffix not in (".pt", ".bin")
+            and not file.name.startswith(".")
+            and file.name != "snakemake.log"
+        ):
             found = re.search(r"/(?:tmp|home|root|work|Users)/\w+", file.read_text(encoding="utf-8"))
             assert found is None, f"{file}: {found}"

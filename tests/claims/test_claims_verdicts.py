@@ -3,7 +3,7 @@ import io
 import json
 
 import pytest
-from conftest import ROW
+from claims.conftest import ROW
 
 from analysis.claims.ledger import LEDGER, REFERENCES, ledger
 from resattn.claims.claims import COLUMNS, ClaimError, Subject, load, parse_subject

@@ -38,7 +38,10 @@ def two_own_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("two_own_networks")
-def test_it_is_printed_as_a_table_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_printed_as_a_table_and_as_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     assert cli.main(["census", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     # Each network once, and those of the catalog.

@@ -97,7 +97,8 @@ def test_heat_maps_stand_beside_their_images(tmp_path: Path) -> None:
 
 
 def test_only_sizes_that_differ_are_drawn() -> None:
-    assert comparisons.differing_sizes(RUNS) == ["trunk_depth", "weighted_layers", "elapsed_s"]
+    runs = RUNS.assign(elapsed_s=range(len(RUNS)))
+    assert comparisons.differing_sizes(runs) == ["trunk_depth", "weighted_layers", "elapsed_s"]
     one = RUNS[RUNS["network"] == "cifar-attention92"]
     assert comparisons.differing_sizes(one) == ["elapsed_s"]
     assert [comparisons.panel_rows(["a"] * n) for n in (1, 3, 4, 6)] == [1, 1, 2, 2]

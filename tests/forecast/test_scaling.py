@@ -97,7 +97,7 @@ def test_at_random_sizes_the_formula_is_a_fresh_capture_or_refuses(name: str) ->
             continue
         assert counted == fresh(network, found, sizes), sizes
         n_reached += 1
-    assert n_reached or name in ("ViT", "branching", "ShapeLoop"), "no size was reached"
+    assert n_reached or name in ("ViT", "branching", "ShapeLoop", "in Python"), "no size was reached"
 
 
 def test_the_formula_by_hand() -> None:

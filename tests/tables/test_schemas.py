@@ -114,7 +114,7 @@ def test_every_table_of_a_notebook_has_a_schema() -> None:
         code = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
         written[path.stem] = sorted(re.findall(r"write_table\(.*?\"(\w+\.csv)\"", code))
     stated = {name: sorted(schema.file for schema in found) for name, found in schemas.by_notebook().items()}
-    assert written == stated
+    assert {name: files for name, files in written.items() if files} == stated  # 00_start writes none
 
 
 def test_notebook_names_are_those_of_the_files() -> None:

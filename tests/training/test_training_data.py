@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import N_TEST, N
+from training.conftest import N_TEST, N
 
 from resattn.training import data
 from resattn.training.config import ConfigError

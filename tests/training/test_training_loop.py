@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import N_TEST, N
+from training.conftest import N_TEST, N
 
 from resattn.networks.catalog import named
 from resattn.networks.network import build
