@@ -31,7 +31,7 @@ def test_the_tail_is_that_of_scipys_multivariate_t():
 
 def reference_runs():
     errors: dict[str, dict[int, float]] = {}
-    with (ROOT / "results/reference/60_compare/tables/runs.csv").open(encoding="utf-8") as file:
+    with (ROOT / "results/reference/61_compare_short/tables/runs.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             errors.setdefault(row["network"], {})[int(row["seed"])] = float(row["test_error_pct"])
     return errors
