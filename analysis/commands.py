@@ -15,18 +15,19 @@ def study(profile: str, **options: Any) -> int:
 
 
 def _report() -> Callable[[Path], Path]:
+    from analysis.explore.page import block
     from analysis.report.build import build_report
 
-    return build_report
+    return lambda folder: build_report(folder, block())
 
 
 def report(folder: Path) -> Path:
     """The report of a study's folder. Raises: ReportError, before anything is written, where it holds no study."""
-    from analysis.report.build import ReportError, build_report
+    from analysis.report.build import ReportError
     from analysis.report.reading import NOT_RUN, STUDY, read_study
 
     if folder.is_dir():
         found = read_study(folder)
         if not (found.record or found.planned or any(job.state != NOT_RUN for job in found.jobs)):
             raise ReportError(f"{folder} holds no study; give a folder that `resattn study` made, with its {STUDY}")
-    return build_report(folder)
+    return _report()(folder)

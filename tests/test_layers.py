@@ -98,7 +98,7 @@ ANALYSIS: dict[str, set[str]] = {
     "figures": {"tables", "trained"},
     "explore": {"tables", "figures"},
     "zoo": {"tables"},
-    "commands": {"study", "report"},
+    "commands": {"study", "report", "explore"},
     "docs": {"tables", "statistics", "trained", "report", "figures", "explore", "zoo"},
 }
 STANDARD_LIBRARY = ("resattn.graph.graph", "resattn.graph.aliasing", "resattn.measures.quantities",

@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 
 from analysis.claims.ledger import ledger
 from analysis.claims.trained import judge_study
+from analysis.explore.page import block
 from analysis.report import build
 from analysis.report.reading import DONE, Job, read_study
 from analysis.statistics.conclusions import difference_frame
@@ -77,7 +78,7 @@ def test_verdicts_are_those_of_the_tables() -> None:
 
 def test_the_report_is_that_of_the_tables() -> None:
     # The opening page alone: those of the notebooks show what is kept beside them.
-    name, page = next(iter(build.pages(STUDY)))
+    name, page = next(iter(build.pages(STUDY, block())))
     made, kept = (
         BeautifulSoup(text, "html.parser").get_text(" ", strip=True)
         for text in (page, (FOLDER / "report" / name).read_text(encoding="utf-8"))

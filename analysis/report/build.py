@@ -11,7 +11,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -34,8 +34,6 @@ from analysis.tables.quantities import quantity_label
 
 INDEX, PAGES = "index.html", "pages"
 MAX_BYTES = 5_000_000  # of the folder
-# Of the page, one after the other in one element; those that are not there are left out.
-SCRIPTS = ("ledger.js", "moves.js")
 LOG_CHARACTERS = 40_000  # the end of a failed run's log
 FILE_NAME = 100  # characters of a page's file name
 
@@ -51,14 +49,26 @@ READ: Mapping[str, Mapping[str, Callable[[Study], Any]]] = {
 }
 
 
+class Moves(Protocol):
+    """What moves on the opening page, made elsewhere: `analysis.explore.page.Block` is one."""
+
+    @property
+    def html(self) -> str: ...
+    @property
+    def style(self) -> str: ...
+    @property
+    def scripts(self) -> tuple[str, ...]: ...
+
+
 class ReportError(RuntimeError):
     """A report that cannot be written; the message says where, and how to go on."""
 
 
-def build_report(study_dir: Path | str) -> Path:
+def build_report(study_dir: Path | str, moves: Moves | None = None) -> Path:
     """The `index.html` of a study's report, made anew from its tables.
 
     A study that is empty, half run or failed gives a report too: it says what is missing and how to get it.
+    `moves`: a part of the opening page that is handed in, since it is made from networks and not from tables.
     Raises: ReportError where there is no such folder, or its `report` is not ours to replace.
     """
     folder = Path(study_dir).resolve()
@@ -69,7 +79,7 @@ def build_report(study_dir: Path | str) -> Path:
         raise ReportError(f"{target} holds something that no report wrote; move it away")
     beside = folder / f".{REPORT}.{secrets.token_hex(4)}.part"
     try:
-        for name, page in pages(read_study(folder)):
+        for name, page in pages(read_study(folder), moves):
             write_atomic(beside / name, page)
         _swap(beside, target)
     except OSError as error:
@@ -103,12 +113,12 @@ def _swap(new: Path, target: Path) -> None:
 # --- the pages ------------------------------------------------------------------------------------------------------
 
 
-def pages(study: Study) -> Iterable[tuple[str, str]]:
+def pages(study: Study, moves: Moves | None = None) -> Iterable[tuple[str, str]]:
     """Name in the folder and text of every page, the opening page first."""
     shown = [job for job in study.jobs if job.notebook or job.log]
     files = _file_names(job.name for job in shown)
     environment = _environment()
-    index = _encodable(_index(environment, study, {job.name: f"{PAGES}/{files[job.name]}" for job in shown}))
+    index = _encodable(_index(environment, study, {job.name: f"{PAGES}/{files[job.name]}" for job in shown}, moves))
     yield INDEX, index
     notebooks = Pages()
     left = MAX_BYTES - len(index.encode()) - 100_000
@@ -172,7 +182,7 @@ def _log_tail(job: Job) -> str:
     return text if len(text) <= LOG_CHARACTERS else "[its end]\n" + text[-LOG_CHARACTERS:]
 
 
-def _index(environment: Environment, study: Study, pages: Mapping[str, str]) -> str:
+def _index(environment: Environment, study: Study, pages: Mapping[str, str], moves: Moves | None) -> str:
     unfinished: dict[str, list[str]] = {}
     for job in study.jobs:
         if job.state != DONE:
@@ -183,9 +193,7 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str]) -> 
     drawn = drawings(study, written.chapters, first_number=2)  # the strip of the opening is the first
     refs = part(references, study).facts or []
     cited = {row["source"]: k for k, row in enumerate(refs, start=1)}
-    script = "\n".join(
-        (TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS if (TEMPLATES / name).is_file()
-    )
+    script = "\n".join(((TEMPLATES / "ledger.js").read_text(encoding="utf-8"), *(moves.scripts if moves else ())))
     source = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     trained = facts["training"].facts
     compared = part(study.table, schemas.DIFFERENCES).facts
@@ -206,6 +214,7 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str]) -> 
         images_words=training.images_words(trained.images) if trained else "",
         record_elapsed=elapsed if isinstance(elapsed := study.record.get("elapsed_s"), int | float) else None,
         default_subject=SUBJECT, paper=PAPER,
+        moves=Markup(f"<style>{moves.style}</style>\n{moves.html}") if moves else "",  # safe: our own files
         script=Markup(script), script_source=f"'sha256-{source}'",  # safe: our own files
     )  # fmt: skip
 
