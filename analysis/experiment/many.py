@@ -528,7 +528,7 @@ def _keep(
     keep(context.folder / planned.id, run, bits, about, weights=weights)
 
 
-# ---- the whole protocol
+# ---- all runs of the protocol
 
 
 def run_whole(
@@ -638,9 +638,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--check", action="store_true", help="compare the first steps with the CPU's, and train nothing"
     )
     parser.add_argument(
-        "--whole", action="store_true", help="the runs of the protocol itself that DIR/runs lacks, instead of width 16"
+        "--whole", action="store_true", help="make the missing runs of the protocol (width 8) in DIR/runs, not width 16"
     )
-    parser.add_argument("--also", type=Path, metavar="FILE", help="with --whole: runs beside the protocol, as JSON")
+    parser.add_argument(
+        "--also", type=Path, metavar="FILE", help="with --whole: also make the runs of this JSON file, in DIR/extra"
+    )
     parser.add_argument("--code", metavar="COMMIT", help="of this code, for the records")
     parser.add_argument("--protocol", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
