@@ -289,8 +289,8 @@ def _effective(frame: pd.DataFrame) -> list[str]:
 def _look(study: Study, title: str) -> Chapter:
     facts = masks.masks(study)
     data = listed(facts.datasets)
-    if facts.finding:
-        finding = facts.finding.partition(". With the masks of other images")[0].rstrip(".") + "."
+    if facts.findings:
+        finding = facts.findings[0]
     else:
         after = [s for s in facts.scores if (s.map, s.state) == ("mask", "after") and s.by_stage]
         if not after:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.tables.formats import display_name, listed
+from analysis.tables.formats import display_name, listed, name_and_settings
 from resattn.networks.catalog import named
 
 
@@ -82,31 +82,36 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
     """
     sentences = []
     whole = means[(means["module"] == "all") & (means["norms"] == "as they are")]
-    for network, part in whole.groupby("network", sort=False):
-        by = part.set_index("intervention")
+    for network in _fewest_settings(whole["network"]):
+        by = whole[whole["network"] == network].set_index("intervention")
         n = int(by["n"].iloc[0])
         changes = [
-            f"{by.loc[kind, 'mean']:+.1f} with {words} ({_range(by.loc[kind])})"
+            f"{by.loc[kind, 'mean']:+.1f} with {words}" + (f" ({_range(by.loc[kind])})" if n > 1 else "")
             for kind, words in INTERVENED.items()
             if kind in by.index
         ]
+        ends = f" (in parentheses {'95 % intervals' if by['low'].notna().any() else TOO_FEW})" if n > 1 else ""
         sentences.append(
             f"{display_name(str(network))}, test error {by.loc['none', 'test_error_pct']:.1f} %, "
-            f"{n} {'seed' if n == 1 else 'seeds'}: the error changes by {', '.join(changes)}, in points of % "
-            f"(in parentheses {'95 % intervals' if by['low'].notna().any() else TOO_FEW})."
+            f"{n} {'seed' if n == 1 else 'seeds'}: the error changes by {', '.join(changes)}, in points of %{ends}."
         )
     sentences += [f"Article, claim 6, {display_name(found.network)}: {found.finding}." for found in filtering]
     return " ".join(sentences)
 
 
-def mask_finding(means: pd.DataFrame, areas: Mapping[str, float]) -> str:
-    """In one sentence for each network: the error with the masks of other images, and where its own masks are high.
+def _fewest_settings(networks: Iterable[str]) -> list[str]:
+    """Each network once, those that differ least from their catalog first."""
+    return sorted(dict.fromkeys(map(str, networks)), key=lambda name: len(name_and_settings(name)[1]))
+
+
+def mask_findings(means: pd.DataFrame, areas: Mapping[str, float]) -> tuple[str, ...]:
+    """A sentence for each network: the error with the masks of other images, and where its own masks are high.
 
     `means`: of `intervention_summary`; `areas`: network -> mean area under the ROC curve of its trained masks.
     """
     sentences = []
     whole = means[(means["module"] == "all") & (means["norms"] == "as they are")].set_index(["network", "intervention"])
-    for network in dict.fromkeys(whole.index.get_level_values("network")):
+    for network in _fewest_settings(whole.index.get_level_values("network")):
         before, other = whole.loc[(network, "none")], whole.loc[(network, "another image's")]
         n, name = int(other["n"]), display_name(str(network))
         if pd.notna(other["low"]):
@@ -114,7 +119,7 @@ def mask_finding(means: pd.DataFrame, areas: Mapping[str, float]) -> str:
             scope = f"95 % interval of the change {_range(other)} points of %, {n} seeds"
             word = "its masks belong to their image and are needed" if is_needed else "no effect is shown"
         else:
-            scope = f"change of a seed {_range(other)} points of %, {n} {'seed' if n == 1 else 'seeds'}"
+            scope = f"change of a seed {_range(other)} points of %, {n} seeds" if n > 1 else "1 seed"
             word = "too few seeds to conclude"
         where = ""
         if network in areas:
@@ -126,7 +131,7 @@ def mask_finding(means: pd.DataFrame, areas: Mapping[str, float]) -> str:
             f"With the masks of other images the test error of {name} is {other['test_error_pct']:.1f} % in place of "
             f"{before['test_error_pct']:.1f} % ({scope}): {word}{where}."
         )
-    return " ".join(sentences)
+    return tuple(sentences)
 
 
 TOO_FEW = "the range over the seeds, which are too few for intervals"

@@ -90,17 +90,23 @@ def interventions(n: int) -> pd.DataFrame:
 
 def test_interventions_are_told_with_an_interval_or_as_a_range() -> None:
     few, many = interventions(3), interventions(6)
-    text = sentences.mask_finding(few, {"cifar-attention56": 0.41})
+    (text,) = sentences.mask_findings(few, {"cifar-attention56": 0.41})
     assert "test error of CIFAR Attention-56 is 25.0 % in place of 4.0 %" in text
     assert "change of a seed +20.0 to +22.0 points of %, 3 seeds): too few seeds to conclude" in text
     assert "averaged over channels they are lower on the object than on the ground (area 0.41)" in text
     reach = stats.t.ppf(0.975, 5) * np.std([20, 21, 22, 23, 24, 25], ddof=1) / 6**0.5
     interval = f"{22.5 - reach:+.1f} to {22.5 + reach:+.1f}"
-    text = sentences.mask_finding(many, {})
+    (text,) = sentences.mask_findings(many, {})
     assert f"95 % interval of the change {interval} points of %, 6 seeds): its masks belong to their image" in text
     assert interval in sentences.interventions(many)
     assert "95 % intervals" in sentences.interventions(many)
     assert "too few for intervals" in sentences.interventions(few)
+    one = interventions(1)
+    assert sentences.interventions(one).endswith("in points of %.")  # one seed has no range
+    assert "in place of 4.0 % (1 seed): too few" in sentences.mask_findings(one, {})[0]
+    naive = one.assign(network="cifar-attention56[merge=naive]")
+    texts = sentences.mask_findings(pd.concat([naive, one], ignore_index=True), {})
+    assert ["merge=naive" in text for text in texts] == [False, True]  # the network of the paper first
     assert "+60.0 with the masks off" not in sentences.interventions(few)  # the mean of the seeds, not the first
     assert "+59.0 with the masks off (+58.0 to +60.0)" in sentences.interventions(few)
 

@@ -30,7 +30,7 @@ class Masks:
     errors: Mapping[str, float]  # network -> mean test error in percent
     n_seeds: int
     # Sentences; empty where the study has no table of interventions.
-    finding: str = ""
+    findings: tuple[str, ...] = ()
     interventions: str = ""
 
     @property
@@ -60,8 +60,8 @@ def masks(study: Study) -> Masks:
     trained = frame[(frame["map"] == "mask") & (frame["state"] == "after")]
     try:
         means = study.table(schemas.INTERVENTION_MEANS)
-        finding = sentences.mask_finding(means, trained.groupby("network")["value"].mean().to_dict())
+        findings = sentences.mask_findings(means, trained.groupby("network")["value"].mean().to_dict())
         replaced = sentences.interventions(means)
     except MissingError:  # a study of an earlier version
-        finding = replaced = ""
-    return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()), finding, replaced)
+        findings, replaced = (), ""
+    return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()), findings, replaced)
