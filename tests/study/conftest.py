@@ -25,7 +25,7 @@ WRITE_TABLE = "open(f'{out_dir}/tables/t.csv', 'w').write('value\\n1\\n')"
 COMMAND = """
 import sys, types
 report = types.ModuleType("analysis.report.build")
-report.build_report = lambda folder: folder / "report" / "index.html"
+report.build_report = lambda folder, *parts: folder / "report" / "index.html"
 sys.modules["analysis.report.build"] = report
 from resattn.cli import main
 sys.exit(main())
