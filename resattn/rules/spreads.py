@@ -160,19 +160,24 @@ def batch_norm(op: Op, reads: Sequence[Read]) -> Extent:
     # In evaluation a batch norm scales; without running statistics (an instance norm) it reads all positions.
     is_running = not op.arguments.get("training", False) and "no_stats" not in op.name
     operand, extent = reads[0]
-    return extent if is_running else extent.over(set(range(len(operand.shape))) - {1})
+    return extent if is_running else _with_statistics(extent, set(range(len(operand.shape))) - {1})
 
 
 def group_norm(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
-    extent = extent.over(range(2, len(operand.shape)))
+    extent = _with_statistics(extent, range(2, len(operand.shape)))
     return intervals.grouped(extent, 1, int(op.arguments.get("group") or op.arguments["num_groups"]), operand.shape[1])
 
 
 def layer_norm(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
     n = len(operand.shape)
-    return extent.over(range(n - len(op.arguments["normalized_shape"]), n), is_window=True)
+    return _with_statistics(extent, range(n - len(op.arguments["normalized_shape"]), n))
+
+
+def _with_statistics(extent: Extent, dims: Collection[int]) -> Extent:
+    """Each position, and all of those along some dimensions whose statistics scale it."""
+    return hull([extent, extent.over(dims, is_window=True)])
 
 
 def matmul(first: str, second: str) -> Spread:

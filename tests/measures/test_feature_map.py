@@ -662,3 +662,19 @@ def test_a_model_that_runs_otherwise_on_a_larger_input_is_measured_there() -> No
     for side in (16, 64):
         found = audit(Fitting(), (3, side, side))
         assert sides(found)[:3] == [32, 32, 4]
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.GroupNorm(2, 8), nn.GroupNorm(1, 8), nn.InstanceNorm2d(8), nn.LayerNorm([8, 16, 16]), nn.BatchNorm2d(8)],
+    ids=lambda norm: type(norm).__name__,
+)
+def test_statistics_of_the_map_let_each_of_its_units_see_the_whole_input(norm: nn.Module) -> None:
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), norm, nn.Conv2d(8, 8, 3, padding=1))
+    image = torch.rand(1, 3, 16, 16, requires_grad=True)
+    body.eval()(image)[0, :, 8, 8].sum().backward()
+    rows = image.grad.abs().sum((0, 1, 3)).nonzero()
+    seen = int(rows.max() - rows.min() + 1)
+    assert seen in (5, 16)
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    assert sides(audit(nn.Sequential(body, *head), (3, 16, 16))) == [seen] * 4
