@@ -98,7 +98,6 @@ def _grouped_mm(x: Tensor, y: Tensor, offs: Any = None, bias: Any = None, out_dt
 
 aten = torch.ops.aten
 QUICK: dict[Any, Callable[..., Any]] = {
-    aten._grouped_mm.default: _grouped_mm,
     aten.addmm.default: _addmm,
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.mean.dim: _mean,
@@ -110,3 +109,5 @@ QUICK: dict[Any, Callable[..., Any]] = {
     aten.mul.Tensor: _broadcast,
     aten.sigmoid.default: lambda x: _like([x], x.shape),
 }
+if hasattr(aten, "_grouped_mm"):  # from torch 2.7 on
+    QUICK[aten._grouped_mm.default] = _grouped_mm
