@@ -6,6 +6,11 @@ import os
 
 from hypothesis import settings
 
+from analysis.study.light_imports import light_imports
+
+with light_imports():  # what notebooks are read with: a second less in each process
+    import jsonschema  # noqa: F401
+
 # The same examples in every run: what fails, fails for everyone. HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
 settings.register_profile("search", deadline=None, database=None)

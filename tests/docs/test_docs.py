@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import shlex
@@ -33,27 +34,31 @@ def _name(path: Path) -> str:
 
 # --- what is generated ----------------------------------------------------------------------------------------------
 
-GENERATED = docs.pages()
+WRITTEN = sorted(
+    str(p.relative_to(ROOT / "docs")) for d in ("reference", "drawings") for p in (ROOT / "docs" / d).iterdir()
+)
+# Made where a test asks for them: to collect the tests costs nothing.
+generated = functools.cache(docs.pages)
 
 
-@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize("name", WRITTEN)
 def test_a_generated_page_is_as_generated(name: str) -> None:
-    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == GENERATED[name], "make docs writes it anew"
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == generated()[name], "make docs writes it anew"
 
 
 def test_nothing_stale_lies_among_the_generated_pages() -> None:
-    here = {str(p.relative_to(ROOT / "docs")) for d in ("reference", "drawings") for p in (ROOT / "docs" / d).iterdir()}
-    assert here == set(GENERATED)
+    assert set(WRITTEN) == set(generated())
 
 
-def test_a_second_writing_changes_nothing(tmp_path: Path) -> None:
-    assert len(docs.write(tmp_path)) == len(GENERATED)
+def test_a_second_writing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docs, "pages", generated)
+    assert len(docs.write(tmp_path)) == len(generated())
     assert docs.write(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", [name for name in GENERATED if name.endswith(".svg")])
+@pytest.mark.parametrize("name", [name for name in WRITTEN if name.endswith(".svg")])
 def test_a_drawing_reads_on_light_and_dark_and_says_what_it_shows(name: str) -> None:
-    root = ET.fromstring(GENERATED[name])
+    root = ET.fromstring(generated()[name])
     assert len(root.get("aria-label", "")) > 10
     # A terminal has a ground of its own, all other drawings that of the page.
     panel = root.find("{*}rect") if name.endswith("terminal.svg") else None
@@ -76,11 +81,11 @@ def _contrast(a: str, b: str) -> float:
 
 def test_the_reference_names_every_command_and_every_quantity() -> None:
     top = docs.parser()
-    commands = re.findall(r"^## `resattn (.+)`$", GENERATED["reference/command-line.md"], re.MULTILINE)
+    commands = re.findall(r"^## `resattn (.+)`$", generated()["reference/command-line.md"], re.MULTILINE)
     assert {"list", "audit", "data fetch", "data verify", "study", "completion"} <= set(commands)
     assert len(commands) == len(list(docs._commands(top)))
     for quantity in ("longest_path", "receptive_field_px", "test_error_pct"):
-        assert f"| `{quantity}` |" in GENERATED["reference/tables.md"]
+        assert f"| `{quantity}` |" in generated()["reference/tables.md"]
 
 
 # --- links ----------------------------------------------------------------------------------------------------------
