@@ -72,16 +72,18 @@ def rows_in(path: Path, start: int = 0) -> dict[tuple[str, str], dict[str, Any]]
 def run(
     models: Mapping[str, Sequence[str]], rows: Path, *, chunks: Mapping[str, int], limits: Limits, again: bool = False
 ) -> Iterator[tuple[str, int]]:
-    """Measures every model that has no row yet, or all `again`; gives the family and the rows of each process.
+    """Measures every model that has no row yet, then those whose row other code made, or all `again`; gives the family
+    and the rows of each process.
 
     `models`: names for each family. `chunks`: how many of a family one process measures.
     """
     now = digest()
     done = {} if again else rows_in(rows)
-    left = {
+    stale = {
         family: [name for name in names if done.get((family, name), {}).get("digest") != now]
         for family, names in models.items()
     }
+    left = {family: sorted(names, key=lambda name: (family, name) in done) for family, names in stale.items()}
     start = rows.stat().st_size if rows.is_file() else 0
     while any(left.values()):
         for family, names in left.items():

@@ -201,14 +201,14 @@ MONAI = (
 
 GRADIENTS = "gradients"  # receptive fields: another measurement, of models of the other families
 FAMILIES: dict[str, Family] = {
-    "torchvision": Family("torchvision", lambda torchvision: torchvision.models.list_models(), chunk=10),
+    "torchvision": Family("torchvision", lambda torchvision: torchvision.models.list_models(), chunk=30),
     GRADIENTS: Family("timm", gradients.names, chunk=30, is_targets=True),
-    "timm": Family("timm", lambda timm: timm.list_models(), chunk=60),
-    "hf": Family("transformers", _hf, chunk=15),
+    "timm": Family("timm", lambda timm: timm.list_models(), chunk=150),
+    "hf": Family("transformers", _hf, chunk=40),
     "smp": Family("segmentation_models_pytorch", _smp,
                   Library("segmentation_models_pytorch", _smp_model, _images(3, 256, 256))),
     "open_clip": Family("open_clip", _open_clip, Library("open_clip", _open_clip_model, _open_clip_inputs)),
     "diffusers": _cases("diffusers", "diffusers", DIFFUSERS),
     "monai": _cases("monai", "monai.networks.nets", MONAI),
-    "pytorchcv": Family("pytorchcv", _pytorchcv, Library("pytorchcv", _pytorchcv_model, _pytorchcv_inputs), 20),
+    "pytorchcv": Family("pytorchcv", _pytorchcv, Library("pytorchcv", _pytorchcv_model, _pytorchcv_inputs), 150),
 }  # fmt: skip
