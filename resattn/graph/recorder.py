@@ -9,7 +9,7 @@ import weakref
 from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from resattn.graph.errors import NEEDS_VALUES, NeedsValuesError
 from resattn.graph.graph import INPUT, OVERWRITE, Graph, Module, Op, Operand, Shape
 from resattn.graph.kernels import QUICK
 from resattn.graph.plain_sizes import plain_sizes
+from resattn.graph.recurrent import separate_products
 from resattn.graph.walk import WEIGHTLESS, modules_of, parameters_of, tensors_in
 
 if TYPE_CHECKING:
@@ -525,10 +526,7 @@ class Recorder(TorchDispatchMode):
                 module.training = False
             recorder.stack.append(recorder.paths.get(id(module)) or recorder._nameless(module))
             try:
-                if not recorder.is_meta and isinstance(module, nn.RNNBase):
-                    with _without_fused_kernels():
-                        result = original(module, *args, **kwargs)
-                else:
+                with separate_products() if isinstance(module, nn.RNNBase) else nullcontext():
                     result = original(module, *args, **kwargs)
                 if tensors := tensors_in(result):
                     recorder.returned[id(module)] = recorder._unwritten(tensors[0], recorder._origin(tensors[0]))
@@ -702,17 +700,6 @@ def _restore(module: nn.Module, contents: tuple[dict[str, Any], dict[str, Any]])
 def _holds_other_meta(value: Any, items: Any) -> bool:
     before = {id(t) for t in tensors_in(items)}
     return any(t.is_meta and id(t) not in before for t in tensors_in(value))
-
-
-@contextmanager
-def _without_fused_kernels() -> Iterator[None]:
-    """Recurrent layers on the CPU as their separate products, not as one call."""
-    enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(enabled)
 
 
 def _returns_new_or_first(schema: Any) -> bool:

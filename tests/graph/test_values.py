@@ -15,6 +15,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from resattn.graph.errors import CaptureError, NeedsValuesError
 from resattn.graph.graph import Graph, Indices
+from resattn.graph.recurrent import separate_products
+from resattn.graph.walk import tensors_in
+from resattn.measures.audit import audit
 from resattn.measures.captured import capture
 from resattn.measures.cost import all_macs, n_params, read_params
 from resattn.rules.table import unknown_ops
@@ -159,6 +162,36 @@ def test_a_packed_sequence_costs_its_own_steps(device: str) -> None:
     assert all_macs(graph) == (3 + 7) * 3 * 5 * (6 + 5)
     assert graph.ops[graph.outputs[0]].shape == (2, 7, 5)
     assert not unknown_ops(graph)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_separate_products_give_what_torch_gives(kind: str, is_packed: bool) -> None:
+    more = {"proj_size": 3} if kind == "LSTM" else {}
+    model = getattr(nn, kind)(6, 5, 2, bidirectional=True, batch_first=not is_packed, **more)
+    x: Any = torch.randn(4, 7, 6)
+    x = pack_padded_sequence(x, torch.tensor([7, 2, 4, 4]), batch_first=True, enforce_sorted=False) if is_packed else x
+    with torch.no_grad():
+        expected = model(x)
+        with separate_products():
+            found = model(x)
+    expected, found = (list(tensors_in((r[0].data if is_packed else r[0], r[1]))) for r in (expected, found))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize(("kind", "chain"), [("LSTM", 1), ("GRU", 1), ("RNN", 1), ("LSTM", 2)])
+def test_all_steps_of_an_input_are_one_layer_and_each_step_of_a_state_is_one(
+    kind: str, chain: int, device: str
+) -> None:
+    """For T steps 1 + T; with projections 1 + 2T. The first state is zero, so T products lie on the longest chain: the
+    input's and those of T - 1 states."""
+    model = getattr(nn, kind)(6, 5, batch_first=True, **({"proj_size": 3} if chain == 2 else {}))
+    for steps in (1, 4, 9):
+        a = audit(model, (steps, 6), device=device)
+        assert a.quantities["weighted_layers"] == 1 + chain * steps
+        assert a.quantities["longest_path"] == chain * steps
 
 
 def test_a_state_that_the_model_keeps_on_the_cpu_meets_the_input() -> None:
