@@ -7,7 +7,7 @@ torch's own calls do this on the CPU alone: fused kernels show no product, and o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -22,8 +22,9 @@ State = tuple[Tensor, ...]
 @contextmanager
 def separate_products() -> Iterator[None]:
     """The modules `nn.LSTM`, `nn.GRU` and `nn.RNN` run as separate products."""
-    cells = {"lstm": _lstm, "gru": _gru, "rnn_tanh": partial(_rnn, Tensor.tanh), "rnn_relu": partial(_rnn, Tensor.relu)}
-    with mock.patch.multiple(torch._VF, **{name: partial(_run, cell) for name, cell in cells.items()}):
+    with ExitStack() as patches:
+        for name, cell in CELLS.items():
+            patches.enter_context(mock.patch.object(torch._VF, name, partial(_run, cell)))
         yield
 
 
@@ -105,3 +106,8 @@ def _rnn(
     of_output: Tensor | None,
 ) -> State:  # fmt: skip
     return (activation(product(state[0]) + x),)
+
+
+CELLS: dict[str, Callable[..., State]] = {
+    "lstm": _lstm, "gru": _gru, "rnn_tanh": partial(_rnn, Tensor.tanh), "rnn_relu": partial(_rnn, Tensor.relu),
+}  # fmt: skip
