@@ -153,11 +153,15 @@ def _reported(field: ReceptiveField | None, large: Enlarged, own: Sight) -> Rece
 # border to meet every phase of an up-sampling that drifts against its map (align-corners).
 ROOM = 3
 MOST_ROOM = 48
+# The bound takes a grid of windows for a map that was down-sampled: a side beyond this is tried where a smaller one had
+# no room.
+MOST_FIRST_PX = 2**15
 
 
 def times_for(own: Sight, targets: Collection[int], room: int) -> int:
     """How many times larger an input is, on which units of these operators in its middle see no border."""
-    return max(-(-room * estimated_side(own, targets) // min(own.sizes)), 2)
+    side = min(room * estimated_side(own, targets), MOST_FIRST_PX)
+    return max(-(-side // min(own.sizes)), 2)
 
 
 def enlarged_by(times: int, own: Sight, inputs: Inputs, places: Sequence[str], again: Callable[..., Graph]) -> Enlarged:
