@@ -165,7 +165,7 @@ DIFFUSERS = (
     Case("AutoencoderTiny", {}, ((3, 256, 256),)),
     Case("VQModel", {}, ((3, 64, 64),)),
     Case("AsymmetricAutoencoderKL", {}, ((3, 64, 64),)),
-    Case("UVit2DModel", {}, ([16, 16], (77, 768), (768,), (6,))),
+    Case("UVit2DModel", {}, ([16, 16], (77, 768), (768,), (5,))),
     Case("PriorTransformer", {}, ((768,), TIME, (768,), (77, 768))),
 )  # fmt: skip
 
