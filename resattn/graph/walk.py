@@ -62,9 +62,14 @@ def parameters_of(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[st
 
 
 def leaves_of(result: Any) -> list[Tensor]:
-    """The tensors in what a model returns, containers of its own included."""
+    """The tensors in what a model returns, containers of its own included.
+
+    Raises: TypeError for a generator and its like, whose items have not run.
+    """
     if isinstance(result, Tensor):
         return [result]
+    if isinstance(result, Iterator):
+        raise TypeError(f"the forward returned a {type(result).__name__}, which has not run: return its items")
     if isinstance(result, Mapping):
         parts: Iterable[Any] = result.values()
     elif dataclasses.is_dataclass(result) and not isinstance(result, type):

@@ -251,9 +251,12 @@ def test_weights_are_the_models_own_again_after_an_error() -> None:
     assert all(not w.is_meta for w in model[0]._flat_weights)
 
 
-def test_a_generator_is_no_output() -> None:
+@pytest.mark.parametrize(
+    "output", [lambda x: (y for y in [x]), lambda x: {"maps": (y for y in [x]), "x": x}, lambda x: [x, (y for y in [x])]]
+)
+def test_a_generator_is_no_output(output: Callable[[Tensor], Any]) -> None:
     with pytest.raises(CaptureError, match="returned a generator, which has not run"):
-        capture(Apply(lambda x: (y for y in [x])), X)
+        capture(Apply(output), X)
 
 
 def test_modules_nested_more_deeply_than_the_stack_are_an_error_of_one_line() -> None:

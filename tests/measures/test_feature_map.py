@@ -73,6 +73,34 @@ ONE_CONVOLUTION = {
 }
 
 
+
+def fourier(x: Tensor) -> Tensor:
+    return torch.fft.irfft2(torch.fft.rfft2(x).mul(2), s=x.shape[-2:])
+
+
+# Each unit of a map behind a Fourier transform sees all of the image, along the axes that are transformed; beside it, a
+# path past the transform sees less.
+BEHIND_A_TRANSFORM = {
+    "of the input": (Head(lambda x, conv: conv(fourier(x)), last()), 16, 16),
+    "of complex values": (Apply(lambda x: torch.fft.ifft2(torch.fft.fft2(x)).real), 16, 16),
+    "behind a stem": (nn.Sequential(nn.Conv2d(3, 8, 4, 4), Apply(fourier), last()), 16, 16),
+    "past it too": (nn.Sequential(nn.Conv2d(3, 8, 4, 4), Apply(lambda x: x + fourier(x))), 16, 4),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND_A_TRANSFORM)
+def test_a_transform_of_the_image_sees_all_of_it(name: str) -> None:
+    model, side, narrowest = BEHIND_A_TRANSFORM[name]
+    found = audit(model, (3, 16, 16))
+    assert sides(found) == [side, side, narrowest, side]
+    assert any("whole input" in note for note in found.notes)
+
+
+def test_a_transform_along_rows_sees_whole_rows() -> None:
+    found = audit(nn.Sequential(Apply(lambda x: torch.fft.fft(x, dim=-1).real), last(3)), (3, 16, 24)).quantities
+    assert (found["receptive_field_h_px"], found["receptive_field_w_px"]) == (3, 24)
+
+
 @pytest.mark.parametrize("name", ONE_CONVOLUTION)
 def test_the_last_map_is_the_last_whose_positions_lie_along_the_image(name: str) -> None:
     for shape in ((3, 32, 32), (3, 16, 24)):

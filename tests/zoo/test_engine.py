@@ -45,7 +45,9 @@ def test_families_take_turns_and_each_model_is_measured_once(tmp_path: Path, mon
     assert process.jobs == [["one", "two"], ["four"], ["three"]]
 
 
-def test_a_second_run_measures_what_has_no_row_of_this_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_measures_what_has_no_row_of_this_code_and_first_what_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = tmp_path / "rows"
     append(rows, {"family": "a", "model": "one", "digest": engine.digest()})
     append(rows, {"family": "a", "model": "two", "digest": "of other code"})
@@ -53,7 +55,7 @@ def test_a_second_run_measures_what_has_no_row_of_this_code(tmp_path: Path, monk
         file.write('{"family": "a", "model": "thr')  # the disk was full
     process = Process()
     run_with(process, rows, monkeypatch)
-    assert process.jobs == [["two", "three"], ["four"]]
+    assert process.jobs == [["three", "two"], ["four"]]
     process = Process()
     run_with(process, rows, monkeypatch)
     assert process.jobs == []
