@@ -26,7 +26,9 @@ COMMAND = """
 import sys, types
 report = types.ModuleType("analysis.report.build")
 report.build_report = lambda folder, *parts: folder / "report" / "index.html"
-sys.modules["analysis.report.build"] = report
+page = types.ModuleType("analysis.explore.page")
+page.block = lambda: None
+sys.modules |= {"analysis.report.build": report, "analysis.explore.page": page}
 from resattn.cli import main
 sys.exit(main())
 """
