@@ -106,8 +106,8 @@ def state(spec: NetworkSpec) -> dict[str, Any]:
 def photo() -> str:
     """A photograph, as the address of its data: what the squares are drawn on."""
     spec = find_spec("sklearn")  # whose file it is; importing it, and torch, would cost each study ten seconds
-    assert spec is not None and spec.origin is not None
-    whole = Image.open(Path(spec.origin).parent / "datasets" / "images" / PHOTO)
+    folder = Path(spec.origin).parent if spec and spec.origin else HERE
+    whole = Image.open(folder / "datasets" / "images" / PHOTO)
     side = min(whole.size)
     square = whole.crop((whole.width - side, 0, whole.width, side))
     image = square.resize((PHOTO_PX, PHOTO_PX), Image.Resampling.LANCZOS)

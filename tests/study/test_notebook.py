@@ -28,7 +28,7 @@ from analysis.study.runner import (
 )
 from analysis.tables.files import digest
 
-from .conftest import ROOT, WRITE_TABLE, resattn, run_resattn, wait_for
+from .conftest import LIMIT_S, ROOT, WRITE_TABLE, resattn, run_resattn, wait_for
 
 
 def _texts(page: Path) -> str:
@@ -334,7 +334,7 @@ def test_a_notebook_that_is_edited_while_its_job_waits_is_not_run(write_notebook
         process = resattn("notebook", path, "--out", out, RESATTN_PLACES=f"1:{tmp_path / 'places'}")
         wait_for((out / "log.txt").exists)
         write_notebook("a", WRITE_TABLE.replace("1", "2"))
-    _, stderr = process.communicate(timeout=100)
+    _, stderr = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert "a.ipynb: notebook changed while this job waited: run it again" in stderr
     assert not (out / "result.json").exists()
