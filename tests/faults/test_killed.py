@@ -1,4 +1,4 @@
-"""Processes that end by kill -9, at a drawn moment or at work behind their first checkpoint."""
+"""Processes that end by kill -9: at work behind their first checkpoint, and ten times in a row at drawn moments."""
 
 import os
 import random
@@ -26,53 +26,64 @@ if "seed" in globals():
 """
 
 
-def _try(trial, undisturbed, tmp_path, *, tries: int, victims) -> None:
-    """Once at a checkpoint, else at drawn moments. `victims`: of the study, gives what to kill."""
-    draw = random.Random(trial.name)
-    for number in range(tries):
-        place = undisturbed("train").copy(tmp_path / str(number), whole=False)
-        place.happens(AT_CHECKPOINT if number == 0 else "")
-        first = place.start()
-        if number == 0:
-            wait_for((place.folder / "notebooks" / "here").exists)
-        else:
-            time.sleep(draw.uniform(0.5, 15))
-        for pid in victims(first.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        place.happens("")
-        first.communicate(timeout=LIMIT_S)
-        trial.ends_right(place, undisturbed("train"))
+def _victims(study: int, which: str) -> list[int]:
+    match which:
+        case "study":
+            return [study]
+        case "all":
+            return [study, *processes_below(study, "")]
+        case _:
+            return processes_below(study, which)[:1]
+
+
+def _kill(study: int, which: str) -> None:
+    for pid in _victims(study, which):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _try(trial, undisturbed, tmp_path, which: str) -> None:
+    place = undisturbed("train").copy(tmp_path / "p", whole=False)
+    place.happens(AT_CHECKPOINT)
+    first = place.start()
+    wait_for((place.folder / "notebooks" / "here").exists)
+    _kill(first.pid, which)
+    place.happens("")
+    first.communicate(timeout=LIMIT_S)
+    trial.ends_right(place, undisturbed("train"))
+
+
+SNAKEMAKE, JOB, KERNEL = "snakemake.cli", "cli notebook", "ipykernel_launcher"
 
 
 @pytest.mark.long
-@pytest.mark.fault("kill -9 of the study", tries=2)
+@pytest.mark.fault("kill -9 of the study", tries=1)
 def test_the_study_is_killed(trial, undisturbed, tmp_path):
-    _try(trial, undisturbed, tmp_path, tries=2, victims=lambda study: [study])
+    _try(trial, undisturbed, tmp_path, "study")
 
 
 @pytest.mark.long
-@pytest.mark.fault("kill -9 of snakemake", tries=2)
+@pytest.mark.fault("kill -9 of snakemake", tries=1)
 def test_snakemake_is_killed(trial, undisturbed, tmp_path):
-    _try(trial, undisturbed, tmp_path, tries=2, victims=lambda study: processes_below(study, "snakemake.cli")[:1])
+    _try(trial, undisturbed, tmp_path, SNAKEMAKE)
 
 
 @pytest.mark.long
-@pytest.mark.fault("kill -9 of one job", tries=2)
+@pytest.mark.fault("kill -9 of one job", tries=1)
 def test_a_job_is_killed(trial, undisturbed, tmp_path):
-    _try(trial, undisturbed, tmp_path, tries=2, victims=lambda study: processes_below(study, "cli notebook")[:1])
+    _try(trial, undisturbed, tmp_path, JOB)
 
 
 @pytest.mark.long
-@pytest.mark.fault("kill -9 of a kernel", tries=2)
+@pytest.mark.fault("kill -9 of a kernel", tries=1)
 def test_a_kernel_is_killed(trial, undisturbed, tmp_path):
-    _try(trial, undisturbed, tmp_path, tries=2, victims=lambda study: processes_below(study, "ipykernel_launcher")[:1])
+    _try(trial, undisturbed, tmp_path, KERNEL)
 
 
 @pytest.mark.long
-@pytest.mark.fault("kill -9 of all processes at once", tries=2)
+@pytest.mark.fault("kill -9 of all processes at once", tries=1)
 def test_all_processes_are_killed(trial, undisturbed, tmp_path):
-    _try(trial, undisturbed, tmp_path, tries=2, victims=lambda study: [study, *processes_below(study, "")])
+    _try(trial, undisturbed, tmp_path, "all")
 
 
 # --- again and again, while the machine has other work --------------------------------------------------------------
@@ -90,23 +101,20 @@ def _load() -> Iterator[None]:
             process.wait()
 
 
-def _kill_all(pid: int) -> None:
-    for victim in [pid, *processes_below(pid, "")]:
-        with suppress(ProcessLookupError):
-            os.kill(victim, signal.SIGKILL)
-
-
 @pytest.mark.long
-@pytest.mark.fault("kill -9 of a study ten times in a row, under load", tries=10)
+@pytest.mark.fault("kill -9 of a study at ten drawn moments, under load", tries=10)
 def test_a_study_is_killed_ten_times(trial, undisturbed, tmp_path):
     draw = random.Random(trial.name)
     place = undisturbed("train").copy(tmp_path / "p", whole=False)
     with _load():
-        for _ in range(10):
+        for which in ["study", "all", SNAKEMAKE, JOB, KERNEL] * 2:
             study = place.start()
             with suppress(subprocess.TimeoutExpired):
                 study.wait(timeout=draw.uniform(0.5, 30))
-            _kill_all(study.pid)
+            _kill(study.pid, which)
+            with suppress(subprocess.TimeoutExpired):
+                study.wait(timeout=draw.uniform(0, 3))
+            _kill(study.pid, "all")
             study.communicate()
     trial.ends_right(place, undisturbed("train"), tries=10)
 
@@ -130,7 +138,7 @@ def _written(file: Path) -> int:
 
 
 @pytest.mark.long
-@pytest.mark.fault("kill -9 of a training on two processes ten times in a row, under load", tries=10)
+@pytest.mark.fault("kill -9 of a training on two processes at ten drawn moments, under load", tries=10)
 def test_a_training_on_two_processes_is_killed_ten_times(trial, tmp_path):
     script, draw = tmp_path / "on_two.py", random.Random(trial.name)
     script.write_text(ON_TWO)
