@@ -1,6 +1,6 @@
 # make report | test | lab | bench | zoo | check: each installs what it needs first, once.
 .DELETE_ON_ERROR:
-.PHONY: install report test test-browser test-wheel test-faults test-slurm bench-scheduling docs lab bench zoo check clean
+.PHONY: install report test test-browser test-wheel test-faults test-slurm bench-scheduling docs hashes lab bench zoo check clean
 
 PYTHON ?= python3
 CORES ?=
@@ -52,6 +52,11 @@ bench-scheduling: $(STAMP)
 # The pages and drawings of docs/ that are made from the code.
 docs: $(STAMP)
 	$(BIN)/python -m analysis.docs docs
+
+# requirements-hashes.txt, from the constraints: see there.
+hashes: $(STAMP)
+	$(PIP) uv
+	$(BIN)/uv pip compile --no-deps --generate-hashes --no-header --no-annotate --no-emit-package torch constraints.txt --output-file requirements-hashes.txt
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --config notebooks/jupyter_server_config.py --notebook-dir notebooks --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False

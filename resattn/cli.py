@@ -311,6 +311,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--dry-run", action="store_true", help="print the plan and its cost; run nothing")
     sub.add_argument("--dataset", help="replaces the profile's dataset")
     sub.add_argument("--out", type=Path, metavar="DIR", help="default: results/PROFILE, or PROFILE-SCALE")
+    sub.add_argument("--clean", action="store_true", help="run nothing; delete the results that were set aside")
 
     sub = command("report", _report, "Write the HTML report of a study's tables.")
     sub.add_argument("study", type=Path, metavar="DIR")
@@ -745,14 +746,14 @@ def _study(args: argparse.Namespace) -> int:
         return _protocol(args)
     return _of_the_study("study", "commands").study(  # type: ignore[no-any-return]
         args.profile, cores=args.cores, dry_run=args.dry_run, dataset=args.dataset, scale=args.scale, out=args.out,
-        on=args.on, snakemake_args=tuple(args.engine_options),
+        on=args.on, clean=args.clean, snakemake_args=tuple(args.engine_options),
     )  # fmt: skip
 
 
 def _protocol(args: argparse.Namespace) -> int:
     run_protocol = _of_the_study("study", "experiment.protocol").run_protocol
 
-    for name in ("scale", "on", "dataset"):
+    for name in ("scale", "on", "dataset", "clean"):
         if getattr(args, name):
             raise UsageError(f"--{name} is not for the protocol, which fixes what is run and on which data")
     if args.engine_options:

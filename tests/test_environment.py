@@ -73,6 +73,14 @@ def test_the_conda_environment_has_the_pins_of_the_constraints() -> None:
     assert conda == {canonical(d.name): CONSTRAINTS[canonical(d.name)] for d in DIRECT}
 
 
+def test_the_lock_has_the_versions_of_the_constraints_with_digests_and_no_torch() -> None:
+    text = (ROOT / "requirements-hashes.txt").read_text()
+    package = re.compile(r"^([\w.-]+==[\w.!+-]+)(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n", re.MULTILINE)
+    assert not package.sub("", text)
+    assert pins(package.findall(text)) == {name: pin for name, pin in CONSTRAINTS.items() if name != "torch"}
+
+
 def test_no_file_that_installs_names_a_host() -> None:
-    files = [ROOT / name for name in ("pyproject.toml", "constraints.txt", "environment.yml", "Makefile", ".ci/run")]
+    names = ("pyproject.toml", "constraints.txt", "requirements-hashes.txt", "environment.yml", "Makefile", ".ci/run")
+    files = [ROOT / name for name in names]
     assert not [f.name for f in files if re.search(r"https?://|index-url|find-links", f.read_text())]

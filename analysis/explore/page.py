@@ -12,6 +12,7 @@ import io
 import json
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from markupsafe import Markup
 from PIL import Image
 
 from analysis.tables.formats import display_name
-from analysis.tables.receptive_field import scene
 from resattn.measures.quantities import QUANTITIES
 from resattn.networks.catalog import named
 from resattn.networks.spec import NetworkSpec
@@ -105,9 +105,12 @@ def state(spec: NetworkSpec) -> dict[str, Any]:
 
 def photo() -> str:
     """A photograph, as the address of its data: what the squares are drawn on."""
-    pixels = scene("attention56", PHOTO)
-    side = min(pixels.shape[:2])
-    image = Image.fromarray(pixels[:side, -side:]).resize((PHOTO_PX, PHOTO_PX), Image.Resampling.LANCZOS)
+    spec = find_spec("sklearn")  # whose file it is; importing it, and torch, would cost each study ten seconds
+    folder = Path(spec.origin).parent if spec and spec.origin else HERE
+    whole = Image.open(folder / "datasets" / "images" / PHOTO)
+    side = min(whole.size)
+    square = whole.crop((whole.width - side, 0, whole.width, side))
+    image = square.resize((PHOTO_PX, PHOTO_PX), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     image.save(data, "JPEG", quality=70)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

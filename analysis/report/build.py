@@ -33,6 +33,7 @@ from analysis.tables.formats import anchor, display_name, duration, number, part
 from analysis.tables.quantities import quantity_label
 
 INDEX, PAGES = "index.html", "pages"
+MADE_BY = b'<meta name="generator" content="resattn report">'
 MAX_BYTES = 5_000_000  # of the folder
 LOG_CHARACTERS = 40_000  # the end of a failed run's log
 FILE_NAME = 100  # characters of a page's file name
@@ -93,7 +94,13 @@ def _is_ours(target: Path) -> bool:
     """Is there nothing, or an empty folder, or a report?"""
     if target.is_symlink() or target.is_file():
         return False
-    return not target.exists() or (target / INDEX).is_file() or not any(target.iterdir())
+    if not target.exists() or not any(target.iterdir()):
+        return True
+    try:
+        with open_regular(target / INDEX) as file:  # a user's folder may have such a page too
+            return MADE_BY in file.read(4096)
+    except OSError:
+        return False
 
 
 def _swap(new: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from analysis.study import results_folder
 from analysis.study.engine import SNAKEMAKE_LOG, Engine, engine_for, run_snakemake
 from analysis.study.job_folder import LOCK, LOG, NOTEBOOK, record_failure, remove
 from analysis.study.plan import all_tasks, describe, possible, stale_jobs, write_plan
@@ -17,7 +18,10 @@ from analysis.study.processes import FolderInUseError, exclusive
 from analysis.study.profiles import Profile, StudyError, Task, read_profile
 from analysis.study.progress import DONE, FAILED, NOT_RUN, Progress, state_of, states_of
 from analysis.study.results_folder import (
+    ASIDE,
     STUDY,
+    STUDY_LOCK,
+    aside_words,
     date_back,
     prepare,
     refuse_other,
@@ -43,6 +47,7 @@ def run_study(
     dataset: str | None = None,
     scale: str | None = None,
     on: str | None = None,
+    clean: bool = False,
     snakemake_args: Sequence[str] = (),
 ) -> int:
     """0 if every job of the profile is done and the report made; 1 if not; 130 if interrupted.
@@ -51,7 +56,7 @@ def run_study(
     the report; called while snakemake starts, as importing it takes a second. `cores`: jobs at a time, one thread each
     (default: all of this machine, or as many as the cluster's profile says). `dry_run`: only print what would run.
     `out`: default `results/<profile>`. `on`: where the jobs run, if not here: the name or folder of a snakemake
-    profile, such as `slurm`.
+    profile, such as `slurm`. `clean`: run nothing, and delete the results that were set aside.
 
     Raises: ProfileError, StudyError, FolderInUseError.
     """
@@ -64,8 +69,15 @@ def run_study(
     if dry_run:
         print(describe(_with_dataset(asked, _settled(out)), out, engine.kernels or cores or 1))
         return 0
+    if clean and not (out / ASIDE).exists():
+        print(f"nothing is set aside in {shown(out)}", file=sys.stderr)
+        return 0
     try:
-        with exclusive(out / ".study.lock", what=f"the study in {out}") as lock:
+        with exclusive(out / STUDY_LOCK, what=f"the study in {out}") as lock:
+            if clean:
+                print(f"{aside_words(out)}: deleted", file=sys.stderr)
+                results_folder.clean(out)
+                return 0
             return _run(asked, out, engine, lock, report)
     except OSError as error:
         raise StudyError(f"{error.filename or out}: {error.strerror or error}") from error
@@ -93,6 +105,8 @@ def _run(profile: Profile, out: Path, engine: Engine, lock: int, report: Callabl
         return 130
     if code not in (0, 1):
         print(f"snakemake ended with {code}; see {shown(out / SNAKEMAKE_LOG)}", file=sys.stderr)
+    if aside := aside_words(out):
+        print(f"{aside}; the option --clean deletes them", file=sys.stderr)
     print(report()(out))
     return int(code != 0 or any(row["state"] != DONE for row in states.values()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import os
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +22,14 @@ from resattn.training.config import DATASETS
 from resattn.training.record import RUN as RECORD
 
 VERSION = 1  # of what a run leaves; results of another version are never taken for this one's
-RESULT, KINDS = "result.json", ("tables", "figures", "run")  # what lists the files of a job, by folder
+INPUTS, RESULT, KINDS = (
+    "inputs.json",
+    "result.json",
+    ("tables", "figures", "run"),
+)  # what lists the files of a job, by folder
+OTHERS = "others"  # what else a job left, which another may read
 LONGEST_PATH = 1000
+MOST_FILES = 1000  # of a folder that a parameter names: somebody may name their home
 ENVIRONMENT = ("numpy", "torch")  # whose versions can change a table; and Python's
 OUT_DIR = "out_dir"  # the one parameter that the runner sets, and that nothing follows from
 
@@ -32,8 +39,8 @@ def run_inputs(path: Path | str, parameters: Mapping[str, Value]) -> dict[str, A
 
     Of the notebook, its cells' text and not its outputs; the parameters except `out_dir`; every file of `resattn`
     and `analysis` that the cells import, directly or not; the structure of each network that a parameter names; the
-    files of the dataset that the parameter `dataset` names, unless code makes it; what the jobs left whose folder a
-    parameter names; and the versions of Python, NumPy and torch.
+    files of the dataset that the parameter `dataset` names, unless code makes it; of each folder that a parameter
+    names, what the jobs in it left, and the files that lie in it; and the versions of Python, NumPy and torch.
     """
     cells = cells_of(Path(path))
     given = {name: value for name, value in parameters.items() if name != OUT_DIR}
@@ -44,11 +51,25 @@ def run_inputs(path: Path | str, parameters: Mapping[str, Value]) -> dict[str, A
         "parameters": given,
         "code": {str(file.relative_to(ROOT)): _digest_now(file) for file in imported_files(code)},
         "networks": dict(sorted(_networks(given.values()))),
-        "data": _data_files(given.get("dataset")),
-        "read": dict(_results_read(Path(path).parent, given)),
+        "data": {file.name: _digest_now(file) for file in _data_files(given.get("dataset"))},
+        "read": dict(_results_read(Path(path).parent, parameters)),
         "versions": _versions(),
     }
     return json.loads(json.dumps(inputs))  # tuples become lists, as in the file that this is compared with
+
+
+def watched_files(path: Path, parameters: Mapping[str, Value]) -> dict[str, Path]:
+    """The files that a run reads beside its notebook and the results of other jobs, each by the name that it is shown
+    with."""
+    code = [source_of(cell) for cell in cells_of(path) if cell["cell_type"] == "code"]
+    files = {str(file.relative_to(ROOT)): file for file in imported_files(code)}
+    files |= {file.name: file for file in _data_files(parameters.get("dataset"))}
+    return files | dict(_files_beside(path.parent, parameters))
+
+
+def results_read(path: Path, parameters: Mapping[str, Value]) -> dict[str, Path]:
+    """The folders of the finished jobs in the folders that parameters of a run name."""
+    return {inside: file.parent for inside, file in _results_in(path.parent, parameters)}
 
 
 def notebook_digest(path: Path) -> str:
@@ -165,30 +186,49 @@ def _networks(values: Any) -> Iterator[tuple[str, str]]:
                 continue  # text that names no network
 
 
-def _data_files(name: Any) -> dict[str, str]:
+def _data_files(name: Any) -> list[Path]:
     if name not in DATASETS:
-        return {}
+        return []
     from resattn.training.layouts import LAYOUTS, find
 
     if name not in LAYOUTS:
-        return {}
+        return []
     from resattn.training.data import home
 
     place = find(LAYOUTS[name], home())
-    files = [] if place is None else sorted(place.iterdir()) if place.is_dir() else [place]
-    return {file.name: _digest_now(file) for file in files}
+    return [] if place is None else sorted(place.iterdir()) if place.is_dir() else [place]
 
 
 def _results_read(folder: Path, parameters: Mapping[str, Value]) -> Iterator[tuple[str, str]]:
-    """Each finished job and each kept run in the folders that parameters name, and the digest of what it left."""
+    """What the folders hold that parameters name: each finished job, with the digest of what it left, and files."""
+    for inside, file in _results_in(folder, parameters):
+        yield inside, _left(file, file.stat().st_size, file.stat().st_mtime_ns)
+    for inside, file in _files_beside(folder, parameters):
+        yield inside, _digest_now(file)
+
+
+def _named_folders(folder: Path, parameters: Mapping[str, Value]) -> Iterator[tuple[str, Path]]:
     for name, value in parameters.items():
-        if isinstance(value, str) and 0 < len(value) < LONGEST_PATH and "\0" not in value:
-            step = folder / value
-            for file in sorted([*step.glob(RESULT), *step.glob(f"*/{RESULT}")]):
-                inside = "/".join([name, *file.parent.relative_to(step).parts])
-                yield inside, _left(file, file.stat().st_size, file.stat().st_mtime_ns)
-            for file in sorted(step.glob(f"*/{RECORD}")):
-                yield f"{name}/{file.parent.name}", _digest_now(file)
+        if name != OUT_DIR and isinstance(value, str) and 0 < len(value) < LONGEST_PATH and "\0" not in value:
+            yield name, folder / value
+
+
+def _results_in(folder: Path, parameters: Mapping[str, Value]) -> Iterator[tuple[str, Path]]:
+    for name, step in _named_folders(folder, parameters):
+        own = os.path.abspath(folder / str(parameters.get(OUT_DIR, ".")))
+        for file in sorted([*step.glob(RESULT), *step.glob(f"*/{RESULT}")]):
+            if os.path.abspath(file.parent) != own:
+                yield "/".join([name, *file.parent.relative_to(step).parts]), file
+
+
+def _files_beside(folder: Path, parameters: Mapping[str, Value]) -> Iterator[tuple[str, Path]]:
+    """The records of kept runs in the folders that parameters name, and the files that lie in a `_dir`, as photos."""
+    for name, step in _named_folders(folder, parameters):
+        for file in sorted(step.glob(f"*/{RECORD}")):
+            yield f"{name}/{file.parent.name}", file
+        if name.endswith("_dir") and step.is_dir() and not any((step / of_job).exists() for of_job in (RESULT, INPUTS)):
+            files = (file for file in step.iterdir() if file.is_file() and not file.name.startswith("."))
+            yield from ((f"{name}/{file.name}", file) for file in sorted(files)[:MOST_FILES])
 
 
 @functools.lru_cache(maxsize=4096)
@@ -196,6 +236,7 @@ def _left(file: Path, size: int, mtime_ns: int) -> str:
     try:
         result = json.loads(read_regular(file))
         listed = {kind: result.get(kind, {}) for kind in KINDS}
+        listed |= {OTHERS: others} if (others := result.get(OTHERS)) else {}
     except (OSError, ValueError, AttributeError, RecursionError):
         return "not readable"
     return digest(json.dumps(listed, sort_keys=True).encode())

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import yaml
 
-from analysis.study.processes import PARENT, PLACES, chosen_data, signal_group
+from analysis.study.processes import PARENT, PLACES, chosen_data, python_path, signal_group
 from analysis.study.profiles import WORKFLOW, Profile, StudyError
-from analysis.tables.provenance import ROOT, usable_cpus
+from analysis.tables.provenance import usable_cpus
 
 CLUSTERS = WORKFLOW / "clusters"  # snakemake profiles
 SNAKEMAKE_LOG = "snakemake.log"
@@ -90,8 +90,7 @@ def run_snakemake(
 
     `once` is called while it starts, `often` twice a second.
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, PARENT: str(os.getpid())} | chosen_data()
+    environment = {**os.environ, "PYTHONPATH": python_path(), PARENT: str(os.getpid())} | chosen_data()
     environment.pop("SNAKEMAKE_PROFILE", None)  # what a user has for other workflows
     if engine.kernels is not None:
         environment[PLACES] = f"{engine.kernels}:{out / KERNELS}"

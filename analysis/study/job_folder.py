@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.study.dependencies import KINDS, RESULT, VERSION
+from analysis.study.dependencies import INPUTS, KINDS, OTHERS, RESULT, VERSION
 from analysis.study.notebook_parameters import NotebookError
 from analysis.study.page import FAILURE_CELL, read_page, save_page
 from analysis.tables.files import digest, read_json, write_json
 from analysis.tables.provenance import scrub
 
-FAILURE, INPUTS, NOTEBOOK, LOG = "failure.json", "inputs.json", "notebook.ipynb", "log.txt"
+FAILURE, NOTEBOOK, LOG = "failure.json", "notebook.ipynb", "log.txt"
 LOCK = ".lock"
 AT_WORK = ".running.ipynb"  # papermill writes here, in place, while it runs; the page appears when it is complete
 SOURCE = ".source.ipynb"  # the notebook as it was digested, which is what papermill executes
 RUN = "run"  # what training leaves; it can tell by itself which run it is of
 WEIGHTS = ".pt"  # files that may be absent: a run whose weights are not kept is done
 SELF = "sha256"  # of the rest of a result
+OWN = (LOCK, RESULT, INPUTS, FAILURE, NOTEBOOK, LOG, AT_WORK, SOURCE)  # the runner's own files
+UNREAD = (".aside", ".partial", ".part")  # what no other job reads
 
 
 class FolderError(NotebookError):
@@ -31,13 +34,16 @@ class FolderError(NotebookError):
 
 def write_result(out_dir: Path, record: Mapping[str, Any]) -> Path:
     """Write result.json, which lists the folder's files with their digests. It is the last file of a run."""
-    listed = {kind: _digests(out_dir, kind) for kind in KINDS}
+    listed = {kind: {name: digest(out_dir / name) for name in _files(out_dir, kind)} for kind in KINDS}
+    others = {name: digest(out_dir / name) for name in _files(out_dir, ".") if Path(name).parts[0] not in KINDS}
     result = {**record, "executed": {NOTEBOOK: digest(out_dir / NOTEBOOK)}, **listed}
+    result |= {OTHERS: others} if others else {}
     return write_json(out_dir / RESULT, result | {SELF: _digest_of(result)})
 
 
 def read_result(out_dir: Path | str) -> dict[str, Any] | None:
-    """The result in a job's folder; None unless every file that it lists is there as it was written.
+    """The result in a job's folder; None unless every file that it lists is there as it was written, and no other
+    table, figure or file of its run.
 
     Weights may be absent, and are compared where they are there.
     """
@@ -48,9 +54,12 @@ def read_result(out_dir: Path | str) -> dict[str, Any] | None:
             for name, sha in listed(result).items()
             if not name.endswith(WEIGHTS) or (out_dir / name).exists()
         )
+        if not is_whole:
+            return None
+        added = {name for kind in KINDS if kind in result for name in _files(out_dir, kind)} - listed(result).keys()
     except (OSError, ValueError):
         return None
-    return result if is_whole else None
+    return result if all(name.endswith(WEIGHTS) for name in added) else None
 
 
 def read_listing(out_dir: Path | str) -> dict[str, Any]:
@@ -66,17 +75,19 @@ def read_listing(out_dir: Path | str) -> dict[str, Any]:
 
 def listed(result: Mapping[str, Any]) -> dict[str, str]:
     """Of each file that a result lists, its digest."""
-    return {**result["executed"], **result["tables"], **result["figures"], **result.get(RUN, {})}
+    kinds = (result["executed"], result["tables"], result["figures"], result.get(RUN, {}), result.get(OTHERS, {}))
+    return {name: sha for of_kind in kinds for name, sha in of_kind.items()}
 
 
 def _digest_of(value: Any) -> str:
     return digest(json.dumps(value, sort_keys=True).encode())
 
 
-def _digests(out_dir: Path, kind: str) -> dict[str, str]:
-    files = sorted(file for file in (out_dir / kind).rglob("*") if file.is_file())
-    own = [file for file in files if not file.name.startswith(".") and not file.name.endswith((".aside", ".partial"))]
-    return {str(file.relative_to(out_dir)): digest(file) for file in own}
+def _files(out_dir: Path, kind: str) -> list[str]:
+    """The files below a folder of a job that another job may read."""
+    found = sorted(file for file in (out_dir / kind).rglob("*") if file.is_file())
+    names = [str(file.relative_to(out_dir)) for file in found if not file.name.startswith((".lock", ".nfs"))]
+    return [name for name in names if name not in OWN and not name.endswith(UNREAD)]
 
 
 def record_failure(out_dir: Path, error: str, message: str) -> None:
@@ -99,9 +110,26 @@ def check_folder(out_dir: Path) -> None:
         raise FolderError(f"{out_dir} is a file; give a folder")
     if not out_dir.is_dir() or _is_ours(out_dir):
         return
-    ours = {LOCK, RESULT, FAILURE, NOTEBOOK, LOG}
-    if others := sorted(entry.name for entry in out_dir.iterdir() if entry.name not in ours):
+    if others := sorted(entry.name for entry in out_dir.iterdir() if not _is_record(entry)):
         raise FolderError(f"{out_dir} holds {others[0]!r}, which no notebook run wrote; give a new or an empty folder")
+
+
+def _is_record(entry: Path) -> bool:
+    """Whether a file is what a run leaves that never began: told by its content, as a user's may have its name."""
+    if not entry.is_file():
+        return False
+    if entry.stat().st_size == 0:
+        return entry.name in OWN
+    match entry.name:
+        case ".lock":
+            return re.fullmatch(rb"\d{1,20}\n", entry.read_bytes()[:32]) is not None
+        case "result.json":
+            return bool(read_listing(entry.parent))
+        case "failure.json":
+            return read_json(entry).keys() == {"error", "message"}
+        case "notebook.ipynb":
+            return any(cell.get("id") == FAILURE_CELL for cell in read_page(entry)["cells"])
+    return False
 
 
 def _is_ours(out_dir: Path) -> bool:
@@ -118,11 +146,13 @@ def prepare_folder(out_dir: Path, inputs: Mapping[str, Any]) -> None:
     """Leave in the folder only what a run with these inputs may go on from: the same inputs, or a training run."""
     remove(out_dir / RESULT)  # first of all: from here on nothing here is a result
     keep = read_inputs(out_dir) == inputs
+    if not keep:  # it makes the folder ours, and is equal to no inputs if this is killed on the way
+        write_json(out_dir / INPUTS, {**inputs, "emptied": False})
     made = {"tables", "figures", FAILURE, NOTEBOOK, LOG, AT_WORK, SOURCE}
     for entry in out_dir.iterdir():
-        if entry.name not in (LOCK, RUN) and (not keep or entry.name in made):
+        if entry.name not in (LOCK, RUN, INPUTS) and (not keep or entry.name in made):
             remove(entry)
-    write_json(out_dir / INPUTS, inputs)  # before anything else: it makes the folder ours
+    write_json(out_dir / INPUTS, inputs)
     for kind in ("tables", "figures"):
         (out_dir / kind).mkdir()
 

@@ -27,8 +27,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine as PapermillEngine
 from papermill.engines import papermill_engines
 
-from analysis.study.processes import chosen_data
-from analysis.tables.provenance import ROOT
+from analysis.study.processes import chosen_data, python_path
 
 ENGINE = "resattn"
 
@@ -288,7 +287,7 @@ class StrictEngine(PapermillEngine):
             )
             environment = {
                 **{name: value for name, value in os.environ.items() if name not in FOREIGN},
-                "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+                "PYTHONPATH": python_path(),
                 "IPYTHONDIR": runtime,  # no start-up files of whoever runs this
                 "PYTHONFAULTHANDLER": "1",  # where a crash outside Python happened
                 "PYDEVD_DISABLE_FILE_VALIDATION": "1",

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from analysis.tables.provenance import ROOT
 from resattn.training.layouts import chosen_home
 
 PARENT = "RESATTN_PARENT"  # environment: the process that this one must not outlive
@@ -29,6 +30,15 @@ def chosen_data() -> dict[str, str]:
     """The folder of datasets that the environment names, for a process that starts in another folder."""
     home = chosen_home()
     return {} if home is None else {"RESATTN_DATA": str(home)}
+
+
+def python_path() -> str:
+    """PYTHONPATH for a process that starts in another folder: this checkout, then what it means here.
+
+    A relative or empty place in it means the current folder, which would let the other folder be imported.
+    """
+    places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([str(ROOT), *(os.path.abspath(place) for place in places if place)])
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import sys
@@ -12,11 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.study.dependencies import RESULT, changes
+from analysis.study.dependencies import INPUTS, KINDS, RESULT, changes
 from analysis.study.job_folder import (
     AT_WORK,
     FAILURE,
-    INPUTS,
     LOG,
     NOTEBOOK,
     RUN,
@@ -26,19 +26,22 @@ from analysis.study.job_folder import (
     read_result,
     remove,
 )
-from analysis.study.plan import VERSION, all_tasks, inputs_of, write_plan
-from analysis.study.profiles import Profile, StudyError
+from analysis.study.plan import PLAN, VERSION, all_tasks, inputs_of, write_plan
+from analysis.study.profiles import RESERVED, Profile, StudyError
 from analysis.study.progress import states_of
 from analysis.tables.files import read_json, write_json
 from analysis.tables.provenance import provenance
 
-STUDY, ASIDE = "study.json", ".superseded"
+STUDY, ASIDE, STUDY_LOCK = "study.json", ".superseded", ".study.lock"
 QUESTION = ("parameters", "networks", "data")  # of the inputs of a job: what it trains
 SNAKEMAKE_RECORDS = ".snakemake"  # nothing is taken from them
 
 
 def refuse_other(out: Path, profile: Profile) -> None:
-    """Results of another version or another profile are never mixed with these."""
+    """Results of another version or another profile are never mixed with these, nor a user's files replaced.
+
+    Raises: StudyError.
+    """
     known = read_json(out / STUDY)
     made_by = (known.get("version", VERSION), known.get("profile", profile.name))
     if made_by != (VERSION, profile.name):
@@ -46,6 +49,12 @@ def refuse_other(out: Path, profile: Profile) -> None:
             f"{out} holds the study {made_by[1]} in version {made_by[0]} of the format, "
             f"this is {profile.name} in {VERSION}; move it away, or give another folder with --out"
         )
+    is_ours = (
+        (out / STUDY_LOCK).exists() or "jobs" in known or read_json(out / PLAN).keys() >= {"version", "targets", "jobs"}
+    )
+    replaced = () if is_ours else sorted(name for name in (*RESERVED, SNAKEMAKE_RECORDS) if (out / name).exists())
+    if replaced:
+        raise StudyError(f"{out} holds {replaced[0]!r}, which no study wrote; give a new folder with --out")
 
 
 def prepare(profile: Profile, out: Path, stale: Mapping[str, str]) -> None:
@@ -82,9 +91,12 @@ def date_back(profile: Profile, out: Path) -> None:
 
 def _set_aside(profile: Profile, out: Path) -> None:
     """Jobs that the profile no longer names must not meet notebooks that read all jobs of a step."""
-    for file in sorted([*out.glob("*/" + INPUTS), *out.glob("*/*/" + INPUTS)]):
-        name = file.parent.relative_to(out)
-        if name.parts[0] != ASIDE and str(name) not in profile.tasks and file.exists():
+    jobs = {file.parent for level in ("*/", "*/*/") for mark in (INPUTS, RESULT) for file in out.glob(level + mark)}
+    several = {task.step for name, task in profile.tasks.items() if name != task.step}
+    jobs |= {file.parent for step in several for kind in KINDS for file in out.glob(f"{glob.escape(step)}/*/{kind}")}
+    for folder in sorted(jobs):
+        name = folder.relative_to(out)
+        if name.parts[0] != ASIDE and str(name) not in profile.tasks and folder.exists():
             _move_aside(profile, out, str(name), "is not in this profile")
 
 
@@ -100,6 +112,21 @@ def _move_aside(profile: Profile, out: Path, name: str, why: str) -> None:
             (out / job).parent.mkdir(parents=True, exist_ok=True)
             (aside / Path(job).name).rename(out / job)
     print(f"{name} {why}: moved to {shown(aside)}", file=sys.stderr)
+
+
+def aside_words(out: Path) -> str:
+    """How many results are set aside and what deleting them would free; nothing, where there are none."""
+    jobs = [folder for folder in _asides(out) if (folder / RESULT).exists()]
+    if not (out / ASIDE).exists():
+        return ""
+    files = [file.lstat() for file in (out / ASIDE).rglob("*") if not file.is_dir()]
+    size = sum(about.st_size for about in files if about.st_nlink == 1)  # runs are linked where they are read again
+    return f"{len(jobs)} finished results, {size / 1e6:,.1f} MB, are set aside in {shown(out / ASIDE)}"
+
+
+def clean(out: Path) -> None:
+    """Delete what was set aside; nothing else does."""
+    remove(out / ASIDE)
 
 
 def _asides(out: Path) -> list[Path]:

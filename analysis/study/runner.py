@@ -17,7 +17,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from analysis.study.dependencies import OUT_DIR, VERSION, changes, notebook_digest, run_inputs
+from analysis.study.dependencies import (
+    OUT_DIR,
+    VERSION,
+    changes,
+    notebook_digest,
+    results_read,
+    run_inputs,
+    watched_files,
+)
 from analysis.study.job_folder import (
     AT_WORK,
     LOCK,
@@ -25,7 +33,10 @@ from analysis.study.job_folder import (
     SOURCE,
     check_folder,
     keep_page,
+    listed,
     prepare_folder,
+    read_listing,
+    read_result,
     record_failure,
     write_result,
 )
@@ -34,7 +45,7 @@ from analysis.study.notebook_parameters import NotebookError, ParameterError, Va
 from analysis.study.page import read_page, unexecuted
 from analysis.study.processes import exclusive, follow_parent, place
 from analysis.tables.files import digest, write_atomic
-from analysis.tables.provenance import ROOT, provenance
+from analysis.tables.provenance import provenance
 
 
 class RunError(NotebookError):
@@ -135,35 +146,42 @@ def _with_ids(source: bytes) -> bytes:
 
 
 class _Watched:
-    """The notebook and the code of a run, which must stay as they were digested until it ends."""
+    """All that a run reads, which must stay as it was digested until the run ends."""
 
     def __init__(self, path: Path, values: Mapping[str, Value], inputs: Mapping[str, Any]) -> None:
         self.path, self.values, self.inputs = path, values, inputs
         self.states = self._states()
 
     def _states(self) -> dict[str, tuple[int, int] | None]:
-        files = {self.path.name: self.path} | {name: ROOT / name for name in self.inputs["code"]}
+        files = {self.path.name: self.path} | watched_files(self.path, self.values)
+        for inside, folder in results_read(self.path, self.values).items():
+            names = listed(result) if (result := read_listing(folder)) else ()
+            files |= {f"{inside}/{name}": folder / name for name in names}
         return {name: _state(file) for name, file in files.items()}
 
     def changed_while_waiting(self, source: Path) -> list[str]:
         """What is not as it was digested when the kernel may start."""
         if notebook_digest(source) != self.inputs["notebook"]:
             return [self.path.name]
-        if (states := self._states()) == self.states:
-            return []
-        self.states = states
-        return changes(self.inputs, run_inputs(self.path, self.values))
+        self.states, before = self._states(), self.states
+        read = results_read(self.path, self.values)
+        if altered := [inside for inside, folder in read.items() if read_result(folder) is None]:
+            return altered
+        return changes(self.inputs, run_inputs(self.path, self.values)) if self.states != before else []
 
     def changed_while_running(self) -> list[str]:
         """The files that were written since the kernel started, even if they were put back."""
-        return [name for name, state in self._states().items() if state != self.states[name]]
+        now = self._states()
+        return [name for name in sorted(now.keys() | self.states.keys()) if now.get(name) != self.states.get(name)]
 
 
-def _state(file: Path) -> tuple[int, int] | None:
+def _state(file: Path) -> tuple[int, int, int] | None:
+    """Size and times; the last one, of the change of the file's record, cannot be put back."""
     try:
-        return file.stat().st_size, file.stat().st_mtime_ns
+        found = file.stat()
     except OSError:
         return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _execute(

@@ -13,11 +13,15 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.tables.provenance import ROOT
 from analysis.tables.provenance import provenance as circumstances
 from analysis.tables.schemas import Column, Schema, SchemaError, schema_of
 
 if TYPE_CHECKING:  # what only writes files beside a table need not wait for pandas
     import pandas as pd
+
+
+NOTEBOOKS = "notebooks"  # their folder
 
 
 class FrameError(ValueError):
@@ -30,6 +34,16 @@ class TableError(ValueError):
     def __init__(self, path: Path, actual: str, expected: str) -> None:
         super().__init__(f"{path}: found {actual}; expected {expected}")
         self.path, self.actual, self.expected = path, actual, expected
+
+
+def output(out_dir: str, *names: str) -> Path:
+    """A place in the folder that a notebook writes to, which is relative to the current folder.
+
+    The default of our notebooks, `../results/interactive/...`, is relative to theirs: papermill may run one in another
+    folder, and its results are in this checkout all the same, and not above or below the folder of whoever called it.
+    """
+    is_default = out_dir.startswith("../results/interactive/") and Path.cwd().name != NOTEBOOKS
+    return Path(ROOT / NOTEBOOKS if is_default else "", out_dir, *names)
 
 
 def write_atomic(path: Path | str, data: str | bytes) -> Path:

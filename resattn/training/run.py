@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy
 from resattn.networks.network import Network, build
 from resattn.training.config import TrainConfig
 from resattn.training.data import TEST_BATCH, Feed
-from resattn.training.record import METRICS, RUN, TIMING, TRAINING_VERSION
+from resattn.training.record import CORRECT, METRICS, RUN, TIMING, TRAINING_VERSION
 
 
 class TrainError(Exception):
@@ -162,8 +162,12 @@ def alone_in(out: Path, say: Callable[[str], None], *, wait_s: float = WAIT_S) -
     """Hold the lock of a run's folder until the block ends; nobody else writes there meanwhile.
 
     A process whose parent was killed may need a moment to end, so the lock is waited for. What killed processes were
-    writing is removed. Raises: RunInUseError.
+    writing is removed. Raises: RunInUseError; CheckpointError for a folder with tables that no run wrote.
     """
+    if not any((out / name).exists() for name in (LOCK, RUN)):
+        foreign = [name for name in (METRICS, TIMING, CORRECT) if (out / name).exists()]
+        if foreign:
+            raise CheckpointError(f"{out} holds {foreign[0]}, which no training run wrote; give another folder")
     descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         deadline = time.monotonic() + wait_s
@@ -176,7 +180,7 @@ def alone_in(out: Path, say: Callable[[str], None], *, wait_s: float = WAIT_S) -
             time.sleep(0.1)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        for left in out.glob(f".*{PARTIAL}"):
+        for left in out.glob(f".*.{'[0-9a-f]' * 8}{PARTIAL}"):
             left.unlink(missing_ok=True)
         yield
     finally:

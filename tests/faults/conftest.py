@@ -72,7 +72,7 @@ NOTEBOOKS = {
 PROFILES = {
     "count": """\
 notebooks_dir: notebooks
-timeout_s: 100
+timeout_s: 1000
 notebooks:
   10_count:
     each: {n: [0, 1, 2, 3]}
@@ -82,7 +82,7 @@ notebooks:
 """,
     "train": """\
 notebooks_dir: notebooks
-timeout_s: 100
+timeout_s: 1000
 notebooks:
   50_train:
     each: {seed: [0, 1, 2]}

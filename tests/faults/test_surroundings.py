@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from study.conftest import wait_for
+from study.conftest import LIMIT_S, wait_for
 
 from analysis.study import kernel
 
@@ -146,7 +146,7 @@ def test_two_studies(trial, undisturbed, tmp_path):
         first = place.start()
         time.sleep(later_s)
         second = place.start()
-        ends = [process.communicate(timeout=100)[1] for process in (first, second)]
+        ends = [process.communicate(timeout=LIMIT_S)[1] for process in (first, second)]
         codes = [first.returncode, second.returncode]
         assert 0 in codes, ends
         for code, said in zip(codes, ends, strict=True):  # one may come when the other is done
@@ -175,13 +175,13 @@ def test_a_notebook_hangs(trial, undisturbed, tmp_path):
     place = undisturbed("count").copy(tmp_path / "p", whole=False)
     profile = place.folder / "count.yaml"
     text = profile.read_text()
-    profile.write_text(text.replace("timeout_s: 100", "timeout_s: 15"))
+    profile.write_text(text.replace("timeout_s: 1000", "timeout_s: 30"))
     place.happens(HANG)
     first = place.run()
     assert first.returncode == 1
     for job in COUNTS[:3]:
         assert f"failed   {job}: 10_count.ipynb" in first.stderr
-    assert first.stderr.count("the notebook was not done within its 15 s") == 3
+    assert first.stderr.count("the notebook was not done within its 30 s") == 3
     profile.write_text(text)
     trial.ends_right(place, undisturbed("count"), tries=3)
 
@@ -217,6 +217,6 @@ def test_a_hang_up(trial, undisturbed, tmp_path):
     first = place.start()
     wait_for(lambda: list(place.out.rglob("log.txt")))
     first.send_signal(1)
-    first.communicate(timeout=100)
+    first.communicate(timeout=LIMIT_S)
     assert first.returncode != 0
     trial.ends_right(place, undisturbed("count"))

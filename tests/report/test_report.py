@@ -889,10 +889,11 @@ def test_an_old_page_does_not_survive_a_new_report(complete: Path) -> None:
 
 def test_what_is_not_a_report_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ReportError, match="holds something that no report wrote; move it away"):
-        build_report(tmp_path)
-    assert (tmp_path / "report" / "thesis.txt").read_text() == "years of work"
+    for name in ("thesis.txt", "index.html"):
+        (tmp_path / "report" / name).write_text("years of work")
+        with pytest.raises(ReportError, match="holds something that no report wrote; move it away"):
+            build_report(tmp_path)
+        assert (tmp_path / "report" / name).read_text() == "years of work"
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

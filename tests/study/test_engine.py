@@ -158,6 +158,13 @@ def test_a_study_runs_once_and_again_only_what_has_changed(finished, finished_st
         assert f"{name} is done: taken back from" in fourth.stderr
     assert tables(out) == WHOLE
     assert (out / ".superseded" / "50_train" / "s2" / "result.json").exists()
+    assert "3 finished results, 0." in fourth.stderr
+    assert "MB, are set aside in" in fourth.stderr
+
+    fifth = run_resattn("study", *study, "--clean")
+    assert (fifth.returncode, fifth.stdout) == (0, "")
+    assert not (out / ".superseded").exists()
+    assert tables(out) == WHOLE
 
 
 def test_nothing_finished_is_deleted_and_equal_inputs_are_taken_back_at_any_level(study, tmp_path, write_notebook):
@@ -392,6 +399,7 @@ def test_results_of_another_kind_are_not_mixed_with_these(study, tmp_path):
     for record, message in (
         ({"version": 2}, "in version 2 of the format"),
         ({"profile": "small"}, "the study small in"),
+        ({"mine": 1}, "holds 'study.json', which no study wrote"),
     ):
         (tmp_path / "out" / "study.json").write_text(json.dumps(record))
         run = run_resattn("study", *study)
@@ -409,10 +417,12 @@ def test_texts_and_paths_reach_the_notebook_as_they_are_and_nothing_that_lies_ar
                    parameters='text = ""\nout_dir = "o"')  # fmt: skip
     profile = {"notebooks_dir": "notebooks", "notebooks": {"20_depth": {"parameters": {"text": text}}}}
     study[0].write_text(json.dumps(profile))
-    for name in ("analysis/__init__.py", "papermill.py", "resattn/__init__.py", "yaml.py"):  # jobs start in this folder
+    # Jobs start in this folder, which is not that of whoever said "." or left a place empty.
+    for name in ("analysis/__init__.py", "papermill.py", "resattn/__init__.py", "yaml.py", "sitecustomize.py"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("open('hacked', 'w')")
-    run = run_resattn("study", study[0], "--out", out, SNAKEMAKE_PROFILE=str(tmp_path / "mine"))
+    foreign = {"SNAKEMAKE_PROFILE": str(tmp_path / "mine"), "PYTHONPATH": f"{ROOT}::."}
+    run = run_resattn("study", study[0], "--out", out, **foreign)
     assert run.returncode == 0, (out / "snakemake.log").read_text()
     assert (out / "20_depth" / "tables" / "t.txt").read_text() == text
     assert not list(tmp_path.rglob("hacked"))

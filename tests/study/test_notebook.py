@@ -28,7 +28,7 @@ from analysis.study.runner import (
 )
 from analysis.tables.files import digest
 
-from .conftest import ROOT, WRITE_TABLE, resattn, run_resattn, wait_for
+from .conftest import LIMIT_S, ROOT, WRITE_TABLE, resattn, run_resattn, wait_for
 
 
 def _texts(page: Path) -> str:
@@ -316,15 +316,22 @@ def test_a_folder_that_holds_something_else_is_refused(write_notebook, tmp_path)
     assert (out / "thesis.tex").exists()
 
 
-def test_a_folder_of_a_user_s_that_has_an_inputs_json_is_refused_too(write_notebook, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("inputs.json", '{"version": 1, "parameters": {}}'), ("inputs.json", "[]"), ("inputs.json", "{"),
+        ("result.json", '{"tables": {}}'), ("failure.json", '{"message": "mine"}'), ("log.txt", "mine"),
+        ("notebook.ipynb", '{"cells": []}'), (".lock", "mine"),
+    ],
+)  # fmt: skip
+def test_a_folder_of_a_user_s_that_has_a_file_of_a_run_s_name_is_refused_too(write_notebook, tmp_path, name, text):
     out = tmp_path / "out"
     out.mkdir()
-    for text in ('{"version": 1, "parameters": {}}', "[]", "{"):
-        (out / "inputs.json").write_text(text)
-        with pytest.raises(FolderError, match=r"holds 'inputs.json', which no notebook run wrote"):
-            run_notebook(write_notebook("a", "1"), {}, out)
-        assert [entry.name for entry in out.iterdir()] == ["inputs.json"]
-        assert (out / "inputs.json").read_text() == text
+    (out / name).write_text(text)
+    with pytest.raises(FolderError, match=f"holds {name!r}, which no notebook run wrote"):
+        run_notebook(write_notebook("a", "1"), {}, out)
+    assert [entry.name for entry in out.iterdir()] == [name]
+    assert (out / name).read_text() == text
 
 
 def test_a_notebook_that_is_edited_while_its_job_waits_is_not_run(write_notebook, tmp_path):
@@ -334,11 +341,32 @@ def test_a_notebook_that_is_edited_while_its_job_waits_is_not_run(write_notebook
         process = resattn("notebook", path, "--out", out, RESATTN_PLACES=f"1:{tmp_path / 'places'}")
         wait_for((out / "log.txt").exists)
         write_notebook("a", WRITE_TABLE.replace("1", "2"))
-    _, stderr = process.communicate(timeout=100)
+    _, stderr = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert "a.ipynb: notebook changed while this job waited: run it again" in stderr
     assert not (out / "result.json").exists()
     assert not list((out / "tables").iterdir())
+
+
+def test_results_that_a_run_reads_are_whole_before_it_and_the_same_after_it(write_notebook, tmp_path):
+    job = tmp_path / "runs" / "s0"
+    (job / "tables").mkdir(parents=True)
+    (job / "notebook.ipynb").write_text("n")
+    table = job / "tables" / "t.csv"
+    table.write_text("value\n1\n")
+    write_result(job, {"version": 1})
+    put_back = (
+        "import os\nold, at = open(t).read(), os.stat(t)\nopen(t, 'w').write('value\\n2\\n')\nopen(t, 'w').write(old)"
+    )
+    path = write_notebook(
+        "a", f"t = f'{{runs_dir}}/s0/tables/t.csv'\n{put_back}\nos.utime(t, ns=(at.st_atime_ns, at.st_mtime_ns))",
+        parameters='runs_dir = ""\nout_dir = "o"',
+    )  # fmt: skip
+    with pytest.raises(ChangedError, match="runs_dir/s0/tables/t.csv changed while this job ran"):
+        run_notebook(path, {"runs_dir": str(tmp_path / "runs")}, tmp_path / "out")
+    table.write_text("value\n3\n")
+    with pytest.raises(ChangedError, match="runs_dir/s0 changed while this job waited"):
+        run_notebook(path, {"runs_dir": str(tmp_path / "runs")}, tmp_path / "out")
 
 
 def test_two_runs_do_not_share_a_folder(write_notebook, tmp_path):

@@ -548,6 +548,17 @@ def test_a_loss_that_is_no_number_stops_the_run(digits, tmp_path):
         quiet(_config(lr=1e30), tmp_path / "at once", digits)
 
 
+def test_a_folder_with_somebody_s_table_is_refused(digits, tmp_path):
+    for name in ("metrics.csv", ".thesis.partial"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(CheckpointError, match=r"holds metrics.csv, which no training run wrote"):
+        quiet(_config(), tmp_path, digits)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "metrics.csv": "mine",
+        ".thesis.partial": "mine",
+    }
+
+
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(digits, tmp_path, monkeypatch):
     synced = []
 
