@@ -65,12 +65,11 @@ def _references(claim: Claim) -> list[str]:
 
 
 def test_verdicts_are_those_of_the_tables() -> None:
-    folders = {"runs_dir": RUNS, "masks_dir": FOLDER / "70_masks", "responses_dir": ""}
-    measured = comparisons.measured_in(*map(str, folders.values()))
+    measured = comparisons.measured_in(str(RUNS), str(FOLDER / "70_masks"), kept_dir=str(RUNS.parent))
     asked = [claim for claim in ledger() if {ref.rpartition(":")[2] for ref in _references(claim)} & TRAINING_RESULTS]
     assert asked
     found = verdict_table(
-        judge_study(asked, measure, measured, comparisons.orders_in(str(folders["runs_dir"])))
+        judge_study(asked, measure, measured, comparisons.orders_in(str(RUNS), str(RUNS.parent)))
     ).set_index("id")["verdict"]
     kept = STUDY.table(schemas.CLAIMS).set_index("id")["verdict"]
     assert found.to_dict() == kept[found.index].to_dict()

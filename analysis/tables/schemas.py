@@ -393,7 +393,10 @@ MEASURED = _table(
     Column("width", int, "channels of the first stage"),
     Column("is_recipe", bool, "whether the run followed the printed recipe"),
     Column("near_chance", bool, "whether the network's mean error is near chance level", default=False),
+    Column("untrained", float, "the same with random weights, where it was measured", "of the ledger's quantity",
+           may_be_empty=True, default=float("nan")),
 )  # fmt: skip
+ORDERS = replace(DIFFERENCES, notebook=steps.CLAIMS, name="orders", row="one pair of networks that runs may order")
 CLAIMS = _table(
     steps.CLAIMS, "claims", "one claim of the ledger", *_LEDGER.values(),
 )  # fmt: skip
@@ -423,7 +426,7 @@ SCHEMAS = (
     SPECS, SUMMARY, DEPTH, STAGES, MODULES, ARTICLE, RATIOS, PATH_LENGTHS, PATH_SUMMARY, COST, CROSSCHECK, PUBLISHED,
     RECEPTIVE_FIELD, GRADIENT, EFFECTIVE, EPOCHS, RUN, RUNS, COMPARISON, DIFFERENCES, PRINTED_BESIDE, SWEEP, BUDGETS,
     MASKS, CHANNELS, GAINS, INTERVENTIONS, INTERVENTION_MEANS, LESIONS, USED_UNTRAINED, USED, USED_MEANS, RESPONSES,
-    MEASURED, CLAIMS, SOURCES, LAYOUTS, STATE,
+    MEASURED, ORDERS, CLAIMS, SOURCES, LAYOUTS, STATE,
 )  # fmt: skip
 
 

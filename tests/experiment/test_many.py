@@ -172,7 +172,17 @@ def test_the_command_makes_the_protocol_and_the_runs_beside_it(tiny, digits, tmp
     (tmp_path / "also.json").write_text(json.dumps(also + bad))
     (tmp_path / "protocol.json").write_text(json.dumps(dict(tiny.data)))
     tiny = read_protocol(tmp_path / "protocol.json")
-    asked = ["--whole", "--also", str(tmp_path / "also.json"), "--minutes", "5", "--out", str(tmp_path), "--code", "abc"]
+    asked = [
+        "--whole",
+        "--also",
+        str(tmp_path / "also.json"),
+        "--minutes",
+        "5",
+        "--out",
+        str(tmp_path),
+        "--code",
+        "abc",
+    ]
     assert main([*asked, "--device", "cpu", "--protocol", str(tmp_path / "protocol.json")]) == 0
     assert f"done: {tiny.n_runs + 4} runs kept" in capsys.readouterr().out
     diverged, *extra = read_all(tmp_path / "extra")
