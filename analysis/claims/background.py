@@ -23,7 +23,7 @@ RULE = (
     "is not above. Else, or with fewer seeds: not decided."
 )
 FILTERS, FILTERS_NOT, OPEN = "filters the ground", "does not filter the ground", "not decided"
-# The numbers of `RULE` in the ledger's words, one for each seed.
+# The numbers of `RULE` as measured quantities, one for each seed; the claim of the ledger is about the first.
 DIFFERENCE, AREA = "object_over_ground", "mask_area_over_another"
 
 

@@ -311,6 +311,11 @@ SWEEP = _table(
     Column("diverged", bool, "whether the loss stopped being a number"),
     Column("chosen", bool, "whether the rule of the protocol chose this rate for the network"),
 )  # fmt: skip
+EXPECTED = _table(
+    steps.PROTOCOL, "expected", "one expectation of the protocol",
+    Column("expected", str, "what was expected before the first run"),
+    Column("came_out", str, "what came out, or how many seeds are complete"),
+)  # fmt: skip
 BUDGETS = _table(
     steps.PROTOCOL, "budgets", "one run of a budget whose seeds are complete", NETWORK,
     Column("epochs", int, "epochs of all training images, a schedule of its own"), SEED,
@@ -425,8 +430,8 @@ STATE = _table(
 SCHEMAS = (
     SPECS, SUMMARY, DEPTH, STAGES, MODULES, ARTICLE, RATIOS, PATH_LENGTHS, PATH_SUMMARY, COST, CROSSCHECK, PUBLISHED,
     RECEPTIVE_FIELD, GRADIENT, EFFECTIVE, EPOCHS, RUN, RUNS, COMPARISON, DIFFERENCES, PRINTED_BESIDE, SWEEP, BUDGETS,
-    MASKS, CHANNELS, GAINS, INTERVENTIONS, INTERVENTION_MEANS, LESIONS, USED_UNTRAINED, USED, USED_MEANS, RESPONSES,
-    MEASURED, ORDERS, CLAIMS, SOURCES, LAYOUTS, STATE,
+    EXPECTED, MASKS, CHANNELS, GAINS, INTERVENTIONS, INTERVENTION_MEANS, LESIONS, USED_UNTRAINED, USED, USED_MEANS,
+    RESPONSES, MEASURED, ORDERS, CLAIMS, SOURCES, LAYOUTS, STATE,
 )  # fmt: skip
 
 

@@ -102,23 +102,26 @@ def printed_responses(
     return responses
 
 
-def measured_in(runs_dir: str = "", masks_dir: str = "", responses_dir: str = "", kept_dir: str = "") -> pd.DataFrame:
+def measured_in(
+    runs_dir: str = "", masks_dirs: Sequence[str] = (), responses_dir: str = "", kept_dir: str = ""
+) -> pd.DataFrame:
     """What a study's tables say of the claims about training, by its folders of runs, masks and responses; "": none.
 
     `kept_dir`: where the runs beside the protocol lie, with the tables of their trained weights.
     Raises: FrameError, TableError.
     """
-    responses = _table(Path(responses_dir), schemas.RESPONSES) if responses_dir else None
+    responses = _table(responses_dir, schemas.RESPONSES) if responses_dir else None
     parts = [measured_runs(run_frame(runs_dir) if runs_dir else None, responses)]
-    if masks_dir:
-        parts.append(measured_background(*(_table(Path(masks_dir), s) for s in (schemas.INTERVENTIONS, schemas.MASKS))))
+    if folders := [folder for folder in masks_dirs if folder]:
+        tables = [[_table(folder, s) for folder in folders] for s in (schemas.INTERVENTIONS, schemas.MASKS)]
+        parts.append(measured_background(*(pd.concat(frames, ignore_index=True) for frames in tables)))
     if kept_dir and (used := Path(kept_dir, TRAINED, EXTRA, schemas.USED.file)).is_file():
         parts.append(measured_depth(run_frame(Path(kept_dir, EXTRA)), read_table(used, schemas.USED)))
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
-def _table(folder: Path, schema: Schema) -> pd.DataFrame:
-    return read_table(folder / "tables" / schema.file, schema)
+def _table(folder: str, schema: Schema) -> pd.DataFrame:
+    return read_table(Path(folder, "tables") / schema.file, schema)
 
 
 def orders_in(runs_dir: str, kept_dir: str = "") -> pd.DataFrame:

@@ -189,9 +189,7 @@ def intervention_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
     for run in runs:
         network = run.network("after")
         modules = merge_modules(network)
-        inputs, labels = run.images(images), run.feed.test_labels[:images]
-        known = run.dataset.test_foreground
-        foreground = None if known is None else known[:images]
+        inputs, labels, foreground = run.images(images), run.labels(images), run.known_foreground(images)
         training = [batch for batch, _ in islice(run.feed.batches(0), SETTLING)]
         means = mean_masks(network, training)
         about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed, "n_images": len(inputs)}

@@ -192,7 +192,6 @@ TRAINED = {
     "kaggle_accuracy": "accuracy on the hidden test images of Kaggle's CIFAR-10",
     "stage_response": "mean absolute response of a stage's output over that of stage 1",
     "object_over_ground": "test error with the mask constant at the object, less that at as much of the ground",
-    "mask_area_over_another": "area under the ROC curve of the mask over the object, less that of another image's mask",
     "gradient_5_to_17_units": "share of the gradient's energy on paths through 5 to 17 units of two layers each",
 }
 

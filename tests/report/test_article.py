@@ -178,7 +178,11 @@ def test_the_tables_have_the_shape_and_the_cells_of_the_paper() -> None:
     sizes = [words for row, own in tables["Table 2"].cells.items() for words in [row] if "Output Size" in own]
     assert "Residual Unit, 7×7" in sizes
     assert [c.words for c in tables["Table 2"].cells["params×10^6"]["Attention-92"]] == ["51.3"]
-    assert [tables[name].data for name in ("Table 2", "Table 6", "Table 7")] == [(), ("CIFAR-10", "CIFAR-100"), ("ImageNet",)]
+    assert [tables[name].data for name in ("Table 2", "Table 6", "Table 7")] == [
+        (),
+        ("CIFAR-10", "CIFAR-100"),
+        ("ImageNet",),
+    ]
 
 
 # --- what is said of orders -----------------------------------------------------------------------------------------
