@@ -62,7 +62,7 @@ def experiment(folder: Path | str = RESULTS, protocol: Protocol | None = None) -
     try:
         sets = [
             Experiment(state_of(Path(folder) / name, protocol), device)
-            for name, device in ((RUNS, "a CPU"), (WHOLE, "an accelerator"))
+            for name, device in ((RUNS, "a CPU"), (f"{WHOLE}/{RUNS}", "an accelerator"))
         ]
     except KeptRunError as error:
         raise FrameError(str(error)) from error
