@@ -656,8 +656,12 @@ def _claims(args: argparse.Namespace) -> None:
     claims = [claim for claim in every if args.source in (None, claim.source)]
     print(f"{len(claims)} claims; the networks that they name are captured", file=sys.stderr)
     with counts.kept(measured.measure) as count:
-        measure = functools.partial(study.measure, count=count) if study else count
-        verdicts = [v for v in judge(claims, measure, among=every) if args.verdict in (None, v.finding)]
+        if study:
+            trained = _of_the_study("claims without a FILE.csv", "claims.trained")
+            judged = trained.judge_kept(claims, functools.partial(study.measure, count=count))
+        else:
+            judged = judge(claims, count, among=every)
+    verdicts = [v for v in judged if args.verdict in (None, v.finding)]
     if args.json:
         return _print_json(to_json(verdicts))
     if args.format == "text" and not (args.all or args.verdict) and len(verdicts) > MOST_LISTED:

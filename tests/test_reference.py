@@ -28,6 +28,7 @@ STUDY = read_study(FOLDER)
 JOBS = STUDY.jobs
 # The runs of the accelerator, and those of the short budget beside them.
 RUNS = ROOT / "results" / "protocol" / "accelerator"
+MASKS = [str(FOLDER / name) for name in ("70_masks", "71_masks_more")]
 NETWORKS = {"cifar-attention56", "cifar-resnet74", "cifar-resnet83"}
 SHORT = {"cifar-attention56", "cifar-resnet56", "cifar-resnet74", "cifar-resnet56[width=19]"}
 
@@ -65,12 +66,11 @@ def _references(claim: Claim) -> list[str]:
 
 
 def test_verdicts_are_those_of_the_tables() -> None:
-    folders = {"runs_dir": RUNS, "masks_dir": FOLDER / "70_masks", "responses_dir": ""}
-    measured = comparisons.measured_in(*map(str, folders.values()))
+    measured = comparisons.measured_in(str(RUNS), MASKS, kept_dir=str(RUNS.parent))
     asked = [claim for claim in ledger() if {ref.rpartition(":")[2] for ref in _references(claim)} & TRAINING_RESULTS]
     assert asked
     found = verdict_table(
-        judge_study(asked, measure, measured, comparisons.orders_in(str(folders["runs_dir"])))
+        judge_study(asked, measure, measured, comparisons.orders_in(str(RUNS), str(RUNS.parent)))
     ).set_index("id")["verdict"]
     kept = STUDY.table(schemas.CLAIMS).set_index("id")["verdict"]
     assert found.to_dict() == kept[found.index].to_dict()

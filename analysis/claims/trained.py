@@ -2,6 +2,7 @@
 
 A printed error is tested by runs with the printed recipe alone. A claim that only says which of two is larger names
 no recipe: runs of any budget test it, by the rule of `analysis.statistics.conclusions`; the verdict names the budget.
+A claim about what a trained network does is tested by the tables of interventions and of the gradient's depth.
 """
 
 from __future__ import annotations
@@ -10,21 +11,35 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from analysis.claims import background
 from analysis.claims.ledger import ledger
 from analysis.statistics.comparisons import is_near_chance
 from analysis.statistics.conclusions import chance_pct
 from analysis.statistics.intervals import least_seeds, mean_interval
-from analysis.tables import schemas
+from analysis.tables import schemas, steps
+from analysis.tables.files import read_table
 from analysis.tables.formats import name_and_settings
+from analysis.tables.provenance import ROOT
 from analysis.tables.runs import recipe_value
 from resattn.claims.claims import Claim, ClaimError, Measure, Subject, is_row_id, parse_subject, split_reference
 from resattn.claims.expressions import Expression, evaluate
 from resattn.claims.measured import is_share, runs_of_table, spec_of
-from resattn.claims.verdicts import DEFAULT_READING, Finding, Trial, Verdict, judge, reason_of
-from resattn.claims.vocabulary import TRAINED
+from resattn.claims.verdicts import (
+    DEFAULT_READING,
+    LEAST_RUNS,
+    Finding,
+    Trial,
+    Verdict,
+    definition_of,
+    judge,
+    reason_of,
+)
+from resattn.claims.vocabulary import OF_EACH, TRAINED, TRAINING_RESULTS
 from resattn.training.config import FIELDS
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -34,42 +49,28 @@ STEPS, BATCH, SIZE = "s41.recipe.stop", "s41.recipe.batch", 50_000
 # The defaults of a run are that recipe, which says nothing of precision: it is older than training in bf16.
 PRINTED = {name: recipe_value(FIELDS[name].default) for name in schemas.RECIPE} | {"precision": "fp32"}
 PRINTED_EPOCHS = (204, 205)  # 160,000 steps of 64 are 204.8
+KEPT = ROOT / "results" / "reference" / steps.CLAIMS / "tables"
 
 
-def measured_runs(
-    runs: pd.DataFrame | None = None, masks: pd.DataFrame | None = None, responses: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """Every number of a study that a claim asks for, one row each: `schemas.MEASURED`.
+def measured_runs(runs: pd.DataFrame | None = None, responses: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Every number of a study's runs that a claim asks for, one row each: `schemas.MEASURED`.
 
-    `runs`: `schemas.RUNS`; `masks`: `schemas.MASKS`; `responses`: `schemas.RESPONSES`, read at the stage's output. A
-    network's width goes into the budget, which is stated beside the verdict: the claims are about gates, merges and
-    depths.
+    `runs`: `schemas.RUNS`; `responses`: `schemas.RESPONSES`, read at the stage's output. A network's width goes into
+    the budget, which is stated beside the verdict: the claims are about gates, merges and depths.
     """
     rows: list[dict[str, object]] = []
     if runs is not None:
-        keys = ["network", "dataset", "label_noise"]
-        means = runs.groupby(keys)["test_error_pct"].mean()
+        means = _mean_errors(runs)
         for run in runs.to_dict("records"):
             if quantity := _quantity(run["dataset"], run["label_noise"]):
                 shared = {"seed": run["seed"], "value": run["test_error_pct"] / 100, "is_recipe": _is_recipe(run)}
-                mean = float(means[tuple(run[key] for key in keys)])
+                mean = means[run["network"], run["dataset"], run["label_noise"]]
                 shared |= {"budget": _budget(run), "near_chance": is_near_chance(mean, chance_pct(run["dataset"]))}
                 # The last epoch serves a print that does not say at which epoch it was read.
                 rows += [
                     {**_about(run["network"]), **shared, "quantity": f"{quantity}_{when}"}
                     for when in ("final_epoch", "unstated")
                 ]
-    if masks is not None:
-        kept = masks[(masks["map"] == "mask") & (masks["state"] == "after") & (masks["quantity"] == "contrast")]
-        errors = kept.groupby(["network", "dataset"])["test_error_pct"].mean()
-        means = kept.groupby(["network", "dataset", "seed"], sort=False)["value"].mean().reset_index()
-        for row in means.dropna().to_dict("records"):
-            budget = f"{row['dataset']}, {_width_words(row['network'])}"
-            rows.append(
-                {**_about(row["network"]), "quantity": "foreground_contrast_final_epoch", "seed": row["seed"],
-                 "value": row["value"], "budget": budget, "is_recipe": False,
-                 "near_chance": is_near_chance(errors[row["network"], row["dataset"]], chance_pct(row["dataset"]))}
-            )  # fmt: skip
     if responses is not None and runs is not None:
         recipe = {(run["network"], run["seed"]): (_is_recipe(run), _budget(run)) for run in runs.to_dict("records")}
         for row in responses[responses["place"] == "output"].to_dict("records"):
@@ -80,7 +81,60 @@ def measured_runs(
                  "seed": row["seed"], "value": row["relative"], "budget": budget, "is_recipe": is_recipe,
                  "near_chance": False}
             )  # fmt: skip
-    return pd.DataFrame(rows, columns=schemas.MEASURED.names).astype({"is_recipe": bool, "near_chance": bool})
+    return _measured(rows)
+
+
+def measured_background(interventions: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
+    """What the rule of `background` reads, by network and seed: `schemas.MEASURED`."""
+    rows: list[dict[str, object]] = []
+    for found in background.filtering(interventions, masks):
+        shared = {**_about(found.network), "is_recipe": False, "near_chance": found.is_near_chance}
+        shared["budget"] = f"{found.dataset}, {_width_words(found.network)}"
+        for quantity, values, scale in (
+            (background.DIFFERENCE, found.differences, 100), (background.AREA, found.areas, 1),
+        ):  # fmt: skip
+            rows += [
+                {**shared, "quantity": f"{quantity}_final_epoch", "seed": seed, "value": value / scale}
+                for seed, value in values.items()
+            ]
+    return _measured(rows)
+
+
+def measured_depth(runs: pd.DataFrame, used: pd.DataFrame) -> pd.DataFrame:
+    """The share of the gradient's energy in the range that Veit et al. name, by network and seed: `schemas.MEASURED`.
+
+    Of networks whose residual units have two layers each. `runs`: `schemas.RUNS`; `used`: `schemas.USED`, of them.
+    """
+    rows: list[dict[str, object]] = []
+    means = _mean_errors(runs)
+    of_run = {(run["network"], run["dataset"], run["seed"]): run for run in runs.to_dict("records")}
+    for (network, dataset, seed), part in used[used["paths"] == "all"].groupby(["network", "dataset", "seed"]):
+        run = of_run.get((network, dataset, seed))
+        if run is None or not str(network).partition("[")[0].endswith("-basic"):
+            continue
+        inside = part[part["length"].between(*UNITS_5_TO_17)].groupby("state")["share"].sum()
+        n = int(part["n_images"].iloc[0])
+        rows.append(
+            {**_about(str(network)), "quantity": "gradient_5_to_17_units_final_epoch", "seed": seed,
+             "value": inside.get("after", 0.0), "untrained": inside.get("before", 0.0),
+             "budget": f"{_budget(run)}; gradient of {n} test images", "is_recipe": False,
+             "near_chance": is_near_chance(means[network, dataset, run["label_noise"]], chance_pct(str(dataset)))}
+        )  # fmt: skip
+    return _measured(rows)
+
+
+# Lengths of paths through 5 to 17 units of two layers: every path passes the first and the last layer besides.
+UNITS_5_TO_17 = (2 * 5 + 2, 2 * 17 + 2)
+
+
+def _mean_errors(runs: pd.DataFrame) -> dict[tuple[object, ...], float]:
+    means = runs.groupby(["network", "dataset", "label_noise"])["test_error_pct"].mean()
+    return {tuple(keys): float(mean) for keys, mean in means.items()}
+
+
+def _measured(rows: list[dict[str, object]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=schemas.MEASURED.names)
+    return frame.astype({"is_recipe": bool, "near_chance": bool, "untrained": float})
 
 
 def judge_study(
@@ -88,18 +142,31 @@ def judge_study(
 ) -> tuple[Verdict, ...]:
     """A verdict on every claim, with what a study measured; in their order.
 
-    `measured`: of `measured_runs`; `orders`: of `conclusions.every_order`, which decide every claim that one network
-    has a lower error than another. Another direction needs the seeds of one comparison. Networks near chance level
+    `measured`: of the functions above; `orders`: of `conclusions.every_order`, which decide every claim that one
+    network has a lower error than another. Claim 6 of the article has a rule of its own, and a claim about any trained
+    network holds if it holds in each. Another direction needs the seeds of one comparison. Networks near chance level
     decide nothing. Raises: ClaimError.
     """
     every = ledger()
     verdicts = judge(claims, measure, runs_of_table(measured.loc[measured["is_recipe"]]), among=every)
     asked = [claim for claim in claims if _is_direction(claim)]
-    learned = measured.loc[~measured["near_chance"]]
+    # The area of a mask is a part of the rule for claim 6 alone.
+    learned = measured.loc[~measured["near_chance"] & measured["quantity"].isin(TRAINING_RESULTS)]
     widest = learned.loc[learned.groupby(["subject", "quantity", "seed"])["width"].transform("max") == learned["width"]]
     judged = judge(asked, measure, runs_of_table(widest), among=every)
-    found = {v.claim.id: _ordered(v, orders) or _with_budget(v, widest) for v in judged}
+    found = {
+        v.claim.id: _ordered(v, orders) or _filtered(v, measured) or _of_each(v, learned) or _with_budget(v, widest)
+        for v in judged
+    }
     return tuple(found.get(v.claim.id, v) for v in verdicts)
+
+
+def judge_kept(claims: Sequence[Claim], measure: Measure, folder: Path = KEPT) -> tuple[Verdict, ...]:
+    """A verdict on every claim, with what the study that the repository keeps measured, if it is there."""
+    tables = (schemas.MEASURED, schemas.ORDERS)
+    if not all((folder / schema.file).is_file() for schema in tables):
+        return judge(claims, measure, among=ledger())
+    return judge_study(claims, measure, *(read_table(folder / schema.file, schema) for schema in tables))
 
 
 def _ordered(verdict: Verdict, orders: pd.DataFrame | None) -> Verdict | None:
@@ -131,10 +198,68 @@ def _ordered(verdict: Verdict, orders: pd.DataFrame | None) -> Verdict | None:
         sign = 1 if is_first else -1
         measured = Fraction(sign * row["mean"] / 100)
         holds = claim.holds(Fraction(sign * row["low"] / 100))  # the interval lies on one side of 0
-    if holds is None:
+    if holds is None or measured is None:
         return _untestable(verdict, why)
-    trial = Trial(DEFAULT_READING, next(iter(claim.formulas)), measured, holds, why)
-    return Verdict(claim, Finding.CONFIRMED if holds else Finding.OFF, trial, (trial,), why)
+    return _decided(verdict, measured, holds, why)
+
+
+def _filtered(verdict: Verdict, measured: pd.DataFrame) -> Verdict | None:
+    """The verdict that masks filter the background, by its rule; None for another claim, or without its numbers."""
+    if verdict.claim.quantity != background.DIFFERENCE:
+        return None
+    rows = _about_network(measured, verdict.claim)
+    by = {
+        name: {int(row["seed"]): float(row["value"]) for row in rows if row["quantity"] == f"{name}_final_epoch"}
+        for name in (background.DIFFERENCE, background.AREA)
+    }
+    if not all(by.values()):
+        return None
+    differences = {seed: 100 * value for seed, value in by[background.DIFFERENCE].items()}
+    found = background.Filtering(
+        verdict.claim.subject, differences, by[background.AREA], is_near_chance=any(row["near_chance"] for row in rows)
+    )
+    why = f"{found.why}; at a budget of our own: {rows[0]['budget']}"
+    if found.finding == background.OPEN:
+        return _untestable(verdict, why)
+    return _decided(verdict, Fraction(found.mean / 100), found.finding == background.FILTERS, why)
+
+
+def _of_each(verdict: Verdict, learned: pd.DataFrame) -> Verdict | None:
+    """The verdict on a claim about any trained network: what holds in each of `LEAST_RUNS` or more, or in none."""
+    claim = verdict.claim
+    if claim.quantity not in OF_EACH:
+        return None
+    rows = [row for row in _about_network(learned, claim) if row["quantity"].startswith(claim.quantity)]
+    if len(rows) < LEAST_RUNS:
+        return _untestable(verdict, f"a training result: {LEAST_RUNS} trained networks are needed, {len(rows)} given")
+    values = [float(row["value"]) for row in rows]
+    interval = mean_interval(values)
+    ends = (
+        interval.note
+        if interval.low is None
+        else f"95 % interval of the mean {interval.low:.3f} to {interval.high:.3f}"
+    )
+    holds = [claim.holds(Fraction(value)) for value in values]
+    budgets = " or ".join(dict.fromkeys(str(row["budget"]) for row in rows))
+    after, before = (", ".join(f"{value:.3f}" for value in v) for v in (values, [row["untrained"] for row in rows]))
+    why = (
+        f"{after} in {len(rows)} trained networks, each judged by itself ({ends}); {before} with their random weights: "
+        f"{definition_of(claim, claim.definition).text}; at a budget of our own: {budgets}"
+    )
+    if any(holds) and not all(holds):
+        return _untestable(verdict, f"it holds in {sum(holds)} of {len(rows)}: {why}")
+    return _decided(verdict, Fraction(interval.mean), all(holds), why)
+
+
+def _about_network(measured: pd.DataFrame, claim: Claim) -> list[dict[str, Any]]:
+    """The measured rows of a claim's only network, of any width, by seed."""
+    spec, rows = spec_of(claim.subjects[0]), measured.sort_values("seed").to_dict("records")
+    return [row for row in rows if spec_of(parse_subject(_plain(row["subject"]))) == spec]
+
+
+def _decided(verdict: Verdict, measured: Fraction, holds: bool, why: str) -> Verdict:
+    trial = Trial(DEFAULT_READING, next(iter(verdict.claim.formulas)), measured, holds, why)
+    return Verdict(verdict.claim, Finding.CONFIRMED if holds else Finding.OFF, trial, (trial,), why)
 
 
 def _untestable(verdict: Verdict, why: str) -> Verdict:

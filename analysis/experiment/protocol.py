@@ -30,7 +30,7 @@ from resattn.training.config import ConfigError, TrainConfig
 ROOT = Path(__file__).resolve().parents[2]
 PROTOCOL = ROOT / "docs" / "protocol.json"
 RESULTS = ROOT / "results" / "protocol"
-RUNS, WORK, ACCELERATOR, EXTRA, WHOLE = "runs", ".work", "accelerator", "extra", "whole"
+RUNS, WORK, ACCELERATOR, EXTRA, WHOLE, TRAINED = "runs", ".work", "accelerator", "extra", "whole", "trained"
 SWEEP, BUDGET = "sweep", "budget"
 WAIT_S = 5.0
 

@@ -171,10 +171,10 @@ class Trainee:
         torch.cuda.synchronize()
         self.graph = graph
 
-    def step(self, stream: torch.cuda.Stream | None = None) -> None:
-        """The next step of the epoch, on the run's own stream, or another, or the current one."""
+    def step(self) -> None:
+        """The next step of the epoch, on the run's own stream or the current one."""
         if self.graph is not None:
-            with torch.cuda.stream(stream or self.stream):
+            with torch.cuda.stream(self.stream):
                 self.graph.replay()
         else:
             self._step()

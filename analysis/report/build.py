@@ -204,10 +204,11 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str], mov
     source = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     trained = facts["training"].facts
     compared = part(study.table, schemas.DIFFERENCES).facts
+    expected = part(study.rows, schemas.EXPECTED).facts  # of a study with the experiment of the protocol
     environment.filters["prose"] = functools.partial(_prose, figures=drawn.numbers, cited=cited)
     return environment.get_template("index.html.j2").render(
         **facts,
-        making=making(study),
+        making=making(study), expected=expected or (),
         nav=_nav(written), terms=Markup((TEMPLATES / "terms.svg").read_text(encoding="utf-8")),  # safe: our own file
         article=written, plates=drawn.plates, drawn=drawn.galleries, references=refs,
         summary=summary(study), limits=limits(study), citation=citation(),

@@ -78,7 +78,7 @@ def ratios(frame: pd.DataFrame, shorter: str, longer: str) -> str:
 def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
     """What replacing the masks does to the test error, of each network, and what the rule for article.6 says.
 
-    `means`: of `intervention_summary`; `filtering`: of `analysis.trained.interventions.filtering`.
+    `means`: of `intervention_summary`; `filtering`: of `analysis.claims.background.filtering`.
     """
     sentences = []
     whole = means[(means["module"] == "all") & (means["norms"] == "as they are")]
@@ -95,7 +95,7 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
             f"{display_name(str(network))}, test error {by.loc['none', 'test_error_pct']:.1f} %, "
             f"{n} {'seed' if n == 1 else 'seeds'}: the error changes by {', '.join(changes)}, in points of %{ends}."
         )
-    sentences += [f"Article, claim 6, {display_name(found.network)}: {found.finding}." for found in filtering]
+    sentences += [f"Article, claim 6, {display_name(found.network)}: {found.why}." for found in filtering]
     return " ".join(sentences)
 
 

@@ -311,6 +311,11 @@ SWEEP = _table(
     Column("diverged", bool, "whether the loss stopped being a number"),
     Column("chosen", bool, "whether the rule of the protocol chose this rate for the network"),
 )  # fmt: skip
+EXPECTED = _table(
+    steps.PROTOCOL, "expected", "one expectation of the protocol",
+    Column("expected", str, "what was expected before the first run"),
+    Column("came_out", str, "what came out, or how many seeds are complete"),
+)  # fmt: skip
 BUDGETS = _table(
     steps.PROTOCOL, "budgets", "one run of a budget whose seeds are complete", NETWORK,
     Column("epochs", int, "epochs of all training images, a schedule of its own"), SEED,
@@ -393,7 +398,10 @@ MEASURED = _table(
     Column("width", int, "channels of the first stage"),
     Column("is_recipe", bool, "whether the run followed the printed recipe"),
     Column("near_chance", bool, "whether the network's mean error is near chance level", default=False),
+    Column("untrained", float, "the same with random weights, where it was measured", "of the ledger's quantity",
+           may_be_empty=True, default=float("nan")),
 )  # fmt: skip
+ORDERS = replace(DIFFERENCES, notebook=steps.CLAIMS, name="orders", row="one pair of networks that runs may order")
 CLAIMS = _table(
     steps.CLAIMS, "claims", "one claim of the ledger", *_LEDGER.values(),
 )  # fmt: skip
@@ -422,8 +430,8 @@ STATE = _table(
 SCHEMAS = (
     SPECS, SUMMARY, DEPTH, STAGES, MODULES, ARTICLE, RATIOS, PATH_LENGTHS, PATH_SUMMARY, COST, CROSSCHECK, PUBLISHED,
     RECEPTIVE_FIELD, GRADIENT, EFFECTIVE, EPOCHS, RUN, RUNS, COMPARISON, DIFFERENCES, PRINTED_BESIDE, SWEEP, BUDGETS,
-    MASKS, CHANNELS, GAINS, INTERVENTIONS, INTERVENTION_MEANS, LESIONS, USED_UNTRAINED, USED, USED_MEANS, RESPONSES,
-    MEASURED, CLAIMS, SOURCES, LAYOUTS, STATE,
+    EXPECTED, MASKS, CHANNELS, GAINS, INTERVENTIONS, INTERVENTION_MEANS, LESIONS, USED_UNTRAINED, USED, USED_MEANS,
+    RESPONSES, MEASURED, ORDERS, CLAIMS, SOURCES, LAYOUTS, STATE,
 )  # fmt: skip
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.claims.ledger import ledger
-from analysis.claims.trained import measured_runs, subject_of
+from analysis.claims.trained import measured_background, measured_depth, measured_runs, subject_of
+from analysis.experiment.protocol import EXTRA, TRAINED
 from analysis.statistics.conclusions import COMPARED, every_order
 from analysis.tables import schemas
 from analysis.tables.files import read_table
 from analysis.tables.formats import display_name
 from analysis.tables.quantities import quantity
 from analysis.tables.runs import run_frame
+from analysis.tables.schemas import Schema
 from resattn.claims.measured import spec_of
 
 # What the error may be drawn against; time always differs.
@@ -100,18 +102,33 @@ def printed_responses(
     return responses
 
 
-def measured_in(runs_dir: str, masks_dir: str = "", responses_dir: str = "") -> pd.DataFrame:
+def measured_in(
+    runs_dir: str = "", masks_dirs: Sequence[str] = (), responses_dir: str = "", kept_dir: str = ""
+) -> pd.DataFrame:
     """What a study's tables say of the claims about training, by its folders of runs, masks and responses; "": none.
 
+    `kept_dir`: where the runs beside the protocol lie, with the tables of their trained weights.
     Raises: FrameError, TableError.
     """
-    return measured_runs(
-        run_frame(runs_dir) if runs_dir else None,
-        read_table(Path(masks_dir, "tables", schemas.MASKS.file), schemas.MASKS) if masks_dir else None,
-        read_table(Path(responses_dir, "tables", schemas.RESPONSES.file), schemas.RESPONSES) if responses_dir else None,
-    )
+    responses = _table(responses_dir, schemas.RESPONSES) if responses_dir else None
+    parts = [measured_runs(run_frame(runs_dir) if runs_dir else None, responses)]
+    if folders := [folder for folder in masks_dirs if folder]:
+        tables = [[_table(folder, s) for folder in folders] for s in (schemas.INTERVENTIONS, schemas.MASKS)]
+        parts.append(measured_background(*(pd.concat(frames, ignore_index=True) for frames in tables)))
+    if kept_dir and (used := Path(kept_dir, TRAINED, EXTRA, schemas.USED.file)).is_file():
+        parts.append(measured_depth(run_frame(Path(kept_dir, EXTRA)), read_table(used, schemas.USED)))
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
-def orders_in(runs_dir: str) -> pd.DataFrame | None:
-    """What the runs of a study say about every pair of networks; None for no folder. Raises: FrameError, TableError."""
-    return every_order(run_frame(runs_dir)) if runs_dir else None
+def _table(folder: str, schema: Schema) -> pd.DataFrame:
+    return read_table(Path(folder, "tables") / schema.file, schema)
+
+
+def orders_in(runs_dir: str, kept_dir: str = "") -> pd.DataFrame:
+    """What the runs of a study say about every pair of networks, and those beside the protocol: `schemas.ORDERS`.
+
+    Runs of the two are never compared with each other. Raises: FrameError, TableError.
+    """
+    folders = [runs_dir] * bool(runs_dir) + [str(Path(kept_dir, EXTRA))] * bool(kept_dir)
+    found = [every_order(run_frame(folder)) for folder in folders]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=schemas.ORDERS.names)

@@ -5,13 +5,26 @@ A budget is shown once all its networks have all their seeds, and not before: no
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.experiment.protocol import BUDGET, RESULTS, RUNS, SWEEP, WHOLE, Protocol, State, read_protocol, state_of
+from analysis.experiment.protocol import (
+    BUDGET,
+    PROTOCOL,
+    RESULTS,
+    RUNS,
+    SWEEP,
+    WHOLE,
+    Protocol,
+    State,
+    read_protocol,
+    state_of,
+)
 from analysis.statistics.comparisons import Comparison, compare_networks
 from analysis.statistics.conclusions import chance_pct
 from analysis.statistics.intervals import mean_interval
@@ -49,7 +62,7 @@ def experiment(folder: Path | str = RESULTS, protocol: Protocol | None = None) -
     try:
         sets = [
             Experiment(state_of(Path(folder) / name, protocol), device)
-            for name, device in ((RUNS, "a CPU"), (WHOLE, "an accelerator"))
+            for name, device in ((RUNS, "a CPU"), (f"{WHOLE}/{RUNS}", "an accelerator"))
         ]
     except KeptRunError as error:
         raise FrameError(str(error)) from error
@@ -124,10 +137,7 @@ def progress_words(found: Experiment) -> str:
         )
     open_ = [e for e in data["budgets"]["epochs"] if e not in found.complete_epochs]
     for epochs in open_:
-        runs, names = state.errors(BUDGET, epochs), found.protocol.networks
-        n_seeds = len(set.intersection(*({seed for name, _, seed in runs if name == short} for short in names)))
-        of = len(data["budgets"]["seeds"])
-        words += f" {_epochs(epochs)}: {n_seeds} of {of} seeds are complete, so nothing is compared yet."
+        words += f" {_seeds_words(found, epochs)}, so nothing is compared yet."
     return words
 
 
@@ -167,10 +177,85 @@ def outcome_words(found: Experiment, budgets: pd.DataFrame) -> str:
                 f"{c.mean:+.2f} points{where}: {note}. {c.equivalence(EQUAL_POINTS)}"
             )
     if slopes := slope(found, budgets):
-        mean = mean_interval(slopes)
-        where = f" ({mean.low:+.2f} to {mean.high:+.2f})" if mean.low is not None else ""
-        sentences.append(f"The primary difference changes by {mean.mean:+.2f} points with each doubling{where}.")
+        sentences.append(slope_words(slopes))
     return "\n\n".join(sentences)
+
+
+def slope_words(slopes: Sequence[float]) -> str:
+    """How the primary difference changes with the budget."""
+    mean = mean_interval(slopes)
+    where = f" ({mean.low:+.2f} to {mean.high:+.2f})" if mean.low is not None else ""
+    return f"The primary difference changes by {mean.mean:+.2f} points with each doubling{where}."
+
+
+# -- what was expected
+
+TEXT = PROTOCOL.with_suffix(".md")
+EXPECTED_TITLE = "What was expected before"
+
+
+def expected_frame(found: Experiment, budgets: pd.DataFrame, text: Path = TEXT) -> pd.DataFrame:
+    """What the protocol expected before the first run, beside what came out: `schemas.EXPECTED`.
+
+    `text`: the protocol, whose list of expectations is in the order of `OUTCOMES`. Raises: FrameError.
+    """
+    words = text.read_text(encoding="utf-8").partition(f"## {EXPECTED_TITLE}\n")[2].partition("\n## ")[0]
+    expected = re.findall(r"^- (.+)$", words, re.MULTILINE)
+    if len(expected) != len(OUTCOMES):
+        raise FrameError(f"{text.name} lists {len(expected)} expectations, {len(OUTCOMES)} outcomes are known")
+    rows = [(said.replace("`", ""), outcome(found, budgets)) for said, outcome in zip(expected, OUTCOMES, strict=True)]
+    return pd.DataFrame(rows, columns=schemas.EXPECTED.names)
+
+
+def _against(other: str, every_budget: bool) -> Callable[[Experiment, pd.DataFrame], str]:
+    """The first network minus another, at every budget or at the largest."""
+
+    def outcome(found: Experiment, budgets: pd.DataFrame) -> str:
+        epochs = found.protocol.data["budgets"]["epochs"]
+        network, compared = found.protocol.networks[other], comparisons(found, budgets)
+        words = []
+        for n in epochs if every_budget else epochs[-1:]:
+            if n not in compared:
+                words.append(_seeds_words(found, n))
+                continue
+            c = next(c for c in compared[n] if c.network == network)
+            ends = f" ({c.low:+.2f} to {c.high:+.2f})" if c.low is not None else f" ({c.note})"
+            words.append(f"{_epochs(n)}: {c.mean:+.2f} points{ends}")
+        return "; ".join(words) + "."
+
+    return outcome
+
+
+def _shrinks(found: Experiment, budgets: pd.DataFrame) -> str:
+    if not (slopes := slope(found, budgets)):
+        open_ = [n for n in found.protocol.data["budgets"]["epochs"] if n not in found.complete_epochs]
+        return "; ".join(_seeds_words(found, n) for n in open_) + "."
+    return slope_words(slopes)
+
+
+def _rates(found: Experiment, budgets: pd.DataFrame) -> str:
+    names, rates = found.protocol.networks, found.state.rates
+    if not rates:
+        return f"{len(found.state.errors(SWEEP))} of {len(found.protocol.sweep)} runs of the sweep are kept."
+    least, most = min(rates.values()), max(rates.values())
+    ends = f"All are {least:g}" if least == most else f"They lie between {least:g} and {most:g}"
+    first, other = (found.protocol.data["comparisons"][key] for key in ("first", "primary"))
+    order = "is not lower than" if rates[first] >= rates[other["minus"]] else "is lower than"
+    edge = f" {most:g} is the edge of the grid." if most == max(found.protocol.data["sweep"]["lr"]) else ""
+    return f"{ends}; that of {display_name(names[first])} {order} that of {display_name(names[other['minus']])}.{edge}"
+
+
+# In the order of the protocol's list.
+OUTCOMES: tuple[Callable[[Experiment, pd.DataFrame], str], ...] = (
+    _against("constant", every_budget=True), _against("resnet83", every_budget=False), _shrinks, _rates,
+)  # fmt: skip
+
+
+def _seeds_words(found: Experiment, epochs: int) -> str:
+    """How many seeds of a budget all networks have, where it is not complete."""
+    runs, names = found.state.errors(BUDGET, epochs), found.protocol.networks
+    n = len(set.intersection(*({seed for name, _, seed in runs if name == short} for short in names)))
+    return f"{_epochs(epochs)}: {n} of {len(found.protocol.data['budgets']['seeds'])} seeds are complete"
 
 
 EQUAL_POINTS = 0.5  # the margin of equivalence that the protocol states

@@ -34,8 +34,8 @@ def used_frame(runs: Iterable[Trained], images: int = USED_IMAGES) -> pd.DataFra
     """
     rows = []
     for run in runs:
-        about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed, "n_images": images}
         inputs, labels = run.images(images), run.labels(images)
+        about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed, "n_images": len(inputs)}
         for state in STATES:
             network = run.network(state)
             chosen = {ALL_PATHS: True} | ({TRUNK_PATHS: False} if captured(network.spec).masks else {})

@@ -1,7 +1,7 @@
 """What a mask does, by intervention: the test error of a trained network whose masks are replaced by something else.
 
 The weights stay. A mask that matters for being of this image, of this place, or at all, raises the error when that is
-taken from it. The rule for article.6 stands here as `RULE`, and was written before the first number.
+taken from it. What follows for claim 6 of the article is judged by the rule in `analysis.claims.background`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from analysis.claims.background import GROUND, OBJECT
 from analysis.statistics.intervals import mean_interval
 from analysis.tables import schemas
 from analysis.trained.mask_maps import SETTLING, AttendingError, Trained, attended, settle
@@ -82,20 +83,12 @@ INTERVENTIONS: Mapping[str, Callable[[Seen], Tensor]] = {
     "inverse about the mean": lambda seen: 2 * seen.constant - seen.own,
     "off": lambda seen: torch.full_like(seen.own, seen.neutral),
 }
-OBJECT, GROUND = "constant at the object", "constant at as much ground"
 PLACES: Mapping[str, Callable[[Seen], Tensor]] = {
     OBJECT: lambda seen: _where(seen, _object(seen)),
     GROUND: lambda seen: _where(seen, _as_much_ground(seen)),
 }
 # Those that are also made in one module alone: lesions of one mask path.
 LESIONS = ("another image's", "off")
-RULE = (
-    "A mask filters the ground if its values at the object's place matter more than those of the ground: the test "
-    f"error under '{OBJECT}' minus that under '{GROUND}', batch norms as they are, is above 0 in the mean over seeds, "
-    "with a 95 % interval that does not contain 0 (at least 6 seeds), and the area under the ROC curve of the mask is "
-    "above that of another image's mask. It does not if the difference is below 0 with such an interval, or the area "
-    "is not above. Else, or with fewer seeds: not decided."
-)
 
 
 def merge_modules(network: nn.Module) -> tuple[str, ...]:
@@ -196,9 +189,7 @@ def intervention_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
     for run in runs:
         network = run.network("after")
         modules = merge_modules(network)
-        inputs, labels = run.images(images), run.feed.test_labels[:images]
-        known = run.dataset.test_foreground
-        foreground = None if known is None else known[:images]
+        inputs, labels, foreground = run.images(images), run.labels(images), run.known_foreground(images)
         training = [batch for batch, _ in islice(run.feed.batches(0), SETTLING)]
         means = mean_masks(network, training)
         about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed, "n_images": len(inputs)}
@@ -234,40 +225,3 @@ def intervention_summary(frame: pd.DataFrame) -> pd.DataFrame:
              "largest": part["change"].max()}
         )  # fmt: skip
     return pd.DataFrame(rows, columns=schemas.INTERVENTION_MEANS.names).astype({"low": float, "high": float})
-
-
-# -- article.6
-
-
-@dataclass(frozen=True)
-class Filtering:
-    """How one network's masks stand to `RULE`. `differences`: by seed, in points of %. `finding`: its words."""
-
-    network: str
-    differences: Mapping[int, float]
-    low: float | None
-    high: float | None
-    is_larger: bool
-    finding: str
-
-
-def filtering(interventions: pd.DataFrame, masks: pd.DataFrame) -> list[Filtering]:
-    """`RULE` applied to each network. `masks`: of `mask_maps.mask_frame`, for the area of the mask over its null's."""
-    found = []
-    placed = interventions[interventions["intervention"].isin(PLACES)]
-    for network, part in placed.groupby("network", sort=False):
-        wide = part.pivot_table(index="seed", columns="intervention", values="test_error_pct")
-        differences = wide[OBJECT] - wide[GROUND]
-        interval = mean_interval(list(differences))
-        after = masks[(masks["network"] == network) & (masks["state"] == "after") & (masks["quantity"] == "auc")]
-        areas = after.groupby("map")["value"].mean()
-        is_larger = bool(areas["mask"] > areas["other image"])
-        decided = interval.low is not None and interval.high is not None and not interval.low <= 0 <= interval.high
-        finding = "not decided"
-        if decided:
-            finding = "filters the ground" if interval.mean > 0 and is_larger else "does not filter the ground"
-        found.append(
-            Filtering(str(network), {int(str(s)): float(d) for s, d in differences.items()}, interval.low,
-                      interval.high, is_larger, finding)
-        )  # fmt: skip
-    return found

@@ -253,7 +253,7 @@ class Trained:
         return network.eval()
 
     def images(self, n: int) -> Tensor:
-        """The first `n` test images as the network takes them."""
+        """The first `n` test images as the network takes them, or all where the run has fewer."""
         taken: list[Tensor] = []
         for images, _ in self.feed.test_batches():
             taken.append(images)
@@ -263,7 +263,7 @@ class Trained:
 
     def pixels(self, n: int) -> NDArray[np.uint8]:
         """The first `n` test images to look at: (n, H, W, 3)."""
-        return np.asarray(self.dataset.test_images[:n].permute(0, 2, 3, 1).numpy())
+        return np.asarray(self._tested(n, self.dataset.images, self.dataset.test_images).permute(0, 2, 3, 1).numpy())
 
     def labels(self, n: int) -> Tensor:
         """(n,) the classes of the first `n` test images."""
@@ -272,15 +272,25 @@ class Trained:
     def nulls(self, n: int) -> dict[str, Tensor]:
         """(n, H, W) the maps of `NULLS` for the first `n` test images that no network makes."""
         known = self.dataset.foreground
-        brightness = self.dataset.test_images[:n].float().mean(1)
+        brightness = self._tested(n, self.dataset.images, self.dataset.test_images).float().mean(1)
         made = {} if known is None else {"constant": known.float().mean(0).expand(len(brightness), -1, -1)}
         return {**made, "brightness": brightness}
 
+    def known_foreground(self, n: int) -> Tensor | None:
+        """(n, H, W) bool: the object in the first `n` test images; None where it is not known."""
+        training, test = self.dataset.foreground, self.dataset.test_foreground
+        return None if training is None or test is None else self._tested(n, training, test)
+
     def foreground(self, n: int) -> Tensor:
-        """(n, H, W) bool: the object in the first `n` test images. Raises: AttendingError where it is not known."""
-        if self.dataset.test_foreground is None:
+        """`known_foreground`. Raises: AttendingError where it is not known."""
+        if (known := self.known_foreground(n)) is None:
             raise AttendingError(f"the foreground of {self.dataset.label} is not known (train on cluttered-digits)")
-        return self.dataset.test_foreground[:n]
+        return known
+
+    def _tested(self, n: int, training: Tensor, test: Tensor) -> Tensor:
+        """What belongs to the first `n` images of the run's test, or to all where it has fewer."""
+        held_out = self.run.config.holdout
+        return (training[-held_out:] if held_out else test)[: min(n, len(self.feed.test_labels))]
 
 
 def runs_below(folder: Path | str, *, with_masks: bool = True) -> Iterator[Trained]:
@@ -306,6 +316,13 @@ def runs_below(folder: Path | str, *, with_masks: bool = True) -> Iterator[Train
         if datasets[name].digest != run.dataset_digest:
             raise TrainError(f"{place}: trained on other images than the {datasets[name].label} that is here")
         yield Trained(run, place, datasets[name], data.prepare(datasets[name], run.config))
+
+
+def images_words(runs: Iterable[Trained], images: int) -> str:
+    """On how many test images some runs are measured, in a sentence: on all of a run that has fewer."""
+    fewer = sorted({n for run in runs if (n := len(run.feed.test_labels)) < images})
+    asked = f"Measured on the first {images} test images of each run"
+    return f"{asked}." if not fewer else f"{asked}; of runs that have fewer, on all ({', '.join(map(str, fewer))})."
 
 
 def first_of_each(runs: Iterable[Trained]) -> list[Trained]:
@@ -391,8 +408,8 @@ def view(run: Trained, n_images: int, n_channels: int) -> View:
     for stage, last_of in last.items():
         chosen = varied_channels(last_of.mask, n_channels)
         columns[f"{stage}_channels"] = {f"{part_name(stage)}, channel {c}": last_of.mask[:, c].numpy() for c in chosen}
-    known = run.dataset.test_foreground
-    return View(run.pixels(n_images), columns, None if known is None else known[:n_images].numpy())
+    known = run.known_foreground(n_images)
+    return View(run.pixels(n_images), columns, None if known is None else known.numpy())
 
 
 def varied_channels(mask: Tensor, n: int) -> list[int]:

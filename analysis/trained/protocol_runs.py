@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.experiment.protocol import RESULTS
+from analysis.experiment.protocol import RESULTS, TRAINED
 from analysis.tables import schemas
 from analysis.tables.files import read_table, write_table
 from analysis.tables.provenance import about
@@ -26,7 +26,6 @@ from analysis.trained.responses import response_frame
 from resattn.measures.captured import captured
 from resattn.training.kept import WEIGHTS
 
-TABLES = "trained"
 KEYS = ["network", "dataset", "seed"]
 
 
@@ -70,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for folder in sets:
         runs = [run for run in runs_below(folder, with_masks=False) if (run.folder / WEIGHTS).exists()]
-        out = args.results / TABLES / folder.name
+        out = args.results / TRAINED / folder.name
         measure_runs(runs, out, images=args.images, used_images=args.used_images)
     return 0
 

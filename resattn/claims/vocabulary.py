@@ -191,8 +191,12 @@ TRAINED = {
     "imagenet_top5_accuracy": "top-5 accuracy on ImageNet's validation images, one crop",
     "kaggle_accuracy": "accuracy on the hidden test images of Kaggle's CIFAR-10",
     "stage_response": "mean absolute response of a stage's output over that of stage 1",
-    "foreground_contrast": "mean mask on the true foreground over its mean on the background, less 1",
+    "object_over_ground": "test error with the mask constant at the object, less that at as much of the ground",
+    "gradient_5_to_17_units": "share of the gradient's energy on paths through 5 to 17 units of two layers each",
 }
+
+# Of these a claim speaks of a trained network, not of the mean over such networks: each is judged by itself.
+OF_EACH = frozenset({"gradient_5_to_17_units"})
 
 # Where in a run the number was read off; the last epoch is not the best one.
 EPOCHS = {"final_epoch": "at the last epoch", "best_epoch": "at the best epoch", "unstated": "at an epoch not stated"}
@@ -212,7 +216,7 @@ STATED = {
     "memory": ("memory of a training run on the authors' machine", NEEDS_RECIPE),
     "training_time_ratio": ("ratio of two training times, which the source does not report", NO_NUMBER),
     "degradation": ("error of stacked plain layers, for which the source gives no number", NO_NUMBER),
-    "gradient_path": ("length of the paths that carry the gradient of a trained network", NEEDS_RECIPE),
+    "gradient_path": ("paths that carry almost all of the gradient, a share without a number", NO_NUMBER),
     "accuracy_gain": ("difference between two training runs of another author", NEEDS_RECIPE),
     "error_spread": ("standard deviation over training runs of another author", NEEDS_RECIPE),
 }

@@ -171,7 +171,8 @@ QUANTITIES: Mapping[str, Quantity] = _by_name(
             lambda network: network.params(), "params",
         ),
         Quantity(
-            "params_mask", "parameters", "Parameters, mask", "those that a mask branch reads",
+            "params_mask", "parameters", "Parameters, mask",
+            "those that a mask branch reads; a constant scale of the trunk depends on no input and is no branch",
             lambda network: network.params(network.masks), "params", MASK,
         ),
         Quantity(

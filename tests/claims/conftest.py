@@ -25,6 +25,12 @@ def check_known(subject: Subject) -> None:
         raise ValueError(f"unknown network {subject.network!r}")
 
 
+@pytest.fixture(autouse=True)
+def _no_user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a stand-in counts is not kept where the user's counted numbers are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     """Loads rows, each given by what differs from one row about the parameters of Attention-56."""

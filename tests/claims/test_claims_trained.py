@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
+from analysis.claims import background
 from analysis.claims.ledger import ledger
-from analysis.claims.trained import PRINTED, judge_study, measured_runs, published_beside, subject_of
+from analysis.claims.trained import (
+    PRINTED,
+    judge_study,
+    measured_background,
+    measured_depth,
+    measured_runs,
+    published_beside,
+    subject_of,
+)
 from analysis.statistics.conclusions import every_order
 from analysis.trained.comparisons import printed_responses
 from resattn.claims.claims import Claim
@@ -138,27 +149,93 @@ def test_runs_on_other_data_say_nothing_about_cifar(claims: tuple[Claim, ...]) -
     assert measured_runs(runs("cifar-attention92", [9.0], noise=0.25, **RECIPE)).empty  # print has no such level
 
 
-def _masks(contrasts: list[float], error: float = 9.0) -> pd.DataFrame:
+# ---- claim 6 of the article, by its rule
+
+
+def interventions(differences: list[float], network: str = "cifar-attention56[width=8]") -> pd.DataFrame:
     rows = [
-        {"network": "cifar-attention56", "dataset": "cluttered-digits", "seed": seed, "state": state, "map": name,
-         "module": module, "test_error_pct": error, "quantity": "contrast", "value": value if (name, state) == ("mask", "after") else -9.0}
-        for seed, value in enumerate(contrasts)
+        {"network": network, "dataset": "cluttered-digits", "seed": seed, "intervention": kind, "test_error_pct": error}
+        for seed, difference in enumerate(differences)
+        for kind, error in ((background.OBJECT, 10 + difference), (background.GROUND, 10.0))
+    ]
+    return pd.DataFrame(rows)
+
+
+def masks(n: int, area: float, error: float = 9.0, network: str = "cifar-attention56[width=8]") -> pd.DataFrame:
+    rows = [
+        {"network": network, "dataset": "cluttered-digits", "seed": seed, "state": state, "map": name, "quantity": "auc",
+         "test_error_pct": error, "value": value if state == "after" else 0.9}
+        for seed in range(n)
         for state in ("before", "after")
-        for name in ("mask", "trunk")
-        for module in ("stage1.module1", "stage2.module1")
+        for name, value in (("mask", area), ("other image", 0.5))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+SIX = [4.0, 5.0, 6.0, 5.5, 4.5, 5.2]
+
+
+@pytest.mark.parametrize(
+    ("differences", "area", "error", "words", "finding"),
+    [
+        (SIX, 0.7, 9.0, "filters the ground", Finding.CONFIRMED),
+        (SIX, 0.4, 9.0, "does not filter the ground", Finding.OFF),  # it matters, but it is low on the object
+        ([-d for d in SIX], 0.7, 9.0, "does not filter the ground", Finding.OFF),
+        ([1.0, -1.0, 2.0, -2.0, 0.5, -0.4], 0.7, 9.0, "not decided", Finding.NOT_TESTABLE),
+        ([1.0, -1.0, 2.0, -2.0, 0.5, -0.4], 0.4, 9.0, "does not filter the ground", Finding.OFF),
+        (SIX[:3], 0.7, 9.0, "not decided", Finding.NOT_TESTABLE),  # too few seeds
+        (SIX, 0.7, 85.0, "not decided, but the network is near chance level", Finding.NOT_TESTABLE),
+    ],
+)  # fmt: skip
+def test_the_rule_for_the_background(claims, differences, area, error, words, finding) -> None:
+    tables = interventions(differences), masks(len(differences), area, error)
+    (found,) = background.filtering(*tables)
+    assert found.why.startswith(words)
+    assert list(found.differences.values()) == pytest.approx(differences)
+    verdict = verdicts(claims, measured_background(*tables))["article.6.foreground"]
+    assert verdict.finding == finding
+    assert verdict.why.startswith(found.why)
+    naive = "cifar-attention56[merge=naive][width=8]"
+    of_another = measured_background(interventions(differences, naive), masks(len(differences), area, error, naive))
+    assert verdicts(claims, of_another)["article.6.foreground"].finding == Finding.NOT_TESTABLE
+
+
+def test_the_rule_is_on_the_page_of_masks() -> None:
+    notebook = Path(__file__).parents[2] / "notebooks" / "70_masks.ipynb"
+    assert "background.RULE" in notebook.read_text(encoding="utf-8")
+
+
+# ---- the depth that is used
+
+
+def depth_used(shares: list[tuple[float, float]], network: str = "cifar-resnet110-basic") -> pd.DataFrame:
+    """`shares`: by seed, of the paths of 36 layers, before and after training; the rest is that of 38."""
+    rows = [
+        {"network": network, "dataset": COPY, "seed": seed, "n_images": 8, "state": state, "paths": "all",
+         "length": length, "share": share if length == 36 else 1 - share}
+        for seed, pair in enumerate(shares)
+        for state, share in zip(("before", "after"), pair, strict=True)
+        for length in (36, 38)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize(
-    ("contrasts", "finding"),
-    [([0.2, 0.25, 0.22] * 2, Finding.CONFIRMED), ([-0.2, -0.25, -0.22] * 2, Finding.OFF),
-     ([-0.2, 0.25, 0.02] * 2, Finding.NOT_TESTABLE), ([0.2, 0.25, 0.22], Finding.NOT_TESTABLE)],
+    ("after", "error", "finding"),
+    [([0.6, 0.9, 0.51], 40.0, Finding.CONFIRMED), ([0.1, 0.2, 0.4], 40.0, Finding.OFF),
+     ([0.6, 0.2, 0.9], 40.0, Finding.NOT_TESTABLE),  # it is said of any such network
+     ([0.6, 0.9], 40.0, Finding.NOT_TESTABLE), ([0.6, 0.9, 0.51], 80.0, Finding.NOT_TESTABLE)],
 )  # fmt: skip
-def test_trained_masks_judge_that_the_mask_filters_the_background_out(claims, contrasts, finding) -> None:
-    assert verdicts(claims, measured_runs(masks=_masks(contrasts)))["article.6.foreground"].finding == finding
-    unlearned = verdicts(claims, measured_runs(masks=_masks(contrasts, error=85.0)))["article.6.foreground"]
-    assert unlearned.finding == Finding.NOT_TESTABLE
+def test_the_paths_that_carry_the_gradient(claims, after, error, finding) -> None:
+    trained = runs("cifar-resnet110-basic", [error] * len(after), **SHORT)
+    measured = measured_depth(trained, depth_used([(0.001, share) for share in after]))
+    verdict = verdicts(claims, measured)["veit.range"]
+    assert verdict.finding == finding
+    if finding in (Finding.CONFIRMED, Finding.OFF):
+        assert "an interval needs at least 6" in verdict.why
+        assert "0.001, 0.001, 0.001 with their random weights" in verdict.why
+        assert "at a budget of our own: 4 epochs of 2,000 images" in verdict.why
+    assert measured_depth(trained, depth_used([(0.1, 0.2)], "cifar-attention56[width=8]")).empty
 
 
 def test_stage_responses_belong_to_their_stage(claims: tuple[Claim, ...]) -> None:

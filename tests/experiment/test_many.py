@@ -13,9 +13,10 @@ import pytest
 import torch
 from training.conftest import N_TEST, N
 
-from analysis.experiment import many
-from analysis.experiment.many import ManyError, check_machine, main, plan_of, run_many, run_whole
-from analysis.experiment.protocol import Protocol, ProtocolError, extra_runs, run_extra, run_protocol
+from analysis.experiment import agreement
+from analysis.experiment.machine import ManyError, check_machine
+from analysis.experiment.many import main, run_whole
+from analysis.experiment.protocol import Protocol, ProtocolError, extra_runs, read_protocol, run_extra, run_protocol
 from analysis.experiment.trainee import Trainee, _laid_out, restart_all, start_all
 from resattn.networks.catalog import named
 from resattn.training import data
@@ -32,7 +33,6 @@ NETWORKS = {"attention56": "cifar-attention56[width=2]", "resnet74": "cifar-resn
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch):
     monkeypatch.setitem(DATASETS, "cluttered-digits", DATASETS["cluttered-digits"]._replace(train=N, test=N_TEST))
-    monkeypatch.setattr(many, "MEASURE_S", 0.01)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -47,15 +47,7 @@ def tiny(digits) -> Protocol:
     values["networks"] = NETWORKS
     values["sweep"] |= {"lr": [0.01], "seeds": [7], "holdout": 20, "epochs": 1, "presentations": 100}
     values["budgets"] |= {"epochs": [1], "seeds": [0]}
-    values["accelerator"] = {"networks": NETWORKS, "seeds": [0, 1], "lr": 0.05}
     return Protocol(values, hashlib.sha256(json.dumps(values).encode()).hexdigest())
-
-
-def made(protocol, digits, out, **changes):
-    lines: list[str] = []
-    settings = {"minutes": 5, "epochs": 2, "results": out / "none", "say": lines.append}
-    n = run_many(out=out, device=CPU, protocol=protocol, dataset=lambda: digits, **settings | changes)
-    return n, lines
 
 
 # ---- the step
@@ -99,84 +91,6 @@ def test_label_noise_is_refused(config, digits):
         Trainee(asked, data.prepare(digits, asked), CPU)
 
 
-# ---- the command
-
-
-def test_it_keeps_the_runs_that_the_loop_would(tiny, digits, tmp_path):
-    n, lines = made(tiny, digits, tmp_path)
-    kept = read_all(tmp_path)
-    assert n == len(kept) == 4
-    assert [run.id.rpartition("-")[0] for run in kept] == [
-        f"accelerator-{short}-e2-s{seed}" for short in NETWORKS for seed in (0, 1)
-    ]
-    for run in kept:
-        assert run.about["protocol"] == tiny.digest
-        assert (run.about["part"], run.about["rate_from"]) == ("accelerator", "stated in the protocol, no sweep yet")
-        assert run.id == tiny.run_id(run.id.rpartition("-")[0], run.config)
-        assert (run.config.lr, run.config.epochs, run.config.precision) == (0.05, 2, "bf16")
-        assert run.run
-        assert run.run.execution["how"] == "no graphs"
-        whole = train(run.config, tmp_path / "loop" / run.id, dataset=digits, say=lambda line: None)
-        assert (whole.rows, whole.weights_digest) == (run.run.rows, run.run.weights_digest)
-        assert (tmp_path / "loop" / run.id / "metrics.csv").read_bytes() == (run.folder / "metrics.csv").read_bytes()
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["epochs"], summary["seeds"], summary["side_by_side"], summary["kept"]) == (2, [0, 1], 2, 4)
-    assert all(check["agrees"] and check["same_images"] for check in summary["agreement"])
-    # The number of epochs stands before the first of them, and test errors are not shown on the way.
-    decided = next(i for i, line in enumerate(lines) if "epochs of 2 seeds" in line)
-    assert decided < next(i for i, line in enumerate(lines) if "] epoch 1/2" in line)
-    assert not any("test error" in line for line in lines)
-
-
-def test_the_time_decides_on_the_epochs(tiny, config, tmp_path):
-    class Quick:
-        def __init__(self) -> None:
-            self.config = config(batch_size=20, images=100)
-
-        def test(self) -> None:
-            pass
-
-    def decided(minutes: float, epochs: int | None = None) -> tuple[int, tuple[int, ...]]:
-        # One epoch of one run: 100 images at 100 a second, and 0.05 s for its start.
-        session = many.Session(tmp_path, minutes, lambda line: None, summary={"images_per_s": {"a way: 4": 100.0}})
-        plan = plan_of(tiny, tmp_path, None, None)
-        return many._decide(session, plan, [Quick() for _ in range(4)], epochs, "a way")
-
-    assert decided(1)[0] == int(0.9 * 60 / (4 * 1.05)) == 12
-    assert decided(0.1) == (1, (0, 1))
-    assert decided(0.06) == (1, (0,))  # a whole block of one seed
-    assert decided(0.06, epochs=3) == (3, (0, 1))
-    with pytest.raises(ManyError, match="2 s are left, one epoch of one seed takes 2 s: give more --minutes"):
-        decided(0.03)
-
-
-def test_the_rate_is_that_of_the_sweep_where_it_is_complete(tiny, digits, tmp_path):
-    assert plan_of(tiny, tmp_path, None, None).rates == dict.fromkeys(NETWORKS, 0.05)
-    assert plan_of(tiny, tmp_path, 0.2, 1).rate_from == "given"
-    assert plan_of(tiny, tmp_path, 0.2, 1).seeds == (0,)
-    run_protocol(out=tmp_path, protocol=tiny, dataset=digits, say=lambda line: None)
-    plan = plan_of(tiny, tmp_path, None, None)
-    assert (plan.rates, plan.rate_from) == (dict.fromkeys(NETWORKS, 0.01), "sweep at width 8")
-
-
-def test_steps_that_do_not_agree_stop_it(tiny, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(many, "TOLERANCE", many.TOLERANCE | {"fp64": (-1.0, 1.0, 0.9)})
-    with pytest.raises(ManyError, match="the first steps do not agree with the CPU's; nothing was trained"):
-        made(tiny, digits, tmp_path)
-    assert not read_all(tmp_path)
-    assert made(tiny, digits, tmp_path, force=True, n_seeds=1)[0] == 2
-
-
-def test_the_check_trains_nothing(tiny, digits, tmp_path):
-    n, _ = made(tiny, digits, tmp_path, check_only=True)
-    assert n == 0
-    checks = json.loads((tmp_path / "summary.json").read_text())["agreement"]
-    assert [(c["network"], c["precision"]) for c in checks] == [
-        (short, precision) for short in NETWORKS for precision in ("fp64", "fp32", "bf16")
-    ]
-    assert not read_all(tmp_path)
-
-
 def test_rounding_is_amplified_in_float32_and_not_in_float64(config, digits):
     """Why the steps are compared in float64: an order of sums is enough to move the later losses."""
     asked = config(spec=named("cifar-attention56[width=2]"), precision="fp32", lr=0.05, images=100)
@@ -196,15 +110,6 @@ def test_rounding_is_amplified_in_float32_and_not_in_float64(config, digits):
         for d in (torch.float32, torch.float64)
     }
     assert apart[torch.float64] < 1e-6 < apart[torch.float32]
-
-
-def test_a_run_that_diverges_is_kept_as_diverged(tiny, digits, tmp_path):
-    n, lines = made(tiny, digits, tmp_path, lr=1e30, n_seeds=1, force=True)
-    assert n == 2
-    assert [(run.run, run.about["diverged"].partition(" in ")[0]) for run in read_all(tmp_path)] == 2 * [
-        (None, "the loss is no finite number")
-    ]
-    assert sum(line.endswith(": diverged") for line in lines) == 2
 
 
 # ---- the whole protocol
@@ -246,15 +151,43 @@ def test_the_whole_protocol_side_by_side_is_that_of_the_loop(tiny, digits, tmp_p
     assert whole(protocol, digits, tmp_path / "many")[0] == 0
 
 
-def test_runs_beside_the_protocol_wait_for_its_rates(tiny, digits, tmp_path):
+def test_the_check_trains_nothing(tiny, digits, tmp_path):
+    n, _ = whole(tiny, digits, tmp_path, check_only=True)
+    assert n == 0
+    checks = json.loads((tmp_path / "summary.json").read_text())["agreement"]
+    assert [(c["network"], c["precision"]) for c in checks] == [
+        (short, precision) for short in NETWORKS for precision in ("fp64", "fp32", "bf16")
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_makes_the_protocol_and_the_runs_beside_it(tiny, digits, tmp_path, capsys):
+    """A rate of the protocol's is waited for; a run that diverges is kept as diverged; the records name the code."""
     also = [
         {"network": "naive", "spec": "cifar-attention56[width=2, merge=naive]", "epochs": 1, "lr": "attention56", "seeds": [0]},
         {"network": "plain", "spec": "cifar-resnet20-basic[width=2]", "epochs": 1, "lr": 0.03, "seeds": [0, 1]},
     ]  # fmt: skip
     assert [run.network for run in extra_runs(tiny, also, {}, tmp_path)] == ["plain", "plain"]
-    n, _ = whole(tiny, digits, tmp_path, also=also)
-    extra = read_all(tmp_path / "extra")
-    assert n == tiny.n_runs + 3
+    bad = [{"network": "bad", "spec": "cifar-resnet20-basic[width=2]", "epochs": 1, "lr": 1e30, "seeds": [0]}]
+    (tmp_path / "also.json").write_text(json.dumps(also + bad))
+    (tmp_path / "protocol.json").write_text(json.dumps(dict(tiny.data)))
+    tiny = read_protocol(tmp_path / "protocol.json")
+    asked = [
+        "--whole",
+        "--also",
+        str(tmp_path / "also.json"),
+        "--minutes",
+        "5",
+        "--out",
+        str(tmp_path),
+        "--code",
+        "abc",
+    ]
+    assert main([*asked, "--device", "cpu", "--protocol", str(tmp_path / "protocol.json")]) == 0
+    assert f"done: {tiny.n_runs + 4} runs kept" in capsys.readouterr().out
+    diverged, *extra = read_all(tmp_path / "extra")
+    assert (diverged.run, diverged.about["diverged"].partition(" in ")[0]) == (None, "the loss is no finite number")
+    assert {run.about["commit"] for run in extra} == {"abc"}
     assert [(run.about["network"], run.config.lr, run.config.seed) for run in extra] == [("naive", 0.01, 0), ("plain", 0.03, 0), ("plain", 0.03, 1)]  # fmt: skip
     assert all((run.folder / "weights.pt").exists() for run in extra)
     run_extra(also[1:], out=tmp_path / "loop", protocol=tiny, dataset=digits, say=lambda line: None)
@@ -271,7 +204,7 @@ def test_the_whole_protocol_needs_its_data_and_agreement(tiny, digits, tmp_path,
             digits,
             tmp_path,
         )
-    monkeypatch.setattr(many, "TOLERANCE", many.TOLERANCE | {"fp64": (-1.0, 1.0, 0.9)})
+    monkeypatch.setattr(agreement, "TOLERANCE", agreement.TOLERANCE | {"fp64": (-1.0, 1.0, 0.9)})
     with pytest.raises(ManyError, match="do not agree with the CPU's"):
         whole(tiny, digits, tmp_path)
     assert not (tmp_path / "runs").exists()
@@ -282,10 +215,10 @@ def test_a_machine_that_is_not_fit_says_so_before_data_are_loaded(tiny, tmp_path
         raise AssertionError("data were loaded")
 
     cuda = torch.device("cuda")
-    go = {"out": tmp_path, "minutes": 1, "device": cuda, "protocol": tiny, "dataset": loaded, "results": tmp_path}
+    go = {"out": tmp_path, "minutes": 1, "device": cuda, "protocol": tiny, "dataset": loaded, "side_by_side": 4}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ManyError, match="torch finds no CUDA device here"):
-        run_many(**go)
+        run_whole(**go)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
     class Small:
@@ -293,27 +226,22 @@ def test_a_machine_that_is_not_fit_says_so_before_data_are_loaded(tiny, tmp_path
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Small)
     with pytest.raises(ManyError, match="a GPU has 4 GiB of memory, 4 runs side by side need 8 GiB"):
-        run_many(**go)
+        run_whole(**go)
     monkeypatch.setattr(Small, "major", 7)
     with pytest.raises(ManyError, match=r"a GPU has compute capability 7.6, without bf16: at least 8.0 is needed"):
         check_machine(cuda, 1)
     monkeypatch.setattr(torch, "__version__", "2.3.1+cu121")
     with pytest.raises(ManyError, match=r"torch 2.3.1\+cu121 is too old: at least 2.8 is needed"):
-        run_many(**go)
-
-
-def test_other_data_are_refused(tiny, tmp_path):
-    with pytest.raises(ProtocolError, match="the protocol is about cluttered-digits"):
-        made(tiny, data.digits(1, train=N, test=N_TEST), tmp_path)
+        run_whole(**go)
 
 
 def test_the_command_says_what_is_wrong(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["--minutes", "1", "--out", str(tmp_path)]) == 1
+    assert main(["--whole", "--minutes", "1", "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
         "many: torch finds no CUDA device here (--device cpu trains one run after the other)\n"
     )
-    assert main(["--protocol", str(tmp_path / "none.json")]) == 2
+    assert main(["--whole", "--protocol", str(tmp_path / "none.json")]) == 2
 
 
 def test_it_needs_no_more_than_torch_and_numpy():

@@ -121,6 +121,13 @@ def test_every_committed_run_has_the_digest_of_the_protocol() -> None:
             assert not Path(run.run.out_dir).is_absolute()
 
 
+def test_the_stated_runs_of_width_16_are_those_that_are_kept() -> None:
+    rows = json.loads((protocol.RESULTS / "width16.json").read_text())
+    stated = protocol.extra_runs(read_protocol(), rows, {}, Path("none"))
+    made = {run.config.digest for run in read_all(protocol.RESULTS / protocol.ACCELERATOR)}
+    assert {run.config.digest for run in stated} == made
+
+
 def test_the_protocol_is_older_than_the_first_run() -> None:
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
@@ -159,7 +166,6 @@ def _tiny(digits) -> Protocol:
     data["budgets"] |= {"epochs": [1, 2], "seeds": [0, 1]}
     data["comparisons"]["minus"] = ["resnet74"]
     data["weights"] = {"epochs": 2, "seeds": [0]}
-    data["accelerator"] = {"networks": data["networks"], "seeds": [0, 1], "lr": 0.05}
     return Protocol(data, hashlib.sha256(json.dumps(data).encode()).hexdigest())
 
 

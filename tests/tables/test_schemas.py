@@ -14,7 +14,7 @@ import pytest
 from analysis.claims.ledger import ledger
 from analysis.claims.printed import published_frame, source_frame
 from analysis.claims.trained import judge_study, measured_runs, published_beside
-from analysis.statistics.conclusions import comparison_frame, difference_frame
+from analysis.statistics.conclusions import comparison_frame, difference_frame, every_order
 from analysis.tables import schemas, steps
 from analysis.tables.cost import cost_frame, crosscheck_frame
 from analysis.tables.depth import (
@@ -84,12 +84,13 @@ WRITERS: Mapping[Schema, Callable[[], pd.DataFrame]] = {
     schemas.PRINTED_BESIDE: lambda: published_beside(run_frame(KEPT), "wang2017", "Table 3"),
     schemas.SWEEP: lambda: sweep_frame(experiment()),
     schemas.MEASURED: lambda: measured_runs(run_frame(KEPT)),
+    schemas.ORDERS: lambda: every_order(run_frame(KEPT)),
     schemas.CLAIMS: _claims,
     schemas.SOURCES: lambda: source_frame(["wang2017", "he2016", "wang2017"]),
     schemas.LAYOUTS: _few_layouts,
 }
 ELSEWHERE = {
-    schemas.BUDGETS, schemas.MASKS, schemas.CHANNELS, schemas.GAINS, schemas.INTERVENTIONS, schemas.INTERVENTION_MEANS,
+    schemas.BUDGETS, schemas.EXPECTED, schemas.MASKS, schemas.CHANNELS, schemas.GAINS, schemas.INTERVENTIONS, schemas.INTERVENTION_MEANS,
     schemas.LESIONS, schemas.USED, schemas.USED_MEANS, schemas.RESPONSES, schemas.EFFECTIVE, schemas.STATE,
 }  # fmt: skip
 

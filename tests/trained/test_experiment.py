@@ -19,6 +19,7 @@ from analysis.trained.experiment import (
     Experiment,
     budget_frame,
     comparisons,
+    expected_frame,
     experiment,
     outcome_words,
     progress_words,
@@ -28,6 +29,7 @@ from analysis.trained.experiment import (
 )
 
 PROTOCOL = read_protocol()
+RUNS, WHOLE_RUNS = ROOT / "results" / "protocol" / "runs", ROOT / "results" / "protocol" / "whole" / "runs"
 BEST = {"attention56": 0.05, "constant": 0.1, "resnet74": 0.025, "resnet83": 0.025}
 SHIFT = {"attention56": 0.0, "constant": 2.0, "resnet74": 0.0, "resnet83": 0.5}
 
@@ -126,6 +128,30 @@ def test_the_rates_are_those_of_the_rule_and_an_edge_is_named() -> None:
     assert "is also the twin of equal training time: 1.03 of the images per second." in words
 
 
+def test_what_came_out_stands_beside_what_was_expected_and_no_comparison_comes_early(tmp_path) -> None:
+    frame = expected_frame(WHOLE, budget_frame(WHOLE))
+    check_frame(frame, schemas.EXPECTED)
+    text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8").replace("`", "")
+    assert all(f"- {said}\n" in text for said in frame["expected"])
+    below, primary, shrinks, rates = frame["came_out"]
+    by = {c.network: c for c in comparisons(WHOLE, budget_frame(WHOLE))[4]}
+    c = by[PROTOCOL.networks["resnet83"]]
+    assert primary == f"4 epochs: {c.mean:+.2f} points ({c.low:+.2f} to {c.high:+.2f})."
+    assert below.count(" points (") == 3
+    assert shrinks in outcome_words(WHOLE, budget_frame(WHOLE))
+    assert rates == (
+        "They lie between 0.025 and 0.1; that of CIFAR Attention-56 (width=8) is not lower than that of CIFAR ResNet-83 "
+        "(width=8). 0.1 is the edge of the grid."
+    )
+    early = made(lambda run: run.part == SWEEP or run.config.seed < 4)
+    below, primary, shrinks, _ = expected_frame(early, budget_frame(early))["came_out"]
+    assert primary == "4 epochs: 4 of 8 seeds are complete."
+    assert below == shrinks == "1 epoch: 4 of 8 seeds are complete; 2 epochs: 4 of 8 seeds are complete; " + primary
+    (tmp_path / "protocol.md").write_text(text.replace("- The chosen rates", "The chosen rates"))
+    with pytest.raises(FrameError, match="protocol.md lists 3 expectations, 4 outcomes are known"):
+        expected_frame(WHOLE, budget_frame(WHOLE), tmp_path / "protocol.md")
+
+
 def test_the_figures_say_what_they_show() -> None:
     _, axes = plt.subplots(1, 2)
     assert "CIFAR ResNet-74 (width=8)" in rate_sweep(axes[0], sweep_frame(WHOLE))
@@ -137,12 +163,13 @@ def test_the_figures_say_what_they_show() -> None:
 def test_the_kept_runs_of_the_repository_are_read() -> None:
     found = experiment()
     assert found.protocol.digest == PROTOCOL.digest
-    assert len(found.state.kept) >= 5
+    sets = {device: len(list(folder.iterdir())) for device, folder in (("a CPU", RUNS), ("an accelerator", WHOLE_RUNS))}
+    assert len(found.state.kept) == sets[found.device] == max(sets.values())
     check_frame(sweep_frame(found), schemas.SWEEP)
 
 
 def test_a_damaged_run_is_named(tmp_path) -> None:
-    one = next((ROOT / "results" / "protocol" / "runs").iterdir())
+    one = next(RUNS.iterdir())
     place = tmp_path / "runs" / one.name
     place.mkdir(parents=True)
     (place / "run.json").write_text("{")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
+from analysis.claims.background import GROUND, OBJECT
 from analysis.tables import schemas
 from analysis.tables.files import check_frame
 from analysis.trained import gradient_depth, interventions, mask_maps
-from analysis.trained.interventions import GROUND, INTERVENTIONS, OBJECT, PLACES, Seen
+from analysis.trained.interventions import INTERVENTIONS, PLACES, Seen
 from analysis.trained.mask_maps import AttendingError, attended
 from resattn.networks.catalog import named
 from resattn.networks.network import Network, build
@@ -190,46 +189,3 @@ def test_the_tables_of_used_depth_and_lesions(runs: list[mask_maps.Trained]) -> 
     check_frame(lesions, schemas.LESIONS)
     assert lesions.iloc[0]["intervention"] == "none"
     assert lesions["module"].str.contains("mask").any()
-
-
-# ---- the rule for article.6, on made-up runs
-
-
-def made_up(differences: list[float]) -> pd.DataFrame:
-    rows = [
-        {"network": "n", "dataset": "d", "seed": seed, "intervention": kind, "test_error_pct": error}
-        for seed, difference in enumerate(differences)
-        for kind, error in ((OBJECT, 10 + difference), (GROUND, 10.0))
-    ]
-    return pd.DataFrame(rows)
-
-
-def areas(mask: float, other: float) -> pd.DataFrame:
-    return pd.DataFrame(
-        [{"network": "n", "map": name, "state": "after", "quantity": "auc", "value": value}
-         for name, value in (("mask", mask), ("other image", other))]
-    )  # fmt: skip
-
-
-SIX = [4.0, 5.0, 6.0, 5.5, 4.5, 5.2]
-
-
-@pytest.mark.parametrize(
-    ("differences", "mask", "finding"),
-    [
-        (SIX, 0.7, "filters the ground"),
-        (SIX, 0.4, "does not filter the ground"),  # it matters, but it is low on the object
-        ([-d for d in SIX], 0.7, "does not filter the ground"),
-        ([1.0, -1.0, 2.0, -2.0, 0.5, -0.4], 0.7, "not decided"),
-        (SIX[:3], 0.7, "not decided"),  # too few seeds
-    ],
-)
-def test_the_rule(differences: list[float], mask: float, finding: str) -> None:
-    (found,) = interventions.filtering(made_up(differences), areas(mask, 0.5))
-    assert found.finding == finding
-    assert list(found.differences.values()) == pytest.approx(differences)
-
-
-def test_the_rule_is_on_the_page_of_masks() -> None:
-    notebook = Path(__file__).parents[2] / "notebooks" / "70_masks.ipynb"
-    assert "interventions.RULE" in notebook.read_text(encoding="utf-8")

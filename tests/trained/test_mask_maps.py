@@ -23,6 +23,7 @@ from resattn.networks.network import Network, build
 from resattn.training import data
 from resattn.training.config import TrainConfig, override
 from resattn.training.loop import TrainError, train
+from resattn.training.run import Run
 
 SMALL = "cifar-attention56[width=4]"
 
@@ -223,6 +224,25 @@ def test_masks_are_scored_before_and_after_training(trained: Path) -> None:
     auc = wide.xs("auc", level="quantity").loc["stage2.module1"]
     assert row["over_trunk"] == pytest.approx(auc.loc["mask", "after"] - auc.loc["trunk", "after"])
     assert row["over_before"] == pytest.approx(auc.loc["mask", "after"] - auc.loc["mask", "before"])
+
+
+@pytest.mark.parametrize("holdout", [0, 10])
+def test_a_run_with_fewer_images_is_measured_on_all(digits: data.Dataset, holdout: int) -> None:
+    tested = {"holdout": 10, "test_images": 0} if holdout else {"test_images": 15}
+    config = TrainConfig(spec=named(SMALL), dataset="cluttered-digits", epochs=1, batch_size=10, images=20, **tested)
+    record = Run(
+        config=config, dataset_label="", dataset_note="", dataset_digest="", n_flipped_labels=0, rows=(), timing=(),
+        weights_digest="", execution={}, out_dir="",
+    )  # fmt: skip
+    run, n = mask_maps.Trained(record, Path(), digits, data.prepare(digits, config)), holdout or 15
+    assert mask_maps.images_words([run], 400).endswith(f"of runs that have fewer, on all ({n}).")
+    assert mask_maps.images_words([run], n) == f"Measured on the first {n} test images of each run."
+    # A held-out image is one of the training images, and so are its pixels and its object.
+    images, objects = (digits.images[-n:], digits.foreground[-n:]) if holdout else (digits.test_images[:n], digits.test_foreground[:n])  # fmt: skip
+    assert torch.equal(torch.from_numpy(run.pixels(400)).permute(0, 3, 1, 2), images)
+    assert torch.equal(run.foreground(400), objects)
+    assert torch.equal(run.nulls(400)["brightness"], images.float().mean(1))
+    assert len(run.images(400)) == len(run.labels(400)) == n
 
 
 def test_a_view_has_the_stages_and_their_channels(trained: Path) -> None:

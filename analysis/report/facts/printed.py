@@ -7,28 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 PAPER = "wang2017"
-# How a quote of a cell ends; the words before it are what the cell prints.
+# How the quote of a cell ends; the words before it are what the cell prints.
 CELL = re.compile(r"(?P<words>.+) \(row (?P<row>.+), column (?P<column>.+)\)", re.DOTALL)
-# Cells of other tables with the number of a claim: table -> (row, column, claim). Source: wang2017, tables 2, 3, 4, 6.
-REPEATED: Mapping[str, tuple[tuple[str, str, str], ...]] = {
-    "Table 2": (
-        ("params×10^6", "Attention-56", "t7.attention56.params"),
-        ("params×10^6", "Attention-92", "t7.attention92.params"),
-        ("FLOPs×10^9", "Attention-92", "t7.attention92.flops"),
-    ),
-    "Table 3": (("Attention-56", "ARL", "t1.f1.c10"),),
-    "Table 4": (("Encoder and Decoder", "Top-1 err. (%)", "t1.f1.c10"),),
-    "Table 6": (("Attention-92", "CIFAR-10", "t3.attention92.arl"),),
-}
-ABOUT = {
-    "Table 1": "three kinds of gate, Attention-56, CIFAR-10",
-    "Table 2": "the networks for ImageNet, layer by layer",
-    "Table 3": "residual (ARL) and naive (NAL) merge, CIFAR-10, error in %",
-    "Table 4": "two kinds of mask, CIFAR-10",
-    "Table 5": "share of wrong labels, CIFAR-10",
-    "Table 6": "CIFAR-10 and CIFAR-100, error in %",
-    "Table 7": "ImageNet, one crop",
-}
+TABLE = re.compile(r"Table \d+")
+DATA = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "imagenet": "ImageNet"}  # how a result's quantity begins
 
 
 @dataclass(frozen=True)
@@ -41,10 +23,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Printed:
-    """A table of the paper. `cells`: row -> column -> what stands there, of a cell with several lines one each."""
+    """A table of the paper. `cells`: row -> column -> what stands there, of a cell with several lines one each.
+
+    `data`: what its results were measured on.
+    """
 
     name: str
-    about: str
+    data: tuple[str, ...]
     columns: tuple[str, ...]
     cells: Mapping[str, Mapping[str, tuple[Cell, ...]]]
 
@@ -57,32 +42,27 @@ def printed_tables(claims: Sequence[Mapping[str, str]]) -> tuple[Printed, ...]:
     """The tables of the paper in their order; those of which the ledger holds no cell are left out.
 
     `claims`: rows of the ledger with their verdicts. A claim with no quote of the form `31.9 (row R, column C)` is not
-    about one cell, and stands in the ledger alone.
+    about one cell, and stands in the ledger alone. A number that several tables print has a quote for each of them.
     """
-    by_id = {claim["id"]: claim for claim in claims if claim["source"] == PAPER}
-    tables = []
-    for name, about in ABOUT.items():
-        found = [
-            (met["row"], met["column"], Cell(met["words"], claim))
-            for claim in by_id.values()
-            if claim["place"].partition(";")[0] == name and (met := CELL.fullmatch(claim["quote"]))
-        ]
-        found += [
-            (row, column, Cell(_words(by_id[id]), by_id[id]))
-            for row, column, id in REPEATED.get(name, ())
-            if id in by_id
-        ]
-        if found:
-            tables.append(_table(name, about, found))
-    return tuple(tables)
+    found: dict[str, list[tuple[str, str, Cell]]] = {}
+    for claim in claims:
+        for place, quote in places_and_quotes(claim) if claim["source"] == PAPER else ():
+            if TABLE.fullmatch(place) and (met := CELL.fullmatch(quote)):
+                found.setdefault(place, []).append((met["row"], met["column"], Cell(met["words"], claim)))
+    return tuple(_table(name, cells) for name, cells in sorted(found.items(), key=lambda table: _number(table[0])))
 
 
-def _words(claim: Mapping[str, str]) -> str:
-    met = CELL.fullmatch(claim["quote"])
-    return met["words"] if met else claim["printed"]
+def places_and_quotes(claim: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Each place of a claim that has a quote of its own, with it: `31.9 (row R, column C); 31.9 (row S, column D)`."""
+    places, quotes = claim["place"].split("; "), re.split(r"(?<=\)); (?=\S+ \(row )", claim["quote"])
+    return list(zip(places, quotes, strict=False))
 
 
-def _table(name: str, about: str, found: Sequence[tuple[str, str, Cell]]) -> Printed:
+def _number(table: str) -> int:
+    return int(table.split()[1])
+
+
+def _table(name: str, found: Sequence[tuple[str, str, Cell]]) -> Printed:
     rows = {row for row, _, _ in found}
     cells: dict[str, dict[str, list[Cell]]] = {}
     for row, column, cell in found:
@@ -91,4 +71,6 @@ def _table(name: str, about: str, found: Sequence[tuple[str, str, Cell]]) -> Pri
         cells.setdefault(sized if sized in rows else row, {}).setdefault(column, []).append(cell)
     columns = dict.fromkeys(column for _, column, _ in found)
     fixed = {row: {column: tuple(parts) for column, parts in own.items()} for row, own in cells.items()}
-    return Printed(name, about, tuple(columns), fixed)
+    quantities = [cell.claim["quantity"] for _, _, cell in found]
+    data = [DATA[known] for q in quantities if (known := next((d for d in DATA if q.startswith(f"{d}_")), ""))]
+    return Printed(name, tuple(dict.fromkeys(data)), tuple(columns), fixed)
