@@ -167,8 +167,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool. `per_mac`: how much its unit has for a multiply-add; `unseen`: what it counts as nothing; `assumes`: how the model is taken to call what a graph does not
-    tell apart; `hard`: classes of modules with which it cannot be followed, and why."""
+    """One tool.
+
+    `per_mac`: how much its unit has for a multiply-add. `unseen`: what it counts as nothing. `assumes`: how the model
+    is taken to call what a graph does not tell apart. `hard`: classes of modules with which it cannot be followed, and
+    why.
+    """
 
     name: str
     version: str
@@ -593,7 +597,8 @@ TOOLS: Mapping[str, Tool] = {
             "flopcounter", "torch 2.13", "FLOPs",
             "2 per multiply-add of convolutions, matrix products and attention; everything else nothing",
             (
-                products("convolutions, matrix products, attention", "2 per multiply-add", _has_formula, times(2, _macs)),
+                products("convolutions, matrix products, attention", "2 per multiply-add", _has_formula,
+                         times(2, _macs)),
             ),
             "norms, activations, poolings, up-sampling, products of a matrix with a vector",
             "the model runs on the device of the audit, meta unless another is asked for: on the CPU fused attention "
