@@ -219,7 +219,11 @@ def parser() -> argparse.ArgumentParser:
         "--device", choices=("meta", "cpu"), default="meta",
         help="meta: nothing is computed; cpu: the forward runs on values, and the numbers hold for this input",
     )  # fmt: skip
-    sub.add_argument("--tree", action="store_true", help="print the module tree; equal modules in a row are one line")
+    sub.add_argument(
+        "--tree",
+        action="store_true",
+        help="print the module tree; equal modules in a row are one line; with --json: add a row for each module",
+    )
     sub.add_argument("--depth", type=int, metavar="N", help="levels of the tree (default: as many as fit 60 lines)")
     sub.add_argument("--explain", action="store_true", help="print the definition of each number too")
     sub.add_argument(
@@ -321,7 +325,10 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("diff", _diff, "Show what changed between two audits, in total and by module.")
     sub.add_argument(
-        "before", type=Path, metavar="A.json", help="a file that `resattn audit --json` wrote, or a TARGET"
+        "before",
+        type=Path,
+        metavar="A.json",
+        help="a file that `resattn audit --json` (--tree: with modules) wrote, or a TARGET",
     )
     sub.add_argument("after", type=Path, metavar="B.json", help="another one")
     sub.add_argument("--input", metavar="C,H,W", action="append", default=[], help="of targets, as for `resattn audit`")
@@ -482,8 +489,6 @@ def _audit(args: argparse.Namespace) -> None:
     from resattn.measures.audit import audit
     from resattn.measures.quantities import QUANTITIES
 
-    if args.tree and args.json:
-        raise UsageError("--tree prints no JSON; as data the tree is --tree --format csv")
     if args.depth is not None and (args.depth < 0 or not args.tree):
         raise UsageError("--depth takes a number of levels, with --tree")
     inputs, settings = _inputs(args), _settings(args.settings)
@@ -498,7 +503,7 @@ def _audit(args: argparse.Namespace) -> None:
         return _counted(audits, args)
     if args.json:
         more = [{"used": u.to_json()} for u in depths] or [{}] * len(audits)
-        return _print_json([a.to_json() | m for a, m in zip(audits, more, strict=True)])
+        return _print_json([a.to_json(tree=args.tree) | m for a, m in zip(audits, more, strict=True)])
     if args.tree:
         from resattn.views.trees import print_trees
 
@@ -506,7 +511,7 @@ def _audit(args: argparse.Namespace) -> None:
     shown = [q for q in QUANTITIES.values() if any(q.id in a.quantities for a in audits)]
     definition = [[q.definition] if args.explain else [] for q in shown]
     _print_table(
-        [(q.id, *(_cell(a, q.id) for a in audits), *d) for q, d in zip(shown, definition, strict=True)],
+        [(q.id, *(_cell(a, q.id, args.format) for a in audits), *d) for q, d in zip(shown, definition, strict=True)],
         ("quantity", *(a.target for a in audits), *(["definition"] if args.explain else [])), args.format,
     )  # fmt: skip
     if args.at:
@@ -532,9 +537,11 @@ def _audit(args: argparse.Namespace) -> None:
         print("; ".join(notes), file=sys.stderr)
 
 
-def _cell(audit: Audit, quantity: str) -> int | float | str:
+def _cell(audit: Audit, quantity: str, form: str) -> int | float | str:
     value = audit.quantities.get(quantity)
-    return audit.shown(quantity) if value is None else value
+    if value is None:
+        return audit.shown(quantity)
+    return value if form == "csv" else _brief(value)  # type: ignore[no-any-return]
 
 
 def _counted(audits: Sequence[Any], args: argparse.Namespace) -> None:
@@ -819,7 +826,8 @@ def _subparsers(top: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParse
 def _diff(args: argparse.Namespace) -> int:
     from resattn.compare.diff import diff
 
-    changes = diff(*(_records(path, _inputs(args)) for path in (args.before, args.after)))
+    both = [_records(path, _inputs(args)) for path in (args.before, args.after)]
+    changes = diff(*both)
     if args.json:
         _print_json([change.to_json() for change in changes])
     elif changes:
@@ -830,6 +838,8 @@ def _diff(args: argparse.Namespace) -> int:
         )  # fmt: skip
     else:
         print("no difference", file=sys.stderr)
+    if not all("tree" in record for records in both for record in records.values()):
+        print("compared in total: a file of `resattn audit TARGET --json --tree` names modules too", file=sys.stderr)
     for c in changes:
         if c.quantity == "input_shape":
             print(f"{c.target}: audits of different inputs, {c.before} and {c.after}", file=sys.stderr)
@@ -845,7 +855,7 @@ def _records(path: Path, inputs: Inputs) -> dict[str, Any]:
     from resattn.measures.audit import audit
 
     with _printing_to_stderr():
-        found = audit(str(path), inputs).to_json()
+        found = audit(str(path), inputs).to_json(tree=True)
     return {found["target"]: json.loads(json.dumps(found))}
 
 

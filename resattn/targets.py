@@ -88,6 +88,9 @@ def resolved(
     where, _, called = target.rpartition(":") if isinstance(target, str) else ("", "", "")
     if not inputs.leaves:
         if spec is None and where not in LIBRARIES:
+            if isinstance(target, str):
+                with _first_on_path(*_folders(where)):
+                    _found(where, called)  # what does not exist needs no input
             raise TargetError(f"{name} needs an input: example tensors, or a shape such as channels, height, width")
         if spec is not None:
             inputs = Inputs.of([spec.input_shape], inputs.kwargs, batch=inputs.batch)

@@ -34,12 +34,12 @@ def assert_unchanged(model: nn.Module, inputs: Any, file: str | Path, *, update:
     """The audit of a model equals the one in a file, in every quantity and every module.
 
     `inputs`: an example tensor, a shape without the batch, several of either in a list or tuple, or a mapping of
-    keyword arguments. `file`: as `resattn audit --json` writes it, or this function with `update`.
+    keyword arguments. `file`: as `resattn audit --json --tree` writes it, or this function with `update`.
     Raises: AssertionError that names what changed, or that there is no file; AuditFileError.
     """
     path = Path(file)
     args, kwargs = _call(inputs)
-    found = json.loads(json.dumps(audit(model, *args, **kwargs).to_json()))
+    found = json.loads(json.dumps(audit(model, *args, **kwargs).to_json(tree=True)))
     if update:
         _write(path, found)
         return

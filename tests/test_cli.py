@@ -110,7 +110,6 @@ def test_the_quantities_as_csv_are_plain_numbers() -> None:
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--tree", "--json"), "as data the tree is --tree --format csv"),
     (("--depth", "2"), "--depth takes a number of levels, with --tree"),
     (("--tree", "--depth", "-1"), "--depth takes a number of levels"),
 ])  # fmt: skip

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import flop_registry
 
 import resattn
 from resattn.graph.graph import INPUT, Module, Op, Operand, Shape
@@ -33,7 +35,7 @@ class Counted:
 
     `value` is None where a rule of the tool cannot be followed; `reasons` say why. `parts`: how much each rule counts.
     `doubts`: what the tool counts too if the model calls an operator in another way that the graph does not tell.
-    `macs`: our own multiply-adds.
+    `macs`: our own multiply-adds. `causes`: what separates them, in the tool's unit, from the sum of the parts.
     """
 
     target: str
@@ -43,6 +45,7 @@ class Counted:
     unit: str
     definition: str
     parts: Mapping[str, int]
+    causes: Mapping[str, int]
     macs: int
     input_shape: Shape
     reasons: tuple[str, ...] = ()
@@ -82,6 +85,14 @@ class Sight:
 
     def module(self, op: Op) -> nn.Module | None:
         return self.modules.get(op.module)
+
+    def label(self, op: Op) -> str:
+        """What an operator is a part of: a module without children, or a call in a module's own forward."""
+        if _is_attention(self, op):
+            return "scaled_dot_product_attention"
+        module = self.module(op)
+        is_leaf = module is not None and not any(module.children())
+        return type(module).__name__ if is_leaf else _plain(op).strip("_")
 
     @cached_property
     def records(self) -> Mapping[str, Module]:
@@ -143,17 +154,25 @@ Where = Callable[[Sight, Op], bool]
 
 @dataclass(frozen=True)
 class Count:
-    """One rule of a tool: what it is applied to, how much it counts, and that amount for one operator."""
+    """One rule of a tool: what it is applied to, how much it counts, and that amount for one operator.
+
+    `is_of_products`: it counts convolutions or matrix products, as our multiply-adds do.
+    """
 
     what: str
     per: str
     of: Amount
+    is_of_products: bool = False
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool. `unseen`: what it counts as nothing; `assumes`: how the model is taken to call what a graph does not
-    tell apart; `hard`: classes of modules with which it cannot be followed, and why."""
+    """One tool.
+
+    `per_mac`: how much its unit has for a multiply-add. `unseen`: what it counts as nothing. `assumes`: how the model
+    is taken to call what a graph does not tell apart. `hard`: classes of modules with which it cannot be followed, and
+    why.
+    """
 
     name: str
     version: str
@@ -165,6 +184,7 @@ class Tool:
     hard: Mapping[type[nn.Module] | str, str] = field(default_factory=dict)
     doubts: Mapping[str, Amount] = field(default_factory=dict)
     per_sample: bool = False
+    per_mac: int = 1
 
 
 def counted_like(network: Captured, tool: str) -> Counted:
@@ -182,18 +202,32 @@ def counted_like(network: Captured, tool: str) -> Counted:
         if (reason := row.hard.get(type(m)) or row.hard.get(_full_name(m)))
     ]
     reasons += [f"{op.name} in {op.module or 'the model'} has no rule of ours" for op in network.unknown]
+    ops = (*(op for op in network.graph.ops if op.name != INPUT), *network.graph.constants)
+    groups: dict[tuple[str, str], list[Op]] = {}
+    for op in ops:
+        groups.setdefault((op.module, sight.label(op)), []).append(op)
     parts: Counter[str] = Counter()
-    doubts: Counter[str] = Counter()
-    for op in (*(op for op in network.graph.ops if op.name != INPUT), *network.graph.constants):
+    causes: Counter[str] = Counter()
+    for (_, label), group in groups.items():
+        ours = row.per_mac * sum(map(macs_of, group))
         for count in row.counts:
-            parts[count.what] += count.of(sight, op)
-        for text, of in row.doubts.items():
-            doubts[text] += of(sight, op)
-    batch = network.shapes[0][0] if row.per_sample else 1
+            if n := sum(count.of(sight, op) for op in group):
+                parts[count.what] += n
+                rule_of = f"{count.what}, {count.per}"
+                if ours and count.is_of_products:
+                    causes[f"{label}: {rule_of}"] += n - ours
+                    ours = 0
+                else:
+                    causes[rule_of] += n
+        causes[f"{label}, not counted"] -= ours
+    doubts = {text: sum(of(sight, op) for op in ops) for text, of in row.doubts.items()}
+    macs, batch = all_macs(network.graph), network.shapes[0][0] if row.per_sample else 1
     parts = Counter({what: n // batch for what, n in parts.items()})
+    causes["one sample of the batch"] = sum(parts.values()) - row.per_mac * macs - sum(causes.values())
     return Counted(
         network.name, row.name, row.version, None if reasons else sum(parts.values()), row.unit, row.definition,
-        dict(+parts), all_macs(network.graph), network.shapes[0], tuple(reasons), dict(+doubts),
+        dict(parts), {cause: n for cause, n in causes.items() if n}, macs, network.shapes[0], tuple(reasons),
+        {text: n for text, n in doubts.items() if n},
     )  # fmt: skip
 
 
@@ -252,6 +286,11 @@ def rule(what: str, per: str, where: Where, amount: Amount, *, visits: bool = Fa
     return Count(what, per, of)
 
 
+def products(what: str, per: str, where: Where, amount: Amount, *, visits: bool = False) -> Count:
+    """A rule of convolutions or matrix products."""
+    return replace(rule(what, per, where, amount, visits=visits), is_of_products=True)
+
+
 PRODUCTS = ("convolution", "matmul")
 NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "batch_norm",
          "cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_no_update", "_batch_norm_with_update")  # fmt: skip
@@ -273,9 +312,18 @@ def _is_layer(sight: Sight, op: Op) -> bool:
     return op.kind in PRODUCTS and type(sight.module(op)) in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 
 
-def _is_unfused_product(sight: Sight, op: Op) -> bool:
-    """A product that no call of scaled_dot_product_attention makes."""
-    return op.kind in PRODUCTS and op.index not in sight.fused and _plain(op) not in ("mv", "dot", "baddbmm", "addbmm")
+def _is_traced_product(sight: Sight, op: Op) -> bool:
+    """A product that torch's tracer shows as an operator for which fvcore has a rule."""
+    module = sight.module(op)
+    is_hidden = _is_attention(sight, op) or isinstance(module, nn.RNNBase) or op.index in sight.network.graph.unread
+    is_by_name = op.kind == "convolution" and isinstance(getattr(module, "padding", None), str)
+    is_known = _plain(op) not in ("mv", "dot", "baddbmm", "addbmm", "_trilinear")
+    return op.kind in PRODUCTS and is_known and not is_hidden and not is_by_name
+
+
+def _has_formula(sight: Sight, op: Op) -> bool:
+    """Whether torch's own counter has a formula for the operator; the CPU's fused attention has none."""
+    return getattr(torch.ops.aten, op.name.removeprefix("aten."), None) in flop_registry
 
 
 def _is_batch_norm(sight: Sight, op: Op) -> bool:
@@ -343,22 +391,21 @@ def _upsample_by_mode(sight: Sight, op: Op) -> int:
     return _out(sight, op) * UPSAMPLE_COSTS.get(getattr(sight.module(op), "mode", ""), 0)
 
 
-def _parameters_of_leaf(sight: Sight, op: Op) -> int:
-    """Torchinfo's rule: the parameters of a module without children, by their names and the module's output."""
-    module = sight.module(op)
-    if module is None or any(module.children()) or sight.last.get(op.module, op.index) != op.index:
-        return 0
-    record = sight.records[op.module]
-    total = 0
-    for size in _outputs(sight, record):
-        for name, p in module.named_parameters():
-            if name in ("weight", "bias") and "Conv" in type(module).__name__:
-                total += p.numel() * prod(size[:1] + size[2:])
-            elif name in ("weight", "bias"):
-                total += p.numel() * size[0]
-            elif "weight" in name or "bias" in name:
-                total += p.numel() * prod(size[:2])
-    return total
+def _parameters_of_leaf(kind: str) -> Amount:
+    """Torchinfo's rule: the weights or biases of a module without children, by their names and the module's output."""
+
+    def of(sight: Sight, op: Op) -> int:
+        module = sight.module(op)
+        if module is None or any(module.children()) or sight.last.get(op.module, op.index) != op.index:
+            return 0
+        is_conv, total = "Conv" in type(module).__name__, 0
+        for size in _outputs(sight, sight.records[op.module]):
+            whole, part = (prod(size[:1] + size[2:]) if is_conv else size[0]), prod(size[:2])
+            total += sum((whole if name == kind else part) * p.numel()
+                         for name, p in module.named_parameters() if kind in name)  # fmt: skip
+        return total
+
+    return of
 
 
 def _outputs(sight: Sight, record: Module) -> list[Shape]:
@@ -438,7 +485,7 @@ TOOLS: Mapping[str, Tool] = {
             "fvcore", "0.1.5.post20221221", "multiply-adds (which it calls flops)",
             "convolutions and matrix products, bias excluded, and norms, up-sampling and adaptive pooling",
             (
-                rule("convolutions and matrix products", "1 per multiply-add", _is_unfused_product, _macs),
+                products("convolutions and matrix products", "1 per multiply-add", _is_traced_product, _macs),
                 rule("batch norms", "2 per element, 1 without scale", _is_batch_norm, _by_affine(2, 1)),
                 rule("layer and group norms", "5 per element, 4 without scale",
                      named("native_layer_norm", "layer_norm", "native_group_norm", "group_norm"), _by_affine(5, 4)),
@@ -456,10 +503,10 @@ TOOLS: Mapping[str, Tool] = {
             "thop", "0.1.1.post2209072238", "multiply-adds",
             "modules of torch.nn by their class: convolutions, linear layers, norms, poolings; no functional call",
             (
-                rule("convolutions", "1 per multiply-add", in_module(*CONVOLUTIONS), _macs, visits=True),
-                rule("transposed convolutions", "each output meets the whole kernel", in_module(*TRANSPOSED),
+                products("convolutions", "1 per multiply-add", in_module(*CONVOLUTIONS), _macs, visits=True),
+                products("transposed convolutions", "each output meets the whole kernel", in_module(*TRANSPOSED),
                      _transposed_as_forward, visits=True),
-                rule("linear layers", "1 per multiply-add", in_module(nn.Linear), _macs, visits=True),
+                products("linear layers", "1 per multiply-add", in_module(nn.Linear), _macs, visits=True),
                 rule("norms", "4 per element, 2 without scale",
                      in_module(*BATCH_NORMS, *INSTANCE_NORMS, nn.LayerNorm, nn.SyncBatchNorm), _is_affine, visits=True),
                 rule("PReLU", "1 per element", in_module(nn.PReLU), _in, visits=True),
@@ -479,7 +526,7 @@ TOOLS: Mapping[str, Tool] = {
             "with its default backend (pytorch): modules of torch.nn by their class, with biases, norms, activations "
             "and poolings, and again each functional call that such a module makes; batch 1",
             (
-                rule("convolutions and linear layers", "1 per multiply-add",
+                products("convolutions and linear layers", "1 per multiply-add",
                      in_module(*CONVOLUTIONS, *TRANSPOSED, nn.Linear), _macs, visits=True),
                 rule("biases", "1 per output", _is_layer, _bias, visits=True),
                 rule("norms", "2 per element, 1 without scale and for LayerNorm",
@@ -512,8 +559,10 @@ TOOLS: Mapping[str, Tool] = {
             "modules without children, from the number of their parameters: those of a convolution times the positions "
             "of its output, all others times the batch",
             (
-                rule("parameters of modules", "positions of the output (convolutions) or batch", _everywhere,
-                     _parameters_of_leaf),
+                products("weights of modules", "positions of the output (convolutions) or batch for each", _everywhere,
+                         _parameters_of_leaf("weight")),
+                rule("biases of modules", "positions of the output (convolutions) or batch for each", _everywhere,
+                     _parameters_of_leaf("bias")),
             ),
             "functional calls, products of data with data, parameters of modules with children, positions of linear "
             "layers and norms",
@@ -523,7 +572,7 @@ TOOLS: Mapping[str, Tool] = {
             "2 per multiply-add of convolutions, matrix products and attention, biases of convolutions, and norms, "
             "activations, poolings, softmax and up-sampling",
             (
-                rule("convolutions, matrix products, attention", "2 per multiply-add",
+                products("convolutions, matrix products, attention", "2 per multiply-add",
                      lambda sight, op: op.kind in (*PRODUCTS, "attention"), times(2, _macs)),
                 rule("biases of convolutions", "1 per output",
                      lambda sight, op: op.kind == "convolution" and _has("bias", op), _out),
@@ -542,18 +591,19 @@ TOOLS: Mapping[str, Tool] = {
             "operators; no einsum, whose FLOPs the tool reads from a rounded text; the model runs on real tensors",
             hard={**dict.fromkeys(RECURRENT, UNKNOWN), **dict.fromkeys(FAST, FUSED)},
             doubts={SOFTMAX: lambda sight, op: _in(sight, op) if _is_free_softmax(sight, op) else 0},
+            per_mac=2,
         ),
         Tool(
             "flopcounter", "torch 2.13", "FLOPs",
             "2 per multiply-add of convolutions, matrix products and attention; everything else nothing",
             (
-                rule("convolutions and matrix products", "2 per multiply-add",
-                     lambda sight, op: op.kind in PRODUCTS and _plain(op) not in ("mv", "dot", "addmv", "addbmm"),
-                     times(2, _macs)),
-                rule("attention", "2 per multiply-add", lambda sight, op: op.kind == "attention", times(2, _macs)),
+                products("convolutions, matrix products, attention", "2 per multiply-add", _has_formula,
+                         times(2, _macs)),
             ),
             "norms, activations, poolings, up-sampling, products of a matrix with a vector",
-            "the model runs on meta or CUDA: on the CPU fused attention counts as nothing",
+            "the model runs on the device of the audit, meta unless another is asked for: on the CPU fused attention "
+            "counts as nothing",
+            per_mac=2,
         ),
     )
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -73,10 +74,11 @@ class Audit:
     # What the numbers were computed from; no part of the record.
     network: Captured | None = field(default=None, repr=False, compare=False)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, tree: bool = False) -> dict[str, Any]:
+        """The record as JSON has it. `tree`: with a row for each module, by which `diff` compares two audits."""
         record = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("network", "asked")}
         record["path_lengths"] = {str(k): v for k, v in self.path_lengths.items()}
-        if self.network is not None:
+        if tree and self.network is not None:
             record["tree"] = _room("views.tree").rows(self.tree)
         return record
 
@@ -151,7 +153,12 @@ class Audit:
         return _room("views.page").page(self, used)  # type: ignore[no-any-return]
 
 
+MOST_DIGITS = 15  # of a number that is printed in full: a deep network has more paths than a line has room for
+
+
 def _number(value: int | float) -> str:
+    if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
+        return f"{Decimal(value):.2e}"
     return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
 
 

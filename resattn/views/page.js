@@ -10,7 +10,8 @@ $("about").textContent = "input " + data.input.join(" x ") + "; " + data.notes[0
 // -- a canvas as sharp as the screen
 function fit(canvas) {
   const ratio = window.devicePixelRatio || 1, w = canvas.clientWidth, h = canvas.clientHeight;
-  canvas.width = Math.max(1, w * ratio); canvas.height = Math.max(1, h * ratio);
+  const size = [Math.max(1, Math.round(w * ratio)), Math.max(1, Math.round(h * ratio))];
+  if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
   const pen = canvas.getContext("2d"); pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   return [pen, w, h];
 }
@@ -27,7 +28,10 @@ function prepared(drawn) {
   for (const edge of edges) span = Math.max(span, edge[3] - edge[2]);
   const lanes = new Map();
   order.forEach((k) => { const lane = m[k * N + 1]; if (!lanes.has(lane)) lanes.set(lane, []); lanes.get(lane).push(k); });
-  return { ...drawn, n, order, edges: edges, span, low, high, lanes };
+  for (const lane of lanes.values()) lane.sort((a, b) => start(m, a) - start(m, b));
+  // The longest path goes from each of its marks to the next one, in order of execution.
+  const path = [...Array(n).keys()].filter((k) => m[k * N + 2] & 2), next = new Map(path.map((k, i) => [k, path[i + 1]]));
+  return { ...drawn, n, order, edges: edges, span, low, high, lanes, next };
 }
 const isLayer = (m, k) => m[k * N + 2] & 1;
 const start = (m, k) => m[k * N] / STEPS + (isLayer(m, k) ? ROOM : 0);
@@ -42,7 +46,7 @@ $("fold").querySelector("input").addEventListener("change", (event) => { name = 
 function home() {
   const d = current(), w = canvas.clientWidth, h = canvas.clientHeight, scale = Math.max(w / (d.length / STEPS + 1.5), 3);
   const lane = Math.min(60, Math.max(14, (h - 90) / (d.high - d.low + 1)));
-  view = { x: -0.5, scale, lane, y: 36 + (0.5 - d.low) * lane };
+  view = { x: -0.5, scale, lane, y: Math.max(36, (h - 24 - (d.high - d.low + 1) * lane) / 2) + (0.5 - d.low) * lane };
 }
 function first(list, value, key) {
   let a = 0, b = list.length;
@@ -71,7 +75,7 @@ function draw() {
   const curve = (a, b) => {
     const x0 = X(stop(m, a)), x1 = X(start(m, b)), y0 = Y(m[a * N + 1]), y1 = Y(m[b * N + 1]);
     pen.moveTo(x0, y0);
-    if (y0 === y1 && jumps(d, a, b)) { const lift = Math.min(16, 4 + (x1 - x0) / 12); pen.bezierCurveTo(x0, y0 - lift * 1.3, x1, y1 - lift * 1.3, x1, y1); }
+    if (y0 === y1 && jumps(d, a, b)) { const far = x1 - x0, lift = far < 1.3 * view.scale ? Math.min(0.3 * view.lane, 4 + far / 24) : view.lane * (0.46 + Math.min(0.12, far / 6000)); pen.bezierCurveTo(x0, y0 - lift * 1.3, x1, y1 - lift * 1.3, x1, y1); }
     else if (y0 === y1) pen.lineTo(x1, y1);
     else if (x1 - x0 < 2 * view.scale) { const c = (x0 + x1) / 2; pen.bezierCurveTo(c, y0, c, y1, x1, y1); }
     else { const c = 0.35 * view.scale, later = m[a * N + 1] === 0 || Math.abs(m[a * N + 1]) < Math.abs(m[b * N + 1]), y = later ? y1 : y0;
@@ -82,11 +86,11 @@ function draw() {
   for (let k = first(d.edges, left - d.span, (e) => e[2]); k < d.edges.length && d.edges[k][2] <= right; k++) {
     const [a, b, , to] = d.edges[k];
     if (to < left) continue;
-    if ((m[a * N + 2] & 2) && (m[b * N + 2] & 2)) traced.push([a, b]); else curve(a, b);
+    if (d.next.get(a) === b) traced.push([a, b]); else curve(a, b);
   }
   pen.stroke();
   pen.strokeStyle = ink; pen.lineWidth = 1.8; pen.beginPath();
-  for (const [a, b] of traced) if (!jumps(d, a, b) || d.edges.length === d.n - 1) curve(a, b);
+  for (const [a, b] of traced) curve(a, b);
   pen.stroke();
   for (let k = first(d.order, (left - 1) * STEPS, (i) => m[i * N]); k < d.n && m[d.order[k] * N] <= right * STEPS; k++) {
     const i = d.order[k], flags = m[i * N + 2], y = Y(m[i * N + 1]);
@@ -101,8 +105,9 @@ function draw() {
 function jumps(d, a, b) {
   const m = d.marks, lane = d.lanes.get(m[a * N + 1]);
   if (m[a * N + 1] !== m[b * N + 1]) return false;
-  const k = first(lane, m[a * N] + 0.5, (i) => m[i * N]);
-  return k < lane.length && m[lane[k] * N] < m[b * N] && lane[k] !== b;
+  let k = first(lane, stop(m, a) - 1e-6, (i) => start(m, i));
+  while (k < lane.length && (lane[k] === a || start(m, lane[k]) <= stop(m, a) + 1e-6)) k++;
+  return k < lane.length && start(m, lane[k]) < start(m, b) - 1e-6;
 }
 function at(x, y) {
   const d = current(), m = d.marks, place = view.x + x / view.scale;
@@ -131,7 +136,7 @@ canvas.addEventListener("keydown", (e) => {
 });
 canvas.setAttribute("aria-label", data.target + " drawn to scale; the tree below gives the same modules as text");
 ROLES.forEach((role) => { const mark = make("span", "\u25a0 " + role + "  "); mark.style.color = "var(--" + role + ")"; $("legend").append(mark); });
-$("legend").append("line in ink: the longest path; pale: not on it");
+$("legend").append(make("span", "dark line: the longest path; pale: not on it"));
 
 // -- a module that is pointed at
 function choose(row, op, macs) {
@@ -142,8 +147,7 @@ function choose(row, op, macs) {
   if (op) box.append(make("div", op + (macs ? ", " + macs.toLocaleString("en") + " multiply-adds" : ""), "note"));
   cells.forEach((text, k) => { if (!text) return; const line = make("tr"); line.title = data.columns[k][1]; line.append(make("th", data.columns[k][0]), make("td", text)); table.append(line); });
   box.append(table); drawField(field, path); redraw();
-  for (const e of document.querySelectorAll(".row.on")) e.classList.remove("on");
-  if (lines[row]) lines[row].classList.add("on");
+  paint();
 }
 function drawField(field, path) {
   const c = $("field"), [pen, w, h] = fit(c), [H, W] = data.image, s = Math.min(w / W, h / H), ww = W * s, hh = H * s;
@@ -174,35 +178,57 @@ function lengths() {
   $("lengths").setAttribute("aria-label", words); $("lengths-words").textContent = words;
 }
 
-// -- the tree: a line is made when its parent is opened
-const lines = {};
-function row(entry, k) {
-  const [level, module, text] = entry, [, kind, cells] = data.modules[module], line = make("div", undefined, "row"), cell = make("span");
-  cell.style.paddingLeft = level * 1.1 + "em";
-  const below = data.tree[k + 1] && data.tree[k + 1][0] > level, button = make("button", below ? "\u25b8" : "");
-  button.disabled = !below; button.setAttribute("aria-label", "open " + text); button.setAttribute("aria-expanded", "false");
-  cell.append(button, text + " "); cell.append(make("i", kind === "functional" ? "" : kind)); cell.title = data.modules[module][0];
-  line.append(cell); cells.forEach((c) => line.append(make("span", c)));
-  line.tabIndex = 0; lines[module] = line;
+// -- the tree: a line is in the page while it is in view, so that ten thousand stay smooth
+const HIGH = 22, MORE = 8, opened = new Set([0]), shown = new Map();
+const below = (k) => k + 1 < data.tree.length && data.tree[k + 1][0] > data.tree[k][0];
+const box = make("div", undefined, "rows");
+let listed = [], current_line = 0;
+function list() {
+  listed = [];
+  let hidden = Infinity;
+  data.tree.forEach(([level], k) => { if (level > hidden) return; hidden = opened.has(k) ? Infinity : level; listed.push(k); });
+  box.style.height = listed.length * HIGH + "px";
+  for (const line of shown.values()) line.remove();
+  shown.clear(); paint();
+}
+function paint(all) {
+  const top = box.getBoundingClientRect().top, whole = all || listed.length <= 300, from = whole ? 0 : Math.floor(-top / HIGH) - MORE, to = whole ? Infinity : (window.innerHeight - top) / HIGH + MORE;
+  for (const [i, line] of shown) if ((i < from || i > to) && line !== document.activeElement) { line.remove(); shown.delete(i); }
+  for (let i = Math.max(0, from); i < listed.length && i <= to; i++) if (!shown.has(i)) { const line = row(listed[i], i); shown.set(i, line); box.append(line); }
+  for (const [i, line] of shown) line.classList.toggle("on", data.tree[listed[i]][1] === chosen);
+}
+function row(k, i) {
+  const [level, module, text] = data.tree[k], [path, kind, cells] = data.modules[module], line = make("div", undefined, "row"), cell = make("span");
+  line.style.top = i * HIGH + "px"; line.tabIndex = i === current_line ? 0 : -1; line.setAttribute("role", "treeitem"); line.setAttribute("aria-level", level + 1);
+  cell.style.paddingLeft = level * 1.1 + "em"; cell.title = path;
+  cell.append(make("b", below(k) ? (opened.has(k) ? "\u25be" : "\u25b8") : ""), text + " ", make("i", kind === "functional" ? "" : kind));
+  if (below(k)) line.setAttribute("aria-expanded", String(opened.has(k)));
+  line.append(cell, ...cells.map((c) => make("span", c)));
   for (const event of ["pointerenter", "focus"]) line.addEventListener(event, () => choose(module));
-  const box = make("div"); box.append(line);
-  let inner = null;
-  const open = () => {
-    if (!below) return;
-    if (inner) { inner.hidden = !inner.hidden; } else { inner = make("div"); for (let n = k + 1; n < data.tree.length && data.tree[n][0] > level; n++) if (data.tree[n][0] === level + 1) inner.append(row(data.tree[n], n)); box.append(inner); }
-    button.textContent = inner.hidden ? "\u25b8" : "\u25be"; button.setAttribute("aria-expanded", String(!inner.hidden));
-  };
-  button.addEventListener("click", open);
-  line.addEventListener("keydown", (e) => { if (e.key === "Enter" && e.target === line) open(); });
-  if (!level) open();
-  return box;
+  line.addEventListener("click", () => turn(k, i));
+  line.addEventListener("keydown", (e) => {
+    const act = { ArrowDown: () => go(i + 1), ArrowUp: () => go(i - 1), Enter: () => turn(k, i), ArrowRight: () => opened.has(k) || turn(k, i), ArrowLeft: () => opened.has(k) && turn(k, i) }[e.key];
+    if (act) { e.preventDefault(); act(); }
+  });
+  return line;
+}
+function turn(k, i) { if (!below(k)) return; if (!opened.delete(k)) opened.add(k); list(); go(i); }
+function go(i) {
+  if (i < 0 || i >= listed.length) return;
+  const before = shown.get(current_line);
+  if (before) before.tabIndex = -1;
+  current_line = i;
+  if (!shown.has(i)) { window.scrollBy(0, box.getBoundingClientRect().top + i * HIGH - window.innerHeight / 2); paint(); }
+  const line = shown.get(i);
+  line.tabIndex = 0; line.focus({ preventScroll: false });
 }
 const head = make("div", undefined, "row head"); head.append(make("span", "module")); data.columns.forEach(([c, text]) => { const e = make("span", c); e.title = text; head.append(e); });
-$("tree").append(head, row(data.tree[0], 0));
+box.setAttribute("role", "tree"); box.setAttribute("aria-label", "modules"); $("tree").append(head, box); list();
+window.addEventListener("scroll", () => paint(), { passive: true }); window.addEventListener("beforeprint", () => paint(true));
 
 for (const [label, value, definition] of data.facts) { const line = make("tr"); line.append(make("th", label), make("td", value, "n"), make("td", definition, "note")); $("facts").append(line); }
 data.notes.slice(1).forEach((note) => $("notes").append(make("li", note)));
-window.addEventListener("resize", () => { redraw(); lengths(); });
+window.addEventListener("resize", () => { redraw(); lengths(); paint(); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { redraw(); lengths(); });
 home(); redraw(); lengths(); choose(0);
 })();

@@ -32,7 +32,7 @@ DEFINITIONS = {
     "field": "side of the input square that a unit of the output sees, in pixels, and after / the stride: the input "
     "pixels from one unit to the next; `all`: the whole input",
     "role": "trunk, mask or shortcut, where all operators of the module have one; dead: never executed",
-    "runs": "how often the forward of the module ran",
+    "runs": "how often the forward of the module ran, where that is more than once",
     "N x": "N equal modules in a row are one line: the numbers are those of each, depth and field those of the last",
     "( )": "work of the module's own forward that is in no module below it, and its own parameters",
 }
@@ -54,9 +54,9 @@ COLUMNS = (
     Column("MACs", 0, lambda n: _macs(n.macs, n)),
     Column("own", 5, lambda n: _macs(n.own_macs, n) if n.kind != FUNCTIONAL else ""),
     Column("layers", 3, lambda n: str(n.layers) if n.layers else ""),
-    Column("depth", 1, lambda n: str(n.depth) if n.runs else ""),
+    Column("depth", 1, lambda n: str(n.depth) if n.runs or n.depth else ""),
     Column("field", 2, lambda n: _field(n)),
-    Column("runs", 5, lambda n: str(n.runs) if n.runs != 1 else ""),
+    Column("runs", 5, lambda n: str(n.runs) if n.runs > 1 else ""),
     Column("role", 2, lambda n: n.role, False),
 )  # fmt: skip
 

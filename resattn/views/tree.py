@@ -116,11 +116,17 @@ class Node:
                 child, times=children[-1].times
             ).signature:  # fmt: skip
                 n = children[-1].times + 1
-                children[-1] = replace(child, times=n, name=f"{firsts[-1].name}..{child.name}")
+                children[-1] = replace(child, times=n, name=_range(firsts[-1].name, child.name))
             else:
                 children.append(child)
                 firsts.append(child)
         return replace(self, children=tuple(children))
+
+
+def _range(first: str, last: str) -> str:
+    """unit2..3 for unit2 to unit3."""
+    stem = first.rstrip("0123456789")
+    return f"{first}..{last.removeprefix(stem)}" if last.removeprefix(stem).isdigit() else f"{first}..{last}"
 
 
 def tree(network: Captured) -> Node:
@@ -175,7 +181,7 @@ class _Tree:
                 self.below[path.rpartition(".")[0]].append(path)
                 path = path.rpartition(".")[0]
         targets = {path: at for path in ("", *self.modules, *self.own) if (at := self._last(path)) is not None}
-        self.seen = _seen(network, set(targets.values()))
+        self.seen = _seen(network, {*targets.values(), *(ops[-1].index for ops in self.own.values())})
         self.targets = targets
 
     def _last(self, path: str) -> int | None:
@@ -259,18 +265,21 @@ def _plain(op: Op) -> str:
 
 
 def _seen(network: Captured, targets: set[int]) -> dict[int, tuple[Seen | None, Seen | None]]:
-    """For each operator what its units see along height and width, on an input with room."""
+    """For each operator what its units see along height and width, on an input with room; on the network's own input
+    from the operator on that refuses a larger one (a position table)."""
     if not network.is_image or network.feature_map is None:
         return {}
-    large = network.large
-    same = _same_prefix(network.graph, large)
-    targets = {i for i in targets if i < same}
+    large, small = network.large, network.graph
+    same = _same_prefix(small, large)
     last = len(large.input_shapes[0]) - 1  # in a video time comes before height; a signal has one axis alone
     found: list[dict[int, Seen | None]] = []
     for dim in range(max(last - 1, 2), last + 1):
-        extents = _extents(large, dim - 2, sorted(targets))
-        size, own = large.input_shapes[0][dim], network.graph.input_shapes[0][dim]
-        found.append({i: _along(e, dim, size, own, large is not network.graph) for i, e in extents.items()})
+        along: dict[int, Seen | None] = {}
+        for graph, part in ((large, {i for i in targets if i < same}), (small, {i for i in targets if i >= same})):
+            extents = _extents(graph, dim - 2, sorted(part)) if part else {}
+            size, own = graph.input_shapes[0][dim], small.input_shapes[0][dim]
+            along |= {i: _along(e, dim, size, own, graph is not small) for i, e in extents.items()}
+        found.append(along)
     return {i: (found[0].get(i), found[-1].get(i) if len(found) > 1 else None) for i in {*found[0], *found[-1]}}
 
 

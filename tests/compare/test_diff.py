@@ -21,7 +21,7 @@ def model(*widths: int, kernel: int = 3) -> nn.Sequential:
 
 
 def record(made: nn.Module, *shape: int) -> dict[str, Any]:
-    found = json.loads(json.dumps(audit(made, shape).to_json()))
+    found = json.loads(json.dumps(audit(made, shape).to_json(tree=True)))
     return {found["target"]: found}
 
 

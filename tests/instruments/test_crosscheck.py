@@ -25,7 +25,7 @@ def test_the_causes_are_the_ones_known_for_attention_56() -> None:
     by_tool = {(c.tool, c.quantity): c for c in crosscheck("attention56")}
     # fvcore's own by-operator table for this network.
     assert by_tool["fvcore", "macs"].causes == {
-        "batch norm, 2 per element": 34_345_472,
+        "batch norms, 2 per element, 1 without scale": 34_345_472,
         "bilinear up-sampling, 4 per output": 7_024_640,
     }
     assert by_tool["torch FlopCounterMode", "flops"].difference == 0
@@ -150,21 +150,23 @@ def causes(kind: str, tool: str) -> dict[str, int]:
 
 def test_the_causes_are_the_instruments_own_rules() -> None:
     # fvcore, jit_handles.py: 5 per element of a norm with weights that makes its own statistics, 4 without.
-    assert causes("group norm", "fvcore") == {"group norm, 5 per element": 5 * 4 * 36}
-    assert causes("layer norm", "fvcore") == {"layer norm, 5 per element": 5 * 4 * 36}
-    assert causes("layer norm without weights", "fvcore") == {"layer norm, 4 per element": 4 * 4 * 36}
-    assert causes("instance norm", "fvcore") == {"norm by its own statistics, 5 per element": 5 * 4 * 36}
-    assert causes("gru", "fvcore") == {"recurrent layers, not counted": -2 * 7 * 3 * 5 * 9}
-    assert causes("noise", "fvcore") == {"products whose result nothing reads, not traced": -3 * 4 * 5 * 6}
-    assert causes("one dimension", "fvcore") == {"convolution with padding by name, not counted": -2 * 9 * 4 * 2 * 3}
+    norms, own = (f"{what}, 5 per element, 4 without scale" for what in ("layer and group norms", "instance norms"))
+    assert causes("group norm", "fvcore") == {norms: 5 * 4 * 36}
+    assert causes("layer norm", "fvcore") == {norms: 5 * 4 * 36}
+    assert causes("layer norm without weights", "fvcore") == {norms: 4 * 4 * 36}
+    assert causes("instance norm", "fvcore") == {own: 5 * 4 * 36}
+    assert causes("gru", "fvcore") == {"GRU, not counted": -2 * 7 * 3 * 5 * 9}
+    assert causes("noise", "fvcore") == {"bmm, not counted": -3 * 4 * 5 * 6}
+    assert causes("one dimension", "fvcore") == {"Conv1d, not counted": -2 * 9 * 4 * 2 * 3}
     attended = 2 * 2 * 5 * 5 * 8
-    assert causes("attention", "fvcore") == {"scaled dot product attention, not counted": -attended}
-    assert causes("attention", "torch FlopCounterMode") == {"scaled dot product attention, not counted": -2 * attended}
-    assert causes("functional", "torchinfo") == {"convolution outside of modules with weights, not seen": -36 * 4 * 27}
+    assert causes("attention", "fvcore") == {"scaled_dot_product_attention, not counted": -attended}
+    assert causes("attention", "torch FlopCounterMode") == {"scaled_dot_product_attention, not counted": -2 * attended}
+    assert causes("functional", "torchinfo") == {"convolution, not counted": -36 * 4 * 27}
     # torchinfo, layer_info.py: each weight at each position of the output; a position of the input meets it once.
+    per = "positions of the output (convolutions) or batch for each"
     assert causes("transposed", "torchinfo") == {
-        "ConvTranspose2d: weights by the size of its output, not by its products": 96 * (18 * 18 - 8 * 8),
-        "biases": 6 * 18 * 18,
+        f"ConvTranspose2d: weights of modules, {per}": 96 * (18 * 18 - 8 * 8),
+        f"biases of modules, {per}": 6 * 18 * 18,
     }
 
 
