@@ -387,6 +387,7 @@ def _hf(transformers: ModuleType, name: str) -> Make:
     def make() -> nn.Module:
         if getattr(config, "use_pretrained_backbone", False):
             config.use_pretrained_backbone = False
+        config.architectures = config.architectures or []  # where a configuration has several, transformers iterates
         for architecture in config.architectures or ():
             if hasattr(transformers, architecture):
                 return getattr(transformers, architecture)(config)

@@ -66,7 +66,9 @@ def measured_field(target: str) -> dict[str, Any]:
     """
     with resolved(target) as found:
         model = found.make("meta").to("meta").eval()
-        path = last_map(model, found.inputs.on("meta", torch.float32)[0])
+        if hasattr(model, "requires_divisible_input_shape"):
+            model.requires_divisible_input_shape = False  # the twin is one pixel wide
+        path = last_map(model, *found.inputs.on("meta", torch.float32)[:2])
         a = audit(found.make("meta"), found.inputs, at=[path])
         field = a.fields[0]
         sides, side = field["receptive_field_px"], a.input_shape[-2]
@@ -90,7 +92,7 @@ def _largest(supports: list[Support]) -> int | None:
     return max((s.side_px for s in supports), default=None)
 
 
-def last_map(model: nn.Module, args: tuple[Any, ...]) -> str:
+def last_map(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """The module that is last to finish with a map (batch, channels, height, width) of more than one position."""
     found: list[str] = []
 
@@ -106,7 +108,7 @@ def last_map(model: nn.Module, args: tuple[Any, ...]) -> str:
     hooks = [module.register_forward_hook(after(path)) for path, module in modules_of(model)]
     try:
         with torch.no_grad():
-            model(*args)
+            model(*args, **kwargs)
     finally:
         for hook in hooks:
             hook.remove()

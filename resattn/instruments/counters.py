@@ -79,9 +79,11 @@ class Sight:
 
     @cached_property
     def modules(self) -> Mapping[str, nn.Module]:
-        """The modules that a walk over registered children finds, by our paths."""
+        """The modules that a walk over registered children finds, by our paths; of those that the forward replaced,
+        the ones that were captured alone."""
         registered = {id(m) for m in self.network.model.modules()}
-        return {path: m for path, m in modules_of(self.network.model) if id(m) in registered}
+        found = modules_of(self.network.model)
+        return {path: m for path, m in found if id(m) in registered and path in self.records}
 
     def module(self, op: Op) -> nn.Module | None:
         return self.modules.get(op.module)

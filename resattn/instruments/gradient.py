@@ -65,7 +65,8 @@ def gradient_support(
     `input_shape`: channels and rows; the twin's input has one column, and of square kernels one column is kept.
     `position`: the row of the map (default: the middle one). Without masks, each module called `mask` gives nothing.
     The model may be on the meta device: its weights are not read. Convolutions and max poolings become means,
-    activations, gates and norms the identity, a product of two tensors their sum; all in float64.
+    activations, gates and norms the identity, a product of two tensors their sum; all in float64. Group and instance
+    norms add the mean of all rows, which their statistics read.
 
     Raises: WitnessError.
     """
@@ -199,6 +200,11 @@ def _layer_norm(x: Tensor, normalized_shape: Sequence[int], *_: Any, **__: Any) 
     return x
 
 
+def _by_its_statistics(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Mean and variance of all rows scale each."""
+    return x + x.mean(tuple(range(2, x.dim())), keepdim=True)
+
+
 def _resized(x: Tensor, size: Any = None, scale_factor: Any = None, *rest: Any, **options: Any) -> Tensor:
     """Rows alone are resized: the one column stays one."""
     sizes = None if size is None else (_row(size), x.shape[3])
@@ -252,13 +258,15 @@ TWINS: Mapping[str, Callable[..., Any]] = {
     "interpolate": _resized,
     "adaptive_avg_pool2d": _gridded,
     "layer_norm": _layer_norm,
+    **dict.fromkeys(("group_norm", "instance_norm"), _by_its_statistics),
     "avg_pool2d": _averaged,
+    "norm": lambda x, p=2, dim=None, keepdim=False, **_: x.mean(dim, keepdim),
     **dict.fromkeys(("max_pool2d", "max_pool2d_with_indices"), _pooling),
     **dict.fromkeys(("mul", "__mul__", "__rmul__", "mul_", "__imul__"), _sum),
     **dict.fromkeys(("add", "__add__", "__radd__", "__iadd__", "add_", "sub", "__sub__"), _added),
     **dict.fromkeys(
         (
-            "batch_norm", "group_norm", "instance_norm", "normalize", "dropout", "relu", "relu_", "relu6",
+            "batch_norm", "normalize", "dropout", "relu", "relu_", "relu6",
             "leaky_relu", "leaky_relu_", "hardtanh", "hardtanh_", "gelu", "silu", "elu", "prelu", "hardswish",
             "softplus", "mish", "sigmoid", "sigmoid_", "hardsigmoid", "tanh", "dropout2d", "__truediv__", "div",
             "clamp",

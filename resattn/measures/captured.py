@@ -240,9 +240,10 @@ class Captured:
         """The receptive fields of a unit of the last feature map.
 
         A model that runs other operators on a larger input (windows are shifted where more than one fits) is measured
-        on that.
+        on that; not one that runs more of them on each larger one, as a loop over rows does.
         """
-        if self.is_image and (other := self._roomy.otherwise) and self.times < MOST_TIMES:
+        other = self._roomy.otherwise if self.is_image and self.times < MOST_TIMES else None
+        if other and (self.times == 1 or len(other[0].ops) < 2 * len(self.graph.ops)):
             graph, inputs = other
             larger = replace(self, graph=graph, inputs=inputs, times=self.times * next(iter(self._larger)))
             return reported_for(larger.fields, larger.sight.sizes, self.sight.sizes)

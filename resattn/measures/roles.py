@@ -91,13 +91,16 @@ def _gate_only(graph: Graph, is_layer: Sequence[bool]) -> set[int]:
     for op in reversed(graph.ops):
         if op.index in reached:
             reached.update(i for i in op.inputs if (op.index, i) not in gated)
-    used = {i for output in graph.outputs for i in graph.ancestors(output)}
-    masks: set[int] = set()
-    for _, gate in gated:
-        branch = {i for i in graph.ancestors(gate) if i in used and i not in reached}
-        if any(is_layer[i] for i in branch):
-            masks |= branch
-    return masks
+    free = {i for output in graph.outputs for i in graph.ancestors(output)} - reached
+    has_layer: list[bool] = []
+    for op in graph.ops:
+        is_one = op.index in free and is_layer[op.index]
+        has_layer.append(is_one or any(has_layer[i] for i in op.inputs))
+    masks = {gate for _, gate in gated if has_layer[gate]}
+    for op in reversed(graph.ops):
+        if op.index in masks:
+            masks.update(op.inputs)
+    return masks & free
 
 
 def _is_gate(graph: Graph, index: int, flow: Flow) -> bool:

@@ -79,7 +79,8 @@ class ChannelsLast(nn.Module):
         (nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.ConvTranspose2d(4, 2, 2, stride=2)), 2),
         (nn.Sequential(nn.Conv2d(3, 4, 3, padding="same", dilation=2)), 5),
         (nn.Sequential(nn.ZeroPad2d((1, 1, 1, 1)), nn.Conv2d(3, 4, 3), nn.AvgPool2d(2)), 4),
-        (nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, groups=1), nn.GroupNorm(2, 8), nn.Hardswish()), 3),
+        (nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, groups=1), nn.BatchNorm2d(8), nn.Hardswish()), 3),
+        (nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.Hardswish()), 64),  # its statistics
     ],
 )
 def test_layers_of_public_models(net: nn.Module, side_px: int) -> None:
