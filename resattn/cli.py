@@ -27,6 +27,7 @@ import resattn
 from resattn.extras import MissingError, require
 from resattn.networks import catalog
 from resattn.networks.spec import SpecError, override
+from resattn.views.table import plain
 
 if TYPE_CHECKING:
     from resattn.graph.inputs import Blank, Inputs
@@ -67,19 +68,6 @@ class _Messages:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-def plain(text: str) -> str:
-    """`text` with its control characters written out, new line, tabulator and carriage return aside."""
-    return text.translate(_CONTROLS)
-
-
-# C0, C1 and delete, and the marks that turn the direction of writing.
-_CONTROLS = {
-    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for code in (*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-    if chr(code) not in "\n\t\r"
-}
 
 
 def _stand_in_for_closed_streams() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from resattn.graph.graph import Shape
 from resattn.measures.quantities import QUANTITIES
-from resattn.views.table import INDENT, Table, brief, number
+from resattn.views.table import INDENT, Table, brief, number, plain
 from resattn.views.tree import FUNCTIONAL, Node, Seen
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def lines(root: Node, *, width: int = PLAIN_WIDTH, depth: int | None = None, wit
     """The folded tree as lines of at most so many columns; the first is the header."""
     shown = _shown(root.folded(), depth, with_pointwise)
     nodes = [node for _, node in shown]
-    names = [f"{'  ' * level}{f'{n.times} x ' if n.times > 1 else ''}{n.name}" for level, n in shown]
-    kinds = [f" {n.kind}" if n.kind != FUNCTIONAL else "" for n in nodes]
+    names = [f"{'  ' * level}{f'{n.times} x ' if n.times > 1 else ''}{plain(n.name)}" for level, n in shown]
+    kinds = [f" {plain(n.kind)}" if n.kind != FUNCTIONAL else "" for n in nodes]
     wanted = max(len(name + kind) for name, kind in zip(names, kinds, strict=True))
     columns = [c for c in COLUMNS if any(c.show(n) for n in nodes)]
     if {n.role for n in nodes} <= {"", "trunk"}:
@@ -171,7 +171,7 @@ def text(audit: Audit, *, width: int | None = None, depth: int | None = None) ->
     """The audit as `print` shows it: totals, the tree, notes."""
     width = width or terminal_width()
     found = [line if isinstance(line, str) else str(line) for line in parts(audit, width=width, depth=depth)]
-    return "\n".join(found)
+    return plain("\n".join(found))
 
 
 def parts(audit: Audit, *, width: int, depth: int | None = None) -> Iterator[str | Line]:

@@ -25,6 +25,19 @@ TEX = {
 }  # fmt: skip
 
 
+def plain(text: str) -> str:
+    """`text` with its control characters written out, new line, tabulator and carriage return aside."""
+    return text.translate(_CONTROLS)
+
+
+# C0, C1 and delete, and the marks that turn the direction of writing.
+_CONTROLS = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\n\t\r"
+}
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of values under a header. A number is aligned to the right; None is a value that cannot be given.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from resattn.views import shown
 from resattn.views.shown import Line
-from resattn.views.table import Table
+from resattn.views.table import Table, plain
 from resattn.views.tree import FUNCTIONAL
 
 if TYPE_CHECKING:
@@ -22,15 +22,17 @@ def print_trees(audits: Sequence[Audit], form: str, *, depth: int | None = None,
     """The trees on stdout; as CSV one table of all, with every module and number."""
     if form == "csv":
         tables = [(a, shown.table(a.tree, depth=depth)) for a in audits]
-        print(Table.of(("target", *tables[0][1].header), [(a.target, *r) for a, t in tables for r in t.rows]).to_csv())
+        rows = [(a.target, *r) for a, t in tables for r in t.rows]
+        print(plain(Table.of(("target", *tables[0][1].header), rows).to_csv()))
     elif form in ("md", "tex"):
         chosen = [
             shown.paper_table(a.tree, depth=shown.chosen_depth(a.tree)[0] if depth is None else depth) for a in audits
         ]
-        print("\n\n".join(table.to_format(form) for table in chosen))
+        print(plain("\n\n".join(table.to_format(form) for table in chosen)))
     else:
         for k, audit in enumerate(audits):
-            _print([*([""] * (k > 0)), *shown.parts(audit, width=shown.terminal_width(), depth=depth)])
+            parts = shown.parts(audit, width=shown.terminal_width(), depth=depth)
+            _print([*([""] * (k > 0)), *(plain(part) if isinstance(part, str) else part for part in parts)])
     if explain:
         definitions = [(name, text) for name, text in shown.DEFINITIONS.items()]
         print(f"\n{Table.of(('column', 'definition'), definitions).to_format(form if form != 'csv' else 'text')}",

@@ -201,3 +201,11 @@ def test_a_page_folds_and_shows_markup_as_text() -> None:
     assert "<script>alert(1)</script>" in " ".join(page.itertext())
     assert len(list(page.iter("details"))) == 3  # the model, its one block, the quantities
     assert found.by_module().to_latex().count("<") == 0
+
+
+def test_the_name_of_a_module_cannot_drive_a_terminal() -> None:
+    model = nn.Sequential()
+    model.add_module("c\x1b]0;title\x07", nn.Conv2d(3, 4, 3))
+    printed = str(audit(model, (3, 8, 8)))
+    assert "\x1b" not in printed
+    assert "c\\x1b]0;title\\x07" in printed
