@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -27,12 +27,17 @@ from resattn.measures.captured import captured
 from resattn.training.kept import WEIGHTS
 
 KEYS = ["network", "dataset", "seed"]
+MADE = [schema.name for schema in (schemas.USED, schemas.INTERVENTIONS, schemas.LESIONS, schemas.RESPONSES)]
 
 
 def measure_runs(
-    runs: Sequence[Trained], out: Path, *, images: int, used_images: int, say: Callable[[str], None] = print
-) -> None:
-    """Write the tables of some runs into a folder; runs that stand in them already are left as they are."""
+    runs: Sequence[Trained], out: Path, *, images: int, used_images: int, only: Collection[str] = (),
+    say: Callable[[str], None] = print,
+) -> None:  # fmt: skip
+    """Write the tables of some runs into a folder; runs that stand in them already are left as they are.
+
+    `only`: the names of the tables that are made; none: all.
+    """
     origin = about([], runs=[run.run.config.digest for run in runs], dataset=runs[0].dataset.digest)
     kinds: list[tuple[Schema, Callable[[list[Trained]], pd.DataFrame], bool]] = [
         (schemas.INTERVENTIONS, lambda one: intervention_frame(one, images), True),
@@ -42,7 +47,7 @@ def measure_runs(
     ]
     for run in runs:
         for schema, make, needs_masks in kinds:
-            if needs_masks and not captured(run.run.config.spec).masks:
+            if (only and schema.name not in only) or (needs_masks and not captured(run.run.config.spec).masks):
                 continue
             path = out / schema.file
             known = read_table(path, schema) if path.exists() else pd.DataFrame(columns=schema.names)
@@ -62,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--images", type=int, default=1000, help="test images of errors and responses")
     parser.add_argument("--used-images", type=int, default=8, help="test images of the gradient")
+    parser.add_argument("--only", action="append", default=[], choices=MADE, help="this table; may be repeated")
     args = parser.parse_args(argv)
     sets = sorted({path.parents[1] for path in args.results.glob(f"*/*/{WEIGHTS}")})
     if not sets:
@@ -70,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder in sets:
         runs = [run for run in runs_below(folder, with_masks=False) if (run.folder / WEIGHTS).exists()]
         out = args.results / TRAINED / folder.name
-        measure_runs(runs, out, images=args.images, used_images=args.used_images)
+        measure_runs(runs, out, images=args.images, used_images=args.used_images, only=args.only)
     return 0
 
 

@@ -45,6 +45,8 @@ def test_networks_parts_and_settings_have_numbers_of_their_own(tmp_path: Path) -
     _three(tmp_path)
     for text in ("cifar-attention92", "cifar-attention56 merge=naive", "cifar-attention56 @stage1.module1"):
         assert _three(tmp_path, subject=parse_subject(text))[1] == 3
+    for text in ("resnet50", "resnet50 stride_at=last", "resnet50 stride_on=1x1", "vgg16"):  # resnet50 is classic too
+        assert _three(tmp_path, subject=parse_subject(text))[1] == 3
 
 
 def test_models_of_other_code_are_not_kept(tmp_path: Path) -> None:

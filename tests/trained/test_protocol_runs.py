@@ -76,10 +76,12 @@ def test_tables_of_kept_runs_are_written_once(
 ) -> None:
     monkeypatch.setattr(data, "load", lambda name: digits)
     command = ["--results", str(results), "--images", "20", "--used-images", "2"]
+    out = results / "trained" / "extra"
+    assert protocol_runs.main([*command, "--only", "responses"]) == 0
+    assert [path.name for path in out.glob("*.csv")] == ["responses.csv"]
     assert protocol_runs.main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 + 3  # interventions need masks
-    out = results / "trained" / "extra"
     interventions = read_table(out / "interventions.csv", schemas.INTERVENTIONS)
     assert set(interventions["network"]) == {"cifar-attention56[width=2]"}
     used = read_table(out / "used_depth.csv", schemas.USED)
