@@ -231,7 +231,25 @@ def counters() -> str:
             (f"{tool.name} {tool.version}", tool.unit, *(f"{a.counted_like(tool.name).value:,}" for a in audits))
         )
     text.append(_table(("counted by", "unit", *COMPARED), rows))
-    text += ["## What each tool counts\n\n"]
+    far = _rows(PRINTED.with_name("compared.csv"))
+    header = (
+        "tool",
+        "printed numbers",
+        "equal",
+        "in the given range",
+        "no number, with a reason",
+        "different",
+        "worst",
+    )
+    text += [
+        "## How far these numbers are from what the tools print\n\n",
+        "The tests compare each printed number with ours; `python -m tests.instruments.printed_by_tools --compared` "
+        "makes this table again. A range is given where a graph does not tell how an operator is called.\n\n",
+        _table(header, [(*row[:-1], row[-1] or "none") for row in far]),
+        f"Worst case: {', '.join(f'{row[0]} {row[-1]}' for row in far if row[-1])}; "
+        f"{sum(int(row[2]) for row in far)} of {sum(int(row[1]) for row in far)} numbers are equal.\n\n",
+        "## What each tool counts\n\n",
+    ]
     for tool in TOOLS.values():
         text.append(f"### {tool.name} {tool.version}\n\nUnit: {tool.unit}. Counts {tool.definition}.\n\n")
         text.append(_table(("counted", "how much"), [(count.what, count.per) for count in tool.counts]))

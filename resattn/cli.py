@@ -473,7 +473,7 @@ def _show(args: argparse.Namespace) -> None:
     _print_json(override(catalog.named(args.name), _settings(args.settings)).to_json())
 
 
-def _audit(args: argparse.Namespace) -> None:
+def _audit(args: argparse.Namespace) -> int | None:
     from resattn.measures.audit import audit
     from resattn.measures.quantities import QUANTITIES
 
@@ -532,16 +532,21 @@ def _cell(audit: Audit, quantity: str, form: str) -> int | float | str:
     return value if form == "csv" else _brief(value)  # type: ignore[no-any-return]
 
 
-def _counted(audits: Sequence[Any], args: argparse.Namespace) -> None:
+def _counted(audits: Sequence[Any], args: argparse.Namespace) -> int:
     counted = [a.counted_like(tool) for a in audits for tool in args.counted_like]
     if args.json:
-        return _print_json([c.to_json() for c in counted])
-    _print_table(
-        [(c.target, f"{c.tool} {c.version}", c.value, c.unit) for c in counted],
-        ("target", "tool", "number", "unit"), args.format,
-    )  # fmt: skip
+        _print_json([c.to_json() for c in counted])
+    else:
+        _print_table(
+            [(c.target, f"{c.tool} {c.version}", c.value, c.unit) for c in counted],
+            ("target", "tool", "number", "unit"), args.format,
+        )  # fmt: skip
     for c in counted:
-        print(f"{c.tool}: {c.sentence}", file=sys.stderr)
+        if c.value is None:
+            print(f"resattn: {c.sentence}", file=sys.stderr)
+        elif not args.json and args.format == "text":
+            print(_wrapped(plain(f"\n{c.tool}: {c.sentence}")))
+    return int(any(c.value is None for c in counted))
 
 
 def _forecast(audits: Sequence[Audit], args: argparse.Namespace) -> None:
@@ -558,7 +563,8 @@ def _forecast(audits: Sequence[Audit], args: argparse.Namespace) -> None:
     if args.json:
         return _print_json([f if isinstance(f, dict) else f.to_json() for f in found])
     rows = [f for f in found if isinstance(f, dict)]
-    print(plain("\n\n".join(str(f) for f in found if not isinstance(f, dict))), end="\n" * (len(rows) < len(found)))
+    text = "\n\n".join(str(f) for f in found if not isinstance(f, dict))
+    print(_wrapped(plain(text)), end="\n" * (len(rows) < len(found)))
     if rows:
         header = list(dict.fromkeys(key for row in rows for key in row))
         _print_table([[row.get(key, "") for key in header] for row in rows], header, args.format)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -148,7 +150,7 @@ class Scaling:
         shown = ", ".join(f"{letter} {LETTERS[letter[0]]} ({n})" for letter, n in self.sizes.items())
         lines = [f"{self.target}: sizes {shown}", f"macs =\n    {self.macs}", f"activations =\n    {self.activations}"]
         lines += [f"fixed: {letter} = {self.sizes[letter]} alone, {where}" for letter, where in self.fixed.items()]
-        strong = [c for c in self.conditions if "!=" not in c.text and c.text.count("==") == 1]
+        strong = [c for c in self.conditions if "!=" not in c.text and c.text.count("==") == 1 and "max(" not in c.text]
         lines += [f"only where {c.text} ({c.where})" for c in strong if not any(c.where in w for w in
                   self.fixed.values())]  # fmt: skip
         if rest := len(self.conditions) - len(strong):
@@ -252,7 +254,7 @@ def _traced(network: Captured, batch: int | None = None, length_dim: int = 2) ->
             recorder.start(tensor)
         with (
             recorder.restoring(), torch.no_grad(), without_fast_path(), recorder.watching_calls(),
-            enable_python_dispatcher(), mode, recorder,
+            mock.patch.object(builtins, "len", _length), enable_python_dispatcher(), mode, recorder,
         ):  # fmt: skip
             model(*args, **kwargs)
         ops = [op for op in (*recorder.ops, *recorder.constants) if op.name != INPUT]
@@ -270,6 +272,16 @@ def _traced(network: Captured, batch: int | None = None, length_dim: int = 2) ->
     return Scaling(
         network.name, macs, activations, free, trace.fixed(), trace.conditions(), unknown, network, length_dim
     )
+
+
+_len = len
+
+
+def _length(value: Any) -> Any:
+    """The first size of a tensor as a symbol, of which Python's own `len` makes a number."""
+    if isinstance(value, torch.Tensor) and value.dim() and isinstance(value.shape[0], torch.SymInt):
+        return value.shape[0]
+    return _len(value)
 
 
 def _symbolic(leaf: Any, named: Sequence[tuple[int, Any]], dtype: torch.dtype) -> torch.Tensor:

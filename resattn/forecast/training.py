@@ -6,7 +6,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -69,7 +69,8 @@ class Training:
     operator that writes them. `flopcounter`: what torch's FlopCounterMode counts for forward and backward, in
     multiply-adds, and `differences` names what separates it from `macs`. `memory`: bytes by kind at the peak of a step
     that has optimiser state, from torch's MemTracker; their sum is `peak_bytes`. `unknown_ops`: operators without a
-    rule, which make `macs` a lower bound.
+    rule, which make `macs` a lower bound. `cuda_peak_bytes`: what CUDA's allocator was asked for at the peak of the
+    same step, where that was measured, and `cuda_note` why it differs or was not measured.
     """
 
     target: str
@@ -88,6 +89,8 @@ class Training:
     differences: Mapping[str, int]
     modules: tuple[ModuleStep, ...]
     unknown_ops: tuple[str, ...]
+    cuda_peak_bytes: int | None = None
+    cuda_note: str = ""
 
     def by_module(self) -> Table:
         """One row for each module with work of its own; MACs and kept bytes add up to the totals."""
@@ -104,6 +107,8 @@ class Training:
         found += [(f"flopcounter_{phase}", n, "multiply-adds") for phase, n in self.flopcounter.items()]
         for name in ("params_bytes", "gradients_bytes", "optimizer_bytes", "kept_bytes", "peak_bytes"):
             found.append((name, getattr(self, name), "bytes"))
+        if self.cuda_peak_bytes is not None:
+            found.append(("cuda_peak_bytes", self.cuda_peak_bytes, "bytes"))
         return found
 
     def __str__(self) -> str:
@@ -112,19 +117,21 @@ class Training:
         lines.append(Table.of(("quantity", "value", "unit"), self.rows()).to_text())
         lines += [f"FlopCounterMode {n:+,} multiply-adds: {cause}" for cause, n in self.differences.items()]
         lines += [f"no rule for {op}: multiply-adds are a lower bound" for op in self.unknown_ops]
+        lines += [f"peak on CUDA: {self.cuda_note}"] if self.cuda_note else []
         return "\n".join(lines)
 
 
 def training(
     network: Captured, *, batch: int | None = None, optimizer: str | Callable[[Any], torch.optim.Optimizer] = "sgd",
-    loss: Callable[[Any], Tensor] | None = None, device: str | None = None,
+    loss: Callable[[Any], Tensor] | None = None, device: str | None = None, cuda: bool = False,
 ) -> Training:  # fmt: skip
     """What a step of training takes, for a copy of the model in training mode.
 
     `batch`: replaces the first size of every input. `optimizer`: `sgd` (momentum, weight decay), `adamw`, or a function
     of the parameters. `loss`: from what the model returns to a scalar; without it the sum of all its results.
     The step is the second one, which has the optimiser's state. `device`: that of the
-    audit, or "cpu", where the step runs on values; on "meta" nothing is computed.
+    audit, or "cpu", where the step runs on values; on "meta" nothing is computed. `cuda`: also run the step on a GPU
+    and compare its peak memory; without one the result says that it was not measured.
     Raises: TrainingError where the step fails.
     """
     if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
@@ -141,7 +148,8 @@ def training(
     if not params:
         raise TrainingError(f"{network.name}: none of model.parameters() requires a gradient")
     try:
-        return _stepped(network, model, inputs, make, loss, device, params, optimizer)
+        found = _stepped(network, model, inputs, make, loss, device, params, optimizer)
+        return replace(found, **_on_cuda(network, inputs, make, loss)) if cuda else found
     except TrainingError:
         raise
     except Exception as error:
@@ -152,6 +160,37 @@ def training(
             hint = "; batch=2 or more gives a norm several values"
         where = f" ({where})" if where else ""
         raise TrainingError(f"a step of training fails: {type(error).__name__}: {text}{where}{hint}") from error
+
+
+CUDA_NOTE = (
+    "more than peak_bytes by the working memory of convolutions, less where a fused kernel of attention keeps no scores"
+)
+
+
+def _on_cuda(
+    network: Captured, inputs: Inputs, make: Callable[[Any], torch.optim.Optimizer],
+    loss: Callable[[Any], Tensor] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The peak of the second step on the GPU, in bytes that the allocator was asked for, or why there is none."""
+    if not torch.cuda.is_available():
+        return {"cuda_note": "not measured here: torch finds no CUDA device"}
+    model = copied(network.model, "meta").to_empty(device="cuda").train()  # memory does not depend on values
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.zero_()
+    args, kwargs, _ = inputs.on("cuda", _dtype_of(model))
+    optimizer = make([p for p in model.parameters() if p.requires_grad])
+    for _ in range(2):  # the first step makes the optimiser's state
+        torch.cuda.reset_peak_memory_stats()
+        _loss(model(*args, **kwargs), loss).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    torch.cuda.synchronize()
+    return {"cuda_peak_bytes": torch.cuda.memory_stats()["requested_bytes.all.peak"], "cuda_note": CUDA_NOTE}
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
 
 def _to_train(model: nn.Module, device: str) -> nn.Module:
@@ -173,8 +212,7 @@ def _stepped(
     except ImportError as error:
         raise TrainingError(f"this build of torch has no memory tracker: {error}") from error
     optimizer = make(params)
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    args, kwargs, tensors = inputs.on(device, dtype)
+    args, kwargs, tensors = inputs.on(device, _dtype_of(model))
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         _loss(model(*args, **kwargs), loss).backward()  # a first step makes the optimiser's state

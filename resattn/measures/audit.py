@@ -137,7 +137,7 @@ class Audit:
         """What one step of training costs and holds in memory, without running it on values.
 
         `options`: `batch`, `optimizer` ("sgd", "adamw" or a function of the parameters), `loss` (from the result to a
-        scalar), `device`; see `resattn.forecast.training`. Raises: TrainingError.
+        scalar), `device`, `cuda` (compare with a GPU's peak); see `resattn.forecast.training`. Raises: TrainingError.
         """
         return _room("forecast.training").training(self.captured, **options)  # type: ignore[no-any-return]
 

@@ -27,6 +27,8 @@ STEPS = 100  # of a drawing's length unit
 
 def write(audit: Audit, file: Path, used: Used | None = None) -> Path:
     """Writes the page, whole or not at all, and returns its path. Raises: OSError."""
+    if not file.parent.is_dir():
+        raise OSError(f"no folder {file.parent} for {file.name}")
     text = page(audit, used)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:

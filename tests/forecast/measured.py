@@ -5,7 +5,8 @@ against whole images.
     python -m tests.forecast.measured training > tests/forecast/training.csv
     python -m tests.forecast.measured tiling > tests/forecast/tiling.csv
 
-`cuda.csv` beside them holds what CUDA's allocator reported for the same steps: torch 2.11, one H200, bytes requested.
+`cuda.csv` beside them holds what CUDA's allocator reported for the same steps (torch 2.11, one H200, bytes requested);
+where there is a GPU, `python -m tests.forecast.measured cuda` measures `peak_bytes` again.
 """
 
 from __future__ import annotations
@@ -81,6 +82,14 @@ def trained() -> Iterator[dict[str, object]]:
         yield training_row(row["network"], found)
 
 
+def on_cuda() -> Iterator[dict[str, object]]:
+    for row in csv.DictReader(CUDA.open(encoding="utf-8")):
+        found = training(made(row["network"]), batch=BATCH, cuda=True)
+        if found.cuda_peak_bytes is None:
+            raise SystemExit(found.cuda_note)
+        yield {"network": row["network"], "peak_bytes": found.cuda_peak_bytes}
+
+
 def training_row(name: str, found: object) -> dict[str, object]:
     t = found
     return {
@@ -109,7 +118,7 @@ def tiled() -> Iterator[dict[str, object]]:
 
 if __name__ == "__main__":
     writer = None
-    for line in {"scaling": scaled, "training": trained, "tiling": tiled}[sys.argv[1]]():
+    for line in {"scaling": scaled, "training": trained, "tiling": tiled, "cuda": on_cuda}[sys.argv[1]]():
         if writer is None:
             writer = csv.DictWriter(sys.stdout, list(line), lineterminator="\n")
             writer.writeheader()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sympy
@@ -20,7 +23,8 @@ from resattn.networks.network import build
 from tests.authors import UNet, ViT
 from tests.nets import NETS
 
-N_SIZES = 8  # of each network here; docs/reference/forecast.md has the table of 500
+# Of each network; docs/reference/forecast.md has the table of 500.
+N_SIZES = int(os.environ.get("RESATTN_SIZES", "8"))
 
 
 class InPython(nn.Module):
@@ -133,11 +137,29 @@ def test_a_condition_is_named_with_its_line() -> None:
     assert "only where" not in str(found) or "H < 40" in str(found)
 
 
-def test_a_fixed_size_is_named_with_its_place() -> None:
-    found = scaling(captured("ViT"))
-    assert "B" in found.fixed  # its forward calls len(x), which is a number of Python's
-    with pytest.raises(ScalingError, match="the formula does not reach"):
+def test_the_length_of_a_tensor_is_a_size_and_a_size_that_the_forward_fixes_is_named() -> None:
+    network = captured("ViT")
+    found = scaling(network)  # its forward calls len(x)
+    assert set(found.fixed) <= {"H", "W"}
+    assert found.at(B=3) == fresh(network, found, {"B": 3})
+    with pytest.raises(ScalingError, match=r"does not reach .*H = 64.*== 17 \(authors.py, line \d+\)"):
         found.at(H=64)
+
+
+@pytest.mark.parametrize(
+    "take", [lambda x: range(x.shape[0]), lambda x: x.unbind(0), lambda x: [*x], lambda x: [0] * int(x.shape[0])]
+)
+def test_a_size_that_python_takes_as_a_number_is_fixed_and_named(take: Callable[[Tensor], Any]) -> None:
+    class Counted(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            take(x)
+            return super().forward(x)
+
+    found = scaling(Captured.of(Counted(3, 2), (4, 3)))
+    assert set(found.fixed) == {"B"}
+    assert re.search(r"fixed: B = 4 alone, decided in test_scaling.py, line \d+", str(found))
+    with pytest.raises(ScalingError, match="it needs B == 4"):
+        found.at(B=5)
 
 
 @pytest.mark.parametrize(

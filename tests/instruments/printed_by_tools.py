@@ -1,6 +1,8 @@
-"""What other counters print: run with the tools on the path, it writes `tests/instruments/printed_by_tools.csv`.
+"""What other counters print: run with the tools on the path, it writes `tests/instruments/printed_by_tools.csv`; and how
+far `counted_like` is from it, `compared.csv`.
 
     PYTHONPATH=.:FOLDER python -m tests.instruments.printed_by_tools > tests/instruments/printed_by_tools.csv
+    PYTHONPATH=.:FOLDER python -m tests.instruments.printed_by_tools --compared > tests/instruments/compared.csv
 
 FOLDER: made by `pip install --no-deps --target FOLDER thop==0.1.1.post2209072238 ptflops==0.7.5 deepspeed==0.19.8
 timm==1.0.31` and what these import. The tests compare `counted_like` with this table, so they need none of the tools.
@@ -19,11 +21,15 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from resattn.instruments.counters import TOOLS as RULES
+from resattn.instruments.counters import counted_like
+from resattn.measures.captured import Captured
 from resattn.networks import catalog
 from resattn.networks.classic import ZOO
 from resattn.networks.network import build
@@ -146,5 +152,33 @@ def main() -> None:
         sys.stdout.flush()
 
 
+def compared() -> None:
+    """For each tool: how many of its printed numbers are ours, lie in the range that we give, get no number of ours
+    with a reason, or differ; and the largest difference, with its model."""
+    table = Path(__file__).with_name("printed_by_tools.csv")
+    rows: dict[str, dict[str, Any]] = {tool: dict.fromkeys(COMPARED, 0) | {"tool": tool, "worst": ""} for tool in RULES}
+    most = dict.fromkeys(RULES, 0.0)
+    made, networks = models(), {}
+    for line in csv.DictReader(table.open(encoding="utf-8")):
+        name, tool, printed = line["model"], line["tool"], int(line["printed"])
+        if name not in networks:
+            make, shapes = made[name]
+            networks = {name: Captured.of(make().eval(), *shapes, name=name)}
+        found = counted_like(networks[name], tool)
+        low, more = found.value, sum(found.doubts.values())
+        what = ("refused" if low is None else "equal" if low == printed else
+                "in_range" if low <= printed <= low + more else "different")  # fmt: skip
+        rows[tool]["numbers"] += 1
+        rows[tool][what] += 1
+        if low is not None and what == "different" and abs(low / printed - 1) >= most[tool]:
+            most[tool] = abs(low / printed - 1)
+            rows[tool]["worst"] = f"{100 * (low / printed - 1):+.2g} % ({name})"
+    writer = csv.DictWriter(sys.stdout, ["tool", *COMPARED, "worst"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows.values())
+
+
+COMPARED = ("numbers", "equal", "in_range", "refused", "different")
+
 if __name__ == "__main__":
-    main()
+    compared() if sys.argv[1:] == ["--compared"] else main()

@@ -57,10 +57,14 @@ def test_our_number_is_the_one_that_the_tool_prints(name: str) -> None:
             assert sum(counted.parts.values()) == printed
 
 
-def test_most_numbers_are_exact() -> None:
+def test_most_numbers_are_exact_and_the_table_of_the_docs_is_of_the_same_numbers() -> None:
     n = sum(len(tools) for tools in PRINTED.values())
     assert n > 600
     assert len(NOT_EQUAL) < n / 40
+    for row in csv.DictReader(TABLE.with_name("compared.csv").open(encoding="utf-8")):
+        known = int(row["equal"]), int(row["in_range"]), int(row["refused"]), int(row["different"])
+        assert int(row["numbers"]) == sum(known) == sum(row["tool"] in tools for tools in PRINTED.values())
+        assert int(row["different"]) == sum(tool == row["tool"] for _, tool in NOT_EQUAL)
 
 
 def test_a_tool_that_is_installed_prints_what_the_table_says() -> None:

@@ -17,6 +17,7 @@ from resattn.networks.classic import ZOO
 from resattn.views import shown
 from resattn.views.tree import DEAD, FUNCTIONAL, Node, tree
 from tests.authors import UNet, ViT
+from tests.instruments.printed_by_tools import TIMM
 from tests.nets import NETS, made
 
 CATALOG = ("attention56", "cifar-attention92", "attentioninception56", "resnet200", "cifar-resnet20-basic")
@@ -63,6 +64,33 @@ def test_the_root_has_the_totals_of_the_audit(name: str) -> None:
         ("depth", "longest_path"),
     ):
         assert getattr(found.tree, number) == found.quantities[quantity]
+
+
+def test_the_trees_of_public_models_add_up_to_the_totals_and_to_the_defined_parameters() -> None:
+    timm = pytest.importorskip("timm")
+    pytest.importorskip("torchvision")
+    for name in TIMM:
+        found = audit(f"timm:{name}")
+        sums_up(found.tree)
+        assert (found.tree.params, found.tree.macs) == (found.quantities["params"], found.quantities["macs"]), name
+        defined = sum(p.numel() for p in timm.create_model(name).parameters())
+        assert found.tree.params + found.tree.unread == defined, name
+
+
+def test_fields_behind_a_position_table_are_those_of_the_given_input() -> None:
+    root = on_meta(lambda: ViT(32, 2, 2, 8, 32, 10), 3, 32, 32).tree
+    whole = [n.height.is_whole for _, n in root.walk() if n.height and n.path not in ("patch", "")]
+    assert whole
+    assert all(whole)
+    assert root.find("patch").height.side_px == 8
+
+
+def test_a_list_of_modules_has_depth_and_no_count_of_runs() -> None:
+    text = str(on_meta(lambda: UNet(8, 2), 3, 32, 32)).splitlines()
+    (header,) = (line.split() for line in text if line.startswith("module "))
+    assert "runs" not in header
+    (up,) = (line.split() for line in text if line.startswith("  up "))
+    assert up[-1] == "10"  # the depth, of a list that is never called
 
 
 def test_the_tree_of_a_u_net_has_the_fields_that_its_authors_count_by_hand() -> None:
