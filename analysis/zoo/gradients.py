@@ -67,7 +67,7 @@ def measured_field(target: str) -> dict[str, Any]:
     with resolved(target) as found:
         model = found.make("meta").to("meta").eval()
         if hasattr(model, "requires_divisible_input_shape"):
-            model.requires_divisible_input_shape = False  # the twin is one pixel wide
+            model.requires_divisible_input_shape = False  # type: ignore[assignment]  # the twin is one pixel wide
         path = last_map(model, *found.inputs.on("meta", torch.float32)[:2])
         a = audit(found.make("meta"), found.inputs, at=[path])
         field = a.fields[0]

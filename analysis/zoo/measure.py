@@ -15,12 +15,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from resattn.graph.capture import without_fast_path
-from resattn.graph.errors import NeedsValuesError
+from resattn.graph.errors import CaptureError, NeedsValuesError
 from resattn.graph.inputs import Inputs
 from resattn.graph.walk import leaves_of
 from resattn.measures.audit import MOST_BYTES, Audit, audit
 from resattn.rules.rule import macs_of
-from resattn.targets import Target, resolved
+from resattn.targets import ModelError, Target, resolved
 
 KEPT = (
     "weighted_layers", "conv_layers", "trunk_depth", "longest_path", "shortest_path", "n_paths", "params",
@@ -36,7 +36,12 @@ def measured(target: str) -> dict[str, Any]:
     with resolved(target) as found:
         model = found.make("meta")
         built = time.process_time()
-        a, model, device = _audited(found, model)
+        try:
+            a, model, device = _audited(found, model)
+        except CaptureError as error:
+            if alone := _error_alone(model, found.inputs):
+                raise ModelError(f"the library's model fails by itself: {alone}") from error
+            raise
         done = time.process_time()
         row = {"device": device, **_of_audit(a), **_like(a)}
         row |= {"build_s": round(built - start, 3), "audit_s": round(done - built, 3)}
@@ -97,6 +102,15 @@ def _audited(found: Target, model: nn.Module) -> tuple[Audit, nn.Module, str]:
         del error
     model = found.make("cpu")
     return audit(model, found.inputs, device="cpu"), model, "cpu"
+
+
+def _error_alone(model: nn.Module, inputs: Inputs) -> str:
+    """What the model raises on these inputs without a capture; "" where it runs."""
+    try:
+        model.to("meta").eval()(*(given := inputs.on("meta", torch.get_default_dtype()))[0], **given[1])
+    except Exception as error:
+        return first_line(error)
+    return ""
 
 
 def _of_audit(a: Audit) -> dict[str, Any]:

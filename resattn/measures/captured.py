@@ -243,7 +243,7 @@ class Captured:
         on that; not one that runs more of them on each larger one, as a loop over rows does.
         """
         other = self._roomy.otherwise if self.is_image and self.times < MOST_TIMES else None
-        if other and (self.times == 1 or len(other[0].ops) < 2 * len(self.graph.ops)):
+        if other and (self.times == 1 or 4 * len(other[0].ops) < 5 * len(self.graph.ops)):
             graph, inputs = other
             larger = replace(self, graph=graph, inputs=inputs, times=self.times * next(iter(self._larger)))
             return reported_for(larger.fields, larger.sight.sizes, self.sight.sizes)
