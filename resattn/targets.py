@@ -368,7 +368,8 @@ def _torchvision_inputs(model: Any, name: str, batch: Shape) -> Inputs:
     if kind == "ObjectDetection":  # a list of images, each of its own size
         side = int((model.transform.fixed_size or model.transform.min_size)[0])
         return Inputs(([Blank((3, side, side)) for _ in range(prod(batch))],))
-    size = transforms.keywords.get("crop_size") or transforms.keywords["resize_size"]
+    own = getattr(model, "image_size", None)  # a transformer's, whose first weights may be those for another size
+    size = own or transforms.keywords.get("crop_size") or transforms.keywords["resize_size"]
     height, width = size if isinstance(size, Sequence) else (size, size)
     return _images(batch, 3, *([FRAMES] if kind == "VideoClassification" else []), height, width)
 

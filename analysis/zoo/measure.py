@@ -43,7 +43,7 @@ def measured(target: str) -> dict[str, Any]:
                 raise ModelError(f"the library's model fails by itself: {alone}") from error
             raise
         done = time.process_time()
-        row = {"device": device, **_of_audit(a), **_like(a)}
+        row = {"device": device, **_of_audit(a), **_like(a), "padded_by_name": _padded_by_name(a, model)}
         row |= {"build_s": round(built - start, 3), "audit_s": round(done - built, 3)}
         row["numel"] = sum(p.numel() for p in model.parameters())
         buffers = [(module, dict(module._buffers)) for module in model.modules()]  # torch's pass moves them to meta
@@ -131,6 +131,12 @@ def _like(a: Audit) -> dict[str, Any]:
     fvcore, deepspeed = a.counted_like("fvcore"), a.counted_like("deepspeed")
     products = deepspeed.parts.get("convolutions, matrix products, attention", 0) // 2
     return {"fvcore": fvcore.value, "fvcore_parts": dict(fvcore.parts), "deepspeed": products}
+
+
+def _padded_by_name(a: Audit, model: nn.Module) -> int:
+    """Multiply-adds of convolutions with padding="same", which fvcore does not count."""
+    named = {path for path, module in model.named_modules() if isinstance(getattr(module, "padding", None), str)}
+    return sum(macs_of(op) for op in a.captured.graph.ops if op.kind == "convolution" and op.module in named)
 
 
 class _Touched(TorchDispatchMode):

@@ -281,8 +281,10 @@ def _beside_products(row: Row) -> list[tuple[str, int]]:
 
 def _parts(row: Row, counted: int) -> str:
     named = [what for what, n in _beside_products(row) if n > 0.001 * row["macs"]]
-    is_skipped = counted > row["fvcore_parts"].get(PRODUCTS, 0)
-    skipped = ["fused attention not counted"] if is_skipped else []
+    padded = row.get("padded_by_name", 0)
+    is_fused = counted > row["fvcore_parts"].get(PRODUCTS, 0) + padded
+    skipped = ["fused attention not counted"] if is_fused else []
+    skipped += ["convolutions with padding by name not counted"] if padded and counted else []
     return "; ".join([*skipped, *(["with " + ", ".join(named)] if named else [])])
 
 

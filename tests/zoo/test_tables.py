@@ -12,7 +12,7 @@ from analysis.tables.provenance import ROOT
 from analysis.zoo import tables
 from analysis.zoo.models import FAMILIES
 from analysis.zoo.page import text
-from analysis.zoo.tables import cause, field_verdict, macs_verdict, named_depth, params_verdict, write_tables
+from analysis.zoo.tables import PRODUCTS, cause, field_verdict, macs_verdict, named_depth, params_verdict, write_tables
 from analysis.zoo.worker import append
 
 FOLDER = ROOT / "results" / "zoo"
@@ -62,6 +62,16 @@ def test_parameters_against_torch_and_all_of_them() -> None:
         (4.114e9, {"fvcore": 4_114_000_000}, "counted by fvcore: with batch norms"),
         (4.2e9, {}, "unexplained"),
         (4.0e9, {"fused": {"macs": 4_000_000_000}}, "branches fused before publishing"),
+        (
+            4.0e9,
+            {"fvcore": 4 * 10**9, "fvcore_parts": {PRODUCTS: 4 * 10**9}, "padded_by_name": 91_699_200},
+            "counted by fvcore: convolutions with padding by name not counted",
+        ),
+        (
+            4.0e9,
+            {"fvcore": 4 * 10**9, "fvcore_parts": {PRODUCTS: 4 * 10**9}},
+            "counted by fvcore: fused attention not counted",
+        ),
     ],
 )
 def test_a_published_number(value: float, changes: dict[str, Any], expected: str) -> None:
