@@ -31,6 +31,7 @@ NOTEBOOK_BYTES = 64_000_000  # of a file that is read
 # Characters of one text, of one piece of foreign markup, of one cell's source, and of a page: what turns them into a
 # page takes more time than in proportion to their length.
 TEXT, MARKUP, SOURCE, PAGE_TEXT = 60_000, 30_000, 10_000, 300_000
+TANGLED = 100  # tags of a text that do not end, and tables
 CUT = "\n[the rest is in the notebook]\n"
 HTML_CUT = "\n[a table or a page is in the notebook; it is too long for this page]\n"
 TITLE = 200  # characters
@@ -209,7 +210,8 @@ def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:
         left -= _cut(cell, "source", min(SOURCE, left))
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
-            if len(data.get("text/html", "")) > max(min(MARKUP, left), 0) and not _is_drawing(data["text/html"]):
+            html = data.get("text/html", "")
+            if (len(html) > max(min(MARKUP, left), 0) or _is_tangled(html)) and not _is_drawing(html):
                 del data["text/html"]
                 data["text/plain"] = str(data.get("text/plain", "")) + HTML_CUT
             if output.output_type == "error":
@@ -230,6 +232,11 @@ def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:
             for kind in ("image/png", "image/jpeg"):
                 if kind in data and not _is_base64(data[kind]):
                     del data[kind]
+
+
+def _is_tangled(html: str) -> bool:
+    """Whether a parser of HTML takes the square of the length: tags that never end, or tables in tables."""
+    return html.count("<") - html.count(">") > TANGLED or html.lower().count("<table") > TANGLED
 
 
 def _cut(holder: Any, name: Any, most: int) -> int:

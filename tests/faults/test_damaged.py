@@ -168,7 +168,7 @@ def _damage_runs(
 def test_a_checkpoint(trial, undisturbed, tmp_path):
     _damage_runs(trial, undisturbed, tmp_path, "run/checkpoint.pt", (flipped, truncated, foreign))
     _damage_runs(trial, undisturbed, tmp_path, "run/checkpoint.pt", (hostile, emptied, another_version))
-    assert len(list((tmp_path / "hostile").rglob("*.aside"))) == 3
+    assert len(list((tmp_path / "hostile").rglob("checkpoint-*.aside"))) == 3
 
 
 @pytest.mark.long

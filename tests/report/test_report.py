@@ -544,13 +544,17 @@ def test_a_page_takes_time_in_proportion_to_its_size_and_says_what_is_cut(
         studies.code(
             "2", [studies.display({"text/html": f"<table><tbody><tr><td>{'1' * 29_000}x</td></tr></tbody></table>"})]
         ),
+        studies.code(
+            "3",
+            [studies.display({"text/html": "<a " * 9_000}), studies.display({"text/html": "<table><tr><td>" * 1_900})],
+        ),
         studies.code("'a" * 75_000, []),
         *(studies.code(f"{k}", [{"output_type": "stream", "name": "stdout", "text": "x" * 50_000}]) for k in range(10)),
         {"cell_type": "markdown", "id": "long", "metadata": {}, "source": "*a" * 50_000},
     ]
     studies.write_notebook(tmp_path, *cells)
     body = notebooks.Pages().body(tmp_path / "notebook.ipynb")
-    assert "too long for this page" in body
+    assert body.count("too long for this page") == 3
     assert body.count("[the rest is in the notebook]") > 3
     assert body.count("x") < notebooks.PAGE_TEXT + 10_000
     assert all(size < 10 * notebooks.MARKUP for size in seen)
