@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
@@ -28,7 +29,6 @@ STUDY = read_study(FOLDER)
 JOBS = STUDY.jobs
 # The runs of the accelerator, and those of the short budget beside them.
 RUNS = ROOT / "results" / "protocol" / "accelerator"
-MASKS = [str(FOLDER / name) for name in ("70_masks", "71_masks_more")]
 NETWORKS = {"cifar-attention56", "cifar-resnet74", "cifar-resnet83"}
 SHORT = {"cifar-attention56", "cifar-resnet56", "cifar-resnet74", "cifar-resnet56[width=19]"}
 
@@ -66,14 +66,18 @@ def _references(claim: Claim) -> list[str]:
 
 
 def test_verdicts_are_those_of_the_tables() -> None:
-    measured = comparisons.measured_in(str(RUNS), MASKS, kept_dir=str(RUNS.parent))
+    given = json.loads((FOLDER / "80_claims" / "result.json").read_bytes())["parameters"]
+    names = ("runs_dir", "kept_dir", "masks_dir", "more_masks_dir")
+    runs, kept, *masks = (str(ROOT / "notebooks" / given[name]) if given[name] else "" for name in names)
+    assert Path(runs).resolve() == RUNS
+    measured = comparisons.measured_in(runs, masks, kept_dir=kept)
     asked = [claim for claim in ledger() if {ref.rpartition(":")[2] for ref in _references(claim)} & TRAINING_RESULTS]
     assert asked
-    found = verdict_table(
-        judge_study(asked, measure, measured, comparisons.orders_in(str(RUNS), str(RUNS.parent)))
-    ).set_index("id")["verdict"]
-    kept = STUDY.table(schemas.CLAIMS).set_index("id")["verdict"]
-    assert found.to_dict() == kept[found.index].to_dict()
+    found = verdict_table(judge_study(asked, measure, measured, comparisons.orders_in(runs, kept))).set_index("id")[
+        "verdict"
+    ]
+    shown = STUDY.table(schemas.CLAIMS).set_index("id")["verdict"]
+    assert found.to_dict() == shown[found.index].to_dict()
 
 
 def test_the_report_is_that_of_the_tables() -> None:

@@ -207,16 +207,16 @@ def _filtered(verdict: Verdict, measured: pd.DataFrame) -> Verdict | None:
     """The verdict that masks filter the background, by its rule; None for another claim, or without its numbers."""
     if verdict.claim.quantity != background.DIFFERENCE:
         return None
-    rows = _about_network(measured, verdict.claim)
-    by = {
-        name: {int(row["seed"]): float(row["value"]) for row in rows if row["quantity"] == f"{name}_final_epoch"}
-        for name in (background.DIFFERENCE, background.AREA)
-    }
-    if not all(by.values()):
+    asked = [f"{name}_final_epoch" for name in (background.DIFFERENCE, background.AREA)]
+    rows = _about_network(measured[measured["quantity"].isin(asked)], verdict.claim)
+    differences, areas = (
+        {int(row["seed"]): float(row["value"]) for row in rows if row["quantity"] == name} for name in asked
+    )
+    if not (differences and areas):
         return None
-    differences = {seed: 100 * value for seed, value in by[background.DIFFERENCE].items()}
+    points = {seed: 100 * value for seed, value in differences.items()}
     found = background.Filtering(
-        verdict.claim.subject, differences, by[background.AREA], is_near_chance=any(row["near_chance"] for row in rows)
+        verdict.claim.subject, points, areas, is_near_chance=any(row["near_chance"] for row in rows)
     )
     why = f"{found.why}; at a budget of our own: {rows[0]['budget']}"
     if found.finding == background.OPEN:
