@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from resattn.extras import MissingError
 from resattn.graph.inputs import Inputs
 from resattn.measures.audit import audit
-from resattn.targets import FRAMES, TOKENS, LibraryError, TargetError, foreign, model_of
+from resattn.targets import FRAMES, TOKENS, LibraryError, TargetError, foreign, model_of, resolved
 
 SHAPE = (4, 8, 8)
 
