@@ -473,7 +473,7 @@ def _show(args: argparse.Namespace) -> None:
     _print_json(override(catalog.named(args.name), _settings(args.settings)).to_json())
 
 
-def _audit(args: argparse.Namespace) -> int | None:
+def _audit(args: argparse.Namespace) -> None:
     from resattn.measures.audit import audit
     from resattn.measures.quantities import QUANTITIES
 
@@ -532,7 +532,9 @@ def _cell(audit: Audit, quantity: str, form: str) -> int | float | str:
     return value if form == "csv" else _brief(value)  # type: ignore[no-any-return]
 
 
-def _counted(audits: Sequence[Any], args: argparse.Namespace) -> int:
+def _counted(audits: Sequence[Any], args: argparse.Namespace) -> None:
+    from resattn.instruments.counters import ToolError
+
     counted = [a.counted_like(tool) for a in audits for tool in args.counted_like]
     if args.json:
         _print_json([c.to_json() for c in counted])
@@ -542,11 +544,10 @@ def _counted(audits: Sequence[Any], args: argparse.Namespace) -> int:
             ("target", "tool", "number", "unit"), args.format,
         )  # fmt: skip
     for c in counted:
-        if c.value is None:
-            print(f"resattn: {c.sentence}", file=sys.stderr)
-        elif not args.json and args.format == "text":
+        if c.value is not None and not args.json and args.format == "text":
             print(_wrapped(plain(f"\n{c.tool}: {c.sentence}")))
-    return int(any(c.value is None for c in counted))
+    if refused := [c.sentence for c in counted if c.value is None]:
+        raise ToolError(" ".join(refused))
 
 
 def _forecast(audits: Sequence[Audit], args: argparse.Namespace) -> None:

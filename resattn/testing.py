@@ -6,7 +6,7 @@
         assert_unchanged(build(), (3, 224, 224), "audit.json")
 
 With `pytest_plugins = ["resattn.testing"]` in `conftest.py` there is a fixture, `unchanged`, that is this function, and
-an option `--update-audits` that writes the files anew.
+an option `--update-audits` that rewrites the files.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _message(path: Path, changes: list[Change]) -> str:
 if pytest is not None:
 
     def pytest_addoption(parser: Any) -> None:
-        parser.addoption("--update-audits", action="store_true", help="write the files of `unchanged` anew")
+        parser.addoption("--update-audits", action="store_true", help="rewrite the files of `unchanged`")
 
     @pytest.fixture
     def unchanged(request: Any) -> Callable[[nn.Module, Tensor | Any, str | Path], None]:

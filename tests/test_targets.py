@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from resattn.extras import MissingError
 from resattn.graph.inputs import Inputs
 from resattn.measures.audit import audit
-from resattn.targets import FRAMES, TOKENS, LibraryError, TargetError, foreign, model_of
+from resattn.targets import FRAMES, TOKENS, LibraryError, TargetError, foreign, model_of, resolved
 
 SHAPE = (4, 8, 8)
 
@@ -350,3 +350,16 @@ def test_parameters_take_no_memory_and_constants_keep_their_values(monkeypatch: 
     found = audit("large:Large", (4,))
     assert (found.quantities["macs"], found.quantities["defined_params"]) == (0, 32 * 2**28 + 1)
     assert not any("captured on the CPU" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("nofile.py:b", "no file nofile.py"),
+        ("resattn.targets:nothing", "has no callable 'nothing'"),
+        ("no_such_package.m:b", "no_such_package.m cannot be imported"),
+    ],
+)
+def test_what_does_not_exist_is_named_before_an_input_is_asked_for(target: str, words: str) -> None:
+    with pytest.raises(TargetError, match=words), resolved(target):
+        pass

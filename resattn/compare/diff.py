@@ -24,7 +24,7 @@ class AuditFileError(ValueError):
 class Change:
     """One value of one target, or of one of its modules, in both audits; None where it is unknown or absent.
 
-    A module that is called otherwise is a change of its `module`.
+    A module with another name is a change of its `module`.
     """
 
     target: str
@@ -65,7 +65,7 @@ def read_audits(path: Path) -> dict[str, Record]:
     except AuditFileError:
         raise
     except (ValueError, RecursionError) as error:
-        raise AuditFileError(f"{path} is no JSON: {error}") from None
+        raise AuditFileError(f"{path} is not JSON: {error}") from None
     if not isinstance(records, list) or not records or not all(map(_is_audit, records)):
         raise AuditFileError(f"{path} holds no audits; `resattn audit TARGET --json` writes them")
     audits: dict[str, Record] = {}

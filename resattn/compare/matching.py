@@ -91,7 +91,7 @@ SMALL_PX = 64  # images below this have the stem of the CIFAR networks
 
 
 def _like(found: Audit) -> NetworkSpec:
-    """The ResNet whose layout stands for a model that has no spec. Raises: MatchError."""
+    """The ResNet whose layout represents a model without a spec. Raises: MatchError."""
     shape = found.input_shape
     if len(shape) != 4 or found.more_inputs:
         raise MatchError(f"{found.target} takes {'x'.join(map(str, shape))}; a ResNet takes one image, C,H,W")

@@ -24,7 +24,7 @@ from resattn.rules.rule import find, macs_of
 from resattn.views.table import Table
 
 QUANTITIES = ("macs", "activations")
-# The axes of an input by its number of dimensions, the channels aside: their names and letters.
+# The axes of an input by its number of dimensions, without the channels: their names and letters.
 AXES: Mapping[int, tuple[tuple[int, str], ...]] = {
     1: ((0, "B"),),
     2: ((0, "B"),),
@@ -81,7 +81,7 @@ class Scaling:
     """Multiply-adds and activations of one forward as formulas of the input's sizes.
 
     `sizes`: the letter of each size that may change and its value in the audit. `fixed`: sizes for which the forward
-    takes one value alone, and where that is decided. `conditions`: what sizes must fulfil; the formula is refused
+    accepts only one value, and where that is decided. `conditions`: what sizes must fulfil; the formula is refused
     elsewhere. `activations`: elements of the results of convolutions, matrix products and attention.
     """
 
@@ -149,7 +149,7 @@ class Scaling:
     def __str__(self) -> str:
         shown = ", ".join(f"{letter} {LETTERS[letter[0]]} ({n})" for letter, n in self.sizes.items())
         lines = [f"{self.target}: sizes {shown}", f"macs =\n    {self.macs}", f"activations =\n    {self.activations}"]
-        lines += [f"fixed: {letter} = {self.sizes[letter]} alone, {where}" for letter, where in self.fixed.items()]
+        lines += [f"fixed: {letter} = {self.sizes[letter]} only, {where}" for letter, where in self.fixed.items()]
         strong = [c for c in self.conditions if "!=" not in c.text and c.text.count("==") == 1 and "max(" not in c.text]
         lines += [f"only where {c.text} ({c.where})" for c in strong if not any(c.where in w for w in
                   self.fixed.values())]  # fmt: skip
@@ -179,7 +179,7 @@ def scaling(network: Captured) -> Scaling:
 
 
 def _fitting(network: Captured, length_dim: int) -> Scaling:
-    """The formulas; for a batch of 1 alone where the forward takes no other, or turns it into a number of Python's."""
+    """The formulas; for a batch of 1 only where the forward accepts no other, or makes it a number of Python."""
     is_one = network.shapes[0][:1] == (1,)
     found = None
     try:
@@ -190,7 +190,7 @@ def _fitting(network: Captured, length_dim: int) -> Scaling:
     if found is not None and not (is_one and "B" in found.fixed):
         return found
     one = _traced(network, 1, length_dim)
-    where = "the forward takes this batch alone" if found is None else found.fixed["B"]
+    where = "the forward accepts only this batch" if found is None else found.fixed["B"]
     batch = Condition("B == 1", where, compile("B == 1", "<size>", "eval"))
     sizes, fixed = {"B": 1, **one.sizes}, {"B": where, **one.fixed}
     return replace(one, sizes=sizes, fixed=fixed, conditions=(batch, *one.conditions), single={1: one})
@@ -239,7 +239,7 @@ def _traced(network: Captured, batch: int | None = None, length_dim: int = 2) ->
     }
     recorder = Recorder(model, lambda name: find(network.rules, name), "cpu")
     trace.at = recorder
-    # Which tensors share elements is no matter of cost, and symbolic sizes cannot be compared to know it.
+    # Cost does not depend on which tensors share elements, and symbolic sizes cannot be compared for it.
     recorder._written = recorder._mark  # type: ignore[method-assign, assignment]
     recorder._save = lambda *_: None  # type: ignore[method-assign]
     mode = FakeTensorMode(shape_env=trace.env, allow_non_fake_inputs=True)
@@ -371,7 +371,7 @@ class _Trace:
         return _Words(self.letters).doprint(expression)
 
     def fixed(self) -> dict[str, str]:
-        """Sizes of which the forward takes one value alone, with the place where that was decided."""
+        """Sizes for which the forward accepts only one value, with the place where that was decided."""
         import sympy
 
         found = {}

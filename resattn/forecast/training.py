@@ -47,7 +47,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class ModuleStep:
-    """What the own work of one module takes in a step, that of the modules below it aside.
+    """What one module costs in a step, without the modules below it.
 
     `kept_bytes`: results of its operators that are alive when the backward pass starts. `peak_bytes`: most memory in
     use, by all, while the module or one below it runs, forward or backward.

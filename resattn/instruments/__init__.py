@@ -1,1 +1,1 @@
-"""Witnesses that share no code with the rules: other counters, and gradients."""
+"""Independent checks that share no code with the rules: other counters, and gradients."""

@@ -26,7 +26,7 @@ from resattn.rules.rule import macs_of
 
 
 class ToolError(ValueError):
-    """There is no table of rules for a tool; the message names those there are."""
+    """There is no table of rules for a tool, and the message names those there are; or it cannot be followed."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Axis:
 
     @property
     def least(self) -> int:
-        """The shortest tile with which the plan gets ahead wherever it starts."""
+        """The shortest tile that always adds outputs, whatever its start."""
         needed = self.grid.side + 2 * self.phase_px + self.grid.step
         return min(needed + (self.residue_px - needed) % self.phase_px, self.size)
 
@@ -141,7 +141,9 @@ class Tiling:
                 )
         for axis, n, at in zip(self.axes, lengths, part.ops[part.outputs[0]].shape[-2:], strict=True):
             if Fraction(axis.size - n) != (axis.n_out - at) * axis.grid.stride:
-                raise TilingError(f"a tile of {size} px has {at} outputs along an axis, which do not match the whole's")
+                raise TilingError(
+                    f"a tile of {size} px has {at} outputs along an axis, which do not match those of the whole image"
+                )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -203,9 +205,9 @@ def tiling(network: Captured) -> Tiling:
     """
     graph = network.graph
     if len(network.shapes[0]) != 4 or len(network.shapes) != 1:
-        raise TilingError(f"{network.name}: only a network with one image as its input is tiled")
+        raise TilingError(f"{network.name}: only a network whose input is one image can be tiled")
     if len(graph.outputs) != 1 or len(graph.ops[graph.outputs[0]].shape) != 4:
-        raise TilingError(f"{network.name}: its output is no map of positions")
+        raise TilingError(f"{network.name}: its output is not a map of positions")
     target = graph.outputs[0]
     ancestors = graph.ancestors(target)
     for i in ancestors:
@@ -255,7 +257,7 @@ def _large(network: Captured, target: int) -> Graph:
     try:
         large = network.again(network.inputs.with_shapes(shapes), network.device)
     except CaptureError as error:
-        raise TilingError(f"{network.name} takes its own input size alone: {error}") from None
+        raise TilingError(f"{network.name} accepts only its own input size: {error}") from None
     for a, b in zip(network.graph.ops[: target + 1], large.ops, strict=False):
         if (a.name, a.module) != (b.name, b.module):
             raise TilingError(f"other operators run on a larger input, from {_where(b)} on")

@@ -84,7 +84,7 @@ def _data(audit: Audit, used: Used | None) -> Iterator[dict[str, Any]]:
         drawings = {"folded": folded, "all": full} if with_full and folded.blocks else {"all": full}
         if not with_full:
             drawings = {"folded": folded}
-        left = [] if with_full else [f"this page holds {depth} of {deepest} levels, and repeated blocks folded alone"]
+        left = [] if with_full else [f"this page holds {depth} of {deepest} levels, and repeated blocks only folded"]
         yield {
             **base, "notes": [*base["notes"], *left], "modules": rows, "tree": _order(root, at, depth),
             "drawings": {name: _drawn(d, audit, at) for name, d in drawings.items()},

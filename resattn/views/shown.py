@@ -108,7 +108,7 @@ def lines(root: Node, *, width: int = PLAIN_WIDTH, depth: int | None = None, wit
         columns = [c for c in columns if c.name != "role"]
     cells, widths = _cells(columns, nodes)
     for last in sorted({c.priority for c in columns} - {0}, reverse=True):
-        # What is told by other columns too goes before a name is cut.
+        # A column that repeats another one is left out before a name is cut.
         own = [len(name) for name, n in zip(names, nodes, strict=True) if n.kind != FUNCTIONAL]
         least = wanted if last > 3 else min(wanted, max(LEAST_NAME, *own))
         if width - sum(w + 1 for w in widths) >= least:

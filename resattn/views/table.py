@@ -26,7 +26,7 @@ TEX = {
 
 
 def plain(text: str) -> str:
-    """`text` with its control characters written out, new line, tabulator and carriage return aside."""
+    """`text` with its control characters written out, except new line, tab and carriage return."""
     return text.translate(_CONTROLS)
 
 
@@ -75,7 +75,7 @@ class Table:
 
     def to_text(self, width: int = 0) -> str:
         """Columns as wide as their content. Where they are wider than `width`, a last column of words is wrapped, or
-        the columns stand in blocks below each other, each block with the first column again."""
+        the columns are printed in blocks below each other, each block with the first column again."""
         texts = [list(self.header), *self._texts()]
         widths = [max(len(row[k]) for row in texts) for k in range(len(self.header))]
         if not width or sum(widths) + GAP * (len(widths) - 1) <= width:

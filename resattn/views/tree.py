@@ -271,7 +271,7 @@ def _seen(network: Captured, targets: set[int]) -> dict[int, tuple[Seen | None, 
         return {}
     large, small = network.large, network.graph
     same = _same_prefix(small, large)
-    last = len(large.input_shapes[0]) - 1  # in a video time comes before height; a signal has one axis alone
+    last = len(large.input_shapes[0]) - 1  # in a video time comes before height; a signal has only one axis
     found: list[dict[int, Seen | None]] = []
     for dim in range(max(last - 1, 2), last + 1):
         along: dict[int, Seen | None] = {}

@@ -40,7 +40,7 @@ def print_trees(audits: Sequence[Audit], form: str, *, depth: int | None = None,
 
 
 def _print(lines: Sequence[str | Line]) -> None:
-    """In colour where rich is installed and the output takes colour; NO_COLOR and FORCE_COLOR are heeded."""
+    """In colour where rich is installed and the output is a terminal; NO_COLOR and FORCE_COLOR are respected."""
     try:
         from rich.console import Console
         from rich.text import Text

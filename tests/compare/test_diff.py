@@ -95,3 +95,21 @@ def test_the_command_ends_with_1_where_asked(tmp_path: Path, capsys: pytest.Capt
     assert run("cifar-resnet20-basic", "cifar-resnet20-basic", "--exit-code") == 0
     assert "no difference" in capsys.readouterr().err
     assert run("torch.nn:Identity", "torch.nn:Flatten", "--input", "3,8,8") == 0
+
+
+def test_files_without_modules_are_compared_in_total_and_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from resattn.cli import main
+
+    for name, more in (("short", ()), ("long", ("--tree",))):
+        assert main(["audit", "cifar-resnet20-basic", "--json", *more]) == 0
+        (tmp_path / f"{name}.json").write_text(capsys.readouterr().out)
+    short, long = (read_audits(tmp_path / f"{name}.json") for name in ("short", "long"))
+    assert "tree" not in short["cifar-resnet20-basic"]
+    assert (
+        sum(row["macs"] for row in long["cifar-resnet20-basic"]["tree"])
+        == audit("cifar-resnet20-basic").quantities["macs"]
+    )
+    assert main(["diff", str(tmp_path / "short.json"), "cifar-resnet32-basic"]) == 0
+    assert "compared in total: a file of `resattn audit TARGET --json --tree`" in capsys.readouterr().err

@@ -157,7 +157,7 @@ def test_a_size_that_python_takes_as_a_number_is_fixed_and_named(take: Callable[
 
     found = scaling(Captured.of(Counted(3, 2), (4, 3)))
     assert set(found.fixed) == {"B"}
-    assert re.search(r"fixed: B = 4 alone, decided in test_scaling.py, line \d+", str(found))
+    assert re.search(r"fixed: B = 4 only, decided in test_scaling.py, line \d+", str(found))
     with pytest.raises(ScalingError, match="it needs B == 4"):
         found.at(B=5)
 

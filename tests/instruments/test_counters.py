@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from resattn import audit
+from resattn.cli import main
 from resattn.instruments.counters import TOOLS, ToolError, counted_like
 from resattn.measures.captured import Captured
 from tests.instruments.printed_by_tools import models
@@ -88,6 +89,29 @@ def test_what_cannot_be_followed_says_why() -> None:
     found = audit(model, torch.empty(1, 5, 4)).counted_like("ptflops")
     assert found.value is None
     assert "LSTM (the model) has a rule of its own in this tool" in found.sentence
+
+
+def test_the_command_ends_with_1_where_a_tool_cannot_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "torch.nn:Identity", "--input", "4", "--counted-like", "thop", "fvcore"]) == 0
+    assert "as thop 0.1.1.post2209072238 counts them" in " ".join(capsys.readouterr().out.split())
+    words = (
+        "audit",
+        "tests.instruments.test_counters:recurrent",
+        "--input",
+        "5,4",
+        "--counted-like",
+        "fvcore",
+        "ptflops",
+    )
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert "unknown" in printed.out
+    assert printed.err.count("\n") == 1
+    assert "ptflops 0.7.5 cannot be followed" in printed.err
+
+
+def recurrent() -> nn.Module:
+    return nn.LSTM(4, 4, batch_first=True)
 
 
 def test_an_unknown_tool_names_those_that_are_known() -> None:

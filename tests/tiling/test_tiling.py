@@ -143,7 +143,7 @@ class Squeezed(nn.Module):
     (Squeezed, "aten.mean in the model reads the whole height"),
     (lambda: seq(conv(3, 4), nn.GroupNorm(2, 4)), "aten.native_group_norm in 1 reads the whole height"),
     (lambda: UNet(2, 2, mode="aligned"), "aten.upsample_bilinear2d in the model: up-sampling with aligned corners"),
-    (lambda: ViT(16, 1, 2, 16, 64, 4), "its output is no map of positions"),
+    (lambda: ViT(16, 1, 2, 16, 64, 4), "its output is not a map of positions"),
     (lambda: seq(conv(3, 4), nn.AdaptiveAvgPool2d(7), Up(size=(64, 64))), "adaptive_avg_pool2d in 1 makes a map of a fixed size"),
     (lambda: seq(conv(3, 4, stride=2), Up(size=(64, 64))), "upsample_nearest2d in 1 makes a map of a fixed size"),
 ])  # fmt: skip
@@ -178,4 +178,4 @@ def test_the_command_prints_halo_and_plan_or_what_forbids_it(capsys: pytest.Capt
     assert record["axes"]["height"]["length_px"] == "12 + 16k"
     assert len(record["tiles"]) > 1
     assert main(["tile", "resnet50", "--input", "3,224,224"]) == 1
-    assert "its output is no map of positions" in capsys.readouterr().err
+    assert "its output is not a map of positions" in capsys.readouterr().err

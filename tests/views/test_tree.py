@@ -79,10 +79,12 @@ def test_the_trees_of_public_models_add_up_to_the_totals_and_to_the_defined_para
 
 def test_fields_behind_a_position_table_are_those_of_the_given_input() -> None:
     root = on_meta(lambda: ViT(32, 2, 2, 8, 32, 10), 3, 32, 32).tree
-    whole = [n.height.is_whole for _, n in root.walk() if n.height and n.path not in ("patch", "")]
-    assert whole
-    assert all(whole)
-    assert root.find("patch").height.side_px == 8
+    seen = {n.path: n.height for _, n in root.walk() if n.height and n.kind != FUNCTIONAL}
+    # A token is a patch until the first attention, which joins all.
+    before = ("patch", "blocks.0.norm1", "blocks.0.attn.qkv")
+    assert {seen[path].side_px for path in before} == {8}
+    assert all(field.is_whole for path, field in seen.items() if path not in before)
+    assert len(seen) == 25  # every module
 
 
 def test_a_list_of_modules_has_depth_and_no_count_of_runs() -> None:
