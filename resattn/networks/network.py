@@ -58,8 +58,12 @@ def _undrawn() -> Iterator[None]:
     """Modules are made without a draw of their weights: on meta these have no values, and all are drawn below."""
     with ExitStack() as patches:
         for kind, name in DRAWING:
-            patches.enter_context(mock.patch.object(kind, name, lambda module: None))
+            patches.enter_context(mock.patch.object(kind, name, _nothing))
         yield
+
+
+def _nothing(module: nn.Module) -> None:
+    pass
 
 
 # What draws or fills the tensors of a module when it is made.
