@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,21 +194,28 @@ def _in_process(what: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(path: Path) -> None:
-    result: dict[str, Any] = {"warm": {}}
-    for name in NETWORKS:
-        result["warm"][name] = found = _in_process(name)
-        print(name, json.dumps(found.get("ratios", found)), flush=True)
-    result["growth"] = _in_process("growth")
-    result["first_use"] = {name: _first_use(name) for name in FIRST_USE}
-    result["claims"] = _claims()
-    print(json.dumps({name: result[name] for name in ("growth", "first_use", "claims")}), flush=True)
-    # In this process, which has measured nothing itself so far.
-    from benchmarks.training import bench_training, report
+def _training() -> dict[str, Any]:
+    from benchmarks.training import bench_training
 
-    result["training"] = bench_training()
-    print(report(result["training"]))
-    write_atomic(path, json.dumps(result, indent=1) + "\n")
+    return bench_training()
+
+
+PARTS: Mapping[str, Callable[[], Any]] = {
+    **{name: partial(_in_process, name) for name in NETWORKS},
+    "growth": partial(_in_process, "growth"),
+    "first use": lambda: {name: _first_use(name) for name in FIRST_USE},
+    "claims": _claims,
+    "training": _training,
+}
+
+
+def main(path: Path, parts: Sequence[str] = ()) -> None:
+    """Writes each part as soon as it is measured; those that are not asked for stay as they are."""
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if parts and path.exists() else {}
+    for part in parts or PARTS:
+        result[part] = PARTS[part]()
+        print(part, json.dumps(result[part]), flush=True)
+        write_atomic(path, json.dumps({name: result[name] for name in PARTS if name in result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":  # one network in a process of its own

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from resattn.graph import capture as recording
-from resattn.graph.capture import Log
+from resattn.graph.capture import Log, without_collection
 from resattn.graph.graph import INPUT, Graph, Op
 from resattn.graph.inputs import Inputs
 from resattn.graph.walk import Index
@@ -350,8 +350,9 @@ MOST_KEPT = 128
 @functools.lru_cache(maxsize=MOST_KEPT)
 def captured(spec: NetworkSpec) -> Captured:
     """The network of a spec, captured on its own input on the meta device; the result is cached."""
-    model = build(spec, device="meta")
-    return Captured.of(model, (1, *spec.input_shape), name=spec.name, spec=spec)
+    with without_collection():
+        model = build(spec, device="meta")
+        return Captured.of(model, (1, *spec.input_shape), name=spec.name, spec=spec)
 
 
 def extended(rows: Mapping[str, Rule], rules: Rules = RULES) -> Rules:
