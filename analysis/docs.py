@@ -87,8 +87,8 @@ def bench() -> str:
     found = json.loads((ROOT / "results" / "bench.json").read_text(encoding="utf-8"))
     text = [
         MADE,
-        "# Speed\n\n`make bench` measures it; this page is written from `results/bench.json`, which is the last such run "
-        "that was kept. All is processor time of one thread. A ratio is our time over that of what it is compared "
+        "# Speed\n\n`make bench` measures it; this page is written from `results/bench.json`, the last such "
+        "run that was kept. All is processor time of one thread. A ratio is our time over that of what it is compared "
         "with, which takes turns with it in one process: the median of the turns, and in brackets the least and the "
         "most.\n\n",
     ]
@@ -101,8 +101,8 @@ def bench() -> str:
             f"| {name} | {row['ms']['audit']:.0f} | {' | '.join(_spread(row['ratios'][ratio]) for ratio in ratios)} |\n"
             for name, row in rows
         ),
-        "\nAn audit builds the network, if it is named, and computes every quantity. The floor is a pass through a mode "
-        "that makes results on meta from shapes it has met, and records nothing.\n",
+        "\nAn audit builds the network, if it is named, and computes every quantity. The floor is a pass through a "
+        "mode that makes results on meta from shapes it has met, and records nothing.\n",
     ]
     if growth := found.get("growth"):
         text += [
@@ -115,9 +115,8 @@ def bench() -> str:
             f"{listed(f'{name} {_spread(ratio)}' for name, ratio in first.items())}.\n"
         ]
     if claims := found.get("claims"):
-        text += [
-            f"\n`resattn claims` takes {claims['cold_s']:.1f} s without kept counts and {claims['warm_s']:.1f} s with.\n"
-        ]
+        cold, warm = claims["cold_s"], claims["warm_s"]
+        text += [f"\n`resattn claims` takes {cold:.1f} s without kept counts and {warm:.1f} s with.\n"]
     if training := found.get("training"):
         text += [
             f"\nThe training loop of {training['network']} has {training['of_limit']:.3f} of the rate of bare forward, "

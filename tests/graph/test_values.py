@@ -252,7 +252,8 @@ def test_weights_are_the_models_own_again_after_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "output", [lambda x: (y for y in [x]), lambda x: {"maps": (y for y in [x]), "x": x}, lambda x: [x, (y for y in [x])]]
+    "output",
+    [lambda x: (y for y in [x]), lambda x: {"maps": (y for y in [x]), "x": x}, lambda x: [x, (y for y in [x])]],
 )
 def test_a_generator_is_no_output(output: Callable[[Tensor], Any]) -> None:
     with pytest.raises(CaptureError, match="returned a generator, which has not run"):

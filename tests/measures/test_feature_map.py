@@ -73,7 +73,6 @@ ONE_CONVOLUTION = {
 }
 
 
-
 def fourier(x: Tensor) -> Tensor:
     return torch.fft.irfft2(torch.fft.rfft2(x).mul(2), s=x.shape[-2:])
 
