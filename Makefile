@@ -76,4 +76,4 @@ check: $(STAMP)
 	$(BIN)/python -m pytest tests/test_layers.py
 
 clean:
-	rm -rf results/quick results/small results/paper results/bench.json
+	rm -rf results/quick results/small results/paper

@@ -73,9 +73,60 @@ def pages() -> dict[str, str]:
         "reference/counters.md": counters(),
         "reference/forecast.md": forecast(),
         "reference/statistics.md": statistics(),
+        "reference/bench.md": bench(),
         "reference/zoo.md": MADE + zoo.text(ROOT / "results" / "zoo"),
         **{f"drawings/{name}.svg": svg.alone(drawing, INK) for name, drawing in drawings().items()},
     }
+
+
+# -- speed
+
+
+def bench() -> str:
+    """The speed comparisons of `results/bench.json`."""
+    found = json.loads((ROOT / "results" / "bench.json").read_text(encoding="utf-8"))
+    text = [
+        MADE,
+        "# Speed\n\n`make bench` measures it; this page is written from `results/bench.json`, the last such "
+        "run that was kept. All is processor time of one thread. A ratio is our time over that of what it is compared "
+        "with, which takes turns with it in one process: the median of the turns, and in brackets the least and the "
+        "most.\n\n",
+    ]
+    ratios = ("audit/fvcore", "audit/FlopCounterMode", "audit/forward", "capture/floor")
+    rows = [(name, row) for name, row in found.items() if "ratios" in row]
+    text += [
+        "| network | audit, ms | over fvcore's FLOP count | over FlopCounterMode on meta | over a forward on meta "
+        "| one capture over its floor |\n|---|---|---|---|---|---|\n",
+        *(
+            f"| {name} | {row['ms']['audit']:.0f} | {' | '.join(_spread(row['ratios'][ratio]) for ratio in ratios)} |\n"
+            for name, row in rows
+        ),
+        "\nAn audit builds the network, if it is named, and computes every quantity. The floor is a pass through a "
+        "mode that makes results on meta from shapes it has met, and records nothing.\n",
+    ]
+    if growth := found.get("growth"):
+        text += [
+            "\n| modules a stage | operators | audit, s | time over operators, of the first row |\n|---|---|---|---|\n",
+            *(f"| {r['modules']} | {r['n_ops']} | {r['s']:.2f} | {r['time_over_ops']:.2f} |\n" for r in growth),
+        ]
+    if first := found.get("first use"):
+        text += [
+            "\nIn a fresh process, torch's import and the first audit, over torch's import and the model: "
+            f"{listed(f'{name} {_spread(ratio)}' for name, ratio in first.items())}.\n"
+        ]
+    if claims := found.get("claims"):
+        cold, warm = claims["cold_s"], claims["warm_s"]
+        text += [f"\n`resattn claims` takes {cold:.1f} s without kept counts and {warm:.1f} s with.\n"]
+    if training := found.get("training"):
+        text += [
+            f"\nThe training loop of {training['network']} has {training['of_limit']:.3f} of the rate of bare forward, "
+            f"backward and step.\n"
+        ]
+    return "".join(text)
+
+
+def _spread(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})"
 
 
 # -- the command line

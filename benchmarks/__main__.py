@@ -1,11 +1,12 @@
-"""`python -m benchmarks [FILE.json]`: every speed comparison; the default file is results/bench.json."""
+"""`python -m benchmarks [FILE.json [PART ...]]`: every speed comparison, or some; the default is results/bench.json."""
 
 import sys
 from pathlib import Path
 
-from benchmarks.audits import main
+from benchmarks.audits import PARTS, main
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2 or sys.argv[1:2] in (["-h"], ["--help"]):
-        sys.exit(__doc__)
-    main(Path(*sys.argv[1:] or ["results/bench.json"]))
+    path, *parts = sys.argv[1:] or ["results/bench.json"]
+    if path in ("-h", "--help") or set(parts) - set(PARTS):
+        sys.exit(f"{__doc__}\nparts: {', '.join(PARTS)}")
+    main(Path(path), parts)

@@ -1,208 +1,228 @@
-"""How long the whole audit takes, and how much memory, beside other tools: `python -m benchmarks FILE.json`.
+"""How long an audit takes, beside other tools: warm, in a fresh process, as networks grow; and `resattn claims`.
 
-And our training loop beside its limit and beside the usual way, see `benchmarks.training`.
-
-Each tool measures each network in a process of its own, one thread, after a small network has paid for all imports.
-Only ratios are worth quoting: machines differ and are shared.
+Processor time of one thread. What is compared takes turns in one process, or in processes one after the other, and each
+ratio is of one turn; only ratios are worth quoting, because machines differ and are shared.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from analysis.tables.files import write_atomic
+from benchmarks.foreign import FOREIGN, SHAPE
 
-NETWORKS = ("attention56", "attention92", "resnet152", "cifar-attention452", "cifar-resnet1001")
-WARM_UP = "cifar-attention56"
-REPEATS = 3
-
+NETWORKS = ("attention56", "attention92", "resnet152", "cifar-attention452", "cifar-resnet1001", *FOREIGN)
+ROUNDS = 3
 # Our audit against the number of operators: the same network with more modules a stage.
 GROWING, MODULES = "cifar-attention92", (2, 4, 8, 16)
+FIRST_USE = ("resnet50", "unet", "transformer")
+
+Turn = Callable[[], Any]
 
 
-@dataclass(frozen=True)
-class Tool:
-    """`measure(name, settings)` builds a model untimed and gives what is to be timed."""
+def _memoised() -> Any:
+    """The floor of a capture: a mode that makes results on meta from shapes it has met, and records nothing."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
 
-    name: str
-    what: str
-    prepare: Callable[[str, dict[str, Any]], Callable[[], Any]]
+    def form(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.shape, value.stride(), value.dtype
+        return tuple(map(form, value)) if isinstance(value, list | tuple) else value
+
+    class Memoised(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.known: dict[Any, Any] = {}
+
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            key = func, form(args), form(tuple((kwargs or {}).values()))
+            if (known := self.known.get(key)) is None:
+                result = func(*args, **(kwargs or {}))
+                results = result if isinstance(result, tuple) else [result]
+                if not any(a.alias_info for a in func._schema.arguments):
+                    self.known[key] = type(results)(map(form, results))
+                return result
+            made = [torch.empty_strided(*f[:2], dtype=f[2], device="meta") for f in known]
+            return tuple(made) if isinstance(known, tuple) else made[0]
+
+    return Memoised()
 
 
-def _spec(name: str, settings: dict[str, Any]) -> Any:
-    from resattn.networks import catalog
-    from resattn.networks.spec import override
-
-    return override(catalog.named(name), settings)
-
-
-def _audit(name: str, settings: dict[str, Any]) -> Callable[[], Any]:
-    from resattn.measures.audit import audit
-
-    spec = _spec(name, settings)
-    return lambda: audit(spec)
-
-
-def _model(name: str, settings: dict[str, Any], device: str) -> tuple[Any, tuple[int, ...]]:
-    from resattn.networks.network import build
-
-    spec = _spec(name, settings)
-    return build(spec, device=device).eval(), spec.input_shape
-
-
-def _fvcore(name: str, settings: dict[str, Any]) -> Callable[[], Any]:
+def _turns(name: str) -> dict[str, Turn]:
+    """What takes turns on one network; models are built before, except by an audit of a name, which builds its own."""
     import torch
     from fvcore.nn import FlopCountAnalysis
-
-    model, shape = _model(name, settings, "cpu")
-
-    def measure() -> Any:
-        analysis = FlopCountAnalysis(model, torch.zeros(1, *shape))
-        return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
-
-    return measure
-
-
-def _torchinfo(name: str, settings: dict[str, Any]) -> Callable[[], Any]:
-    import torch
-    import torchinfo
-
-    model, shape = _model(name, settings, "meta")
-    return lambda: torchinfo.summary(model, input_data=torch.zeros(1, *shape, device="meta"), verbose=0, device="meta")
-
-
-def _flop_counter(name: str, settings: dict[str, Any]) -> Callable[[], Any]:
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    model, shape = _model(name, settings, "meta")
+    from resattn.measures.audit import audit
+    from resattn.measures.captured import capture, captured
+    from resattn.networks.catalog import named
+    from resattn.networks.network import build
 
-    def measure() -> Any:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(torch.zeros(1, *shape, device="meta"))
-        return counter.get_total_flops()
+    with torch.device("meta"):
+        on_meta = (FOREIGN[name]() if name in FOREIGN else build(named(name), device="meta")).eval()
+    model = (FOREIGN[name]() if name in FOREIGN else build(named(name))).eval()
+    shape = SHAPE if name in FOREIGN else named(name).input_shape
+    floor = _memoised()
 
-    return measure
+    def ours() -> Any:
+        captured.cache_clear()
+        return audit(on_meta, shape) if name in FOREIGN else audit(named(name))
+
+    def forward(*modes: Any) -> Any:
+        with torch.no_grad():
+            for mode in modes:
+                mode.__enter__()
+            on_meta(torch.empty(1, *shape, device="meta"))
+            for mode in modes:
+                mode.__exit__(None, None, None)
+
+    def fvcore() -> Any:
+        counter = FlopCountAnalysis(model, torch.zeros(1, *shape))
+        return counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+
+    return {
+        "audit": ours,
+        "capture": lambda: capture(on_meta, (1, *shape)),
+        "floor": lambda: forward(floor),
+        "forward": forward,
+        "FlopCounterMode": lambda: forward(FlopCounterMode(display=False)),
+        "fvcore": fvcore,
+    }
 
 
-def _torchscan(name: str, settings: dict[str, Any]) -> Callable[[], Any]:
-    from torchscan import crawl_module
-
-    model, shape = _model(name, settings, "meta")
-    return lambda: crawl_module(model, shape)
-
-
-OURS = Tool("resattn", "audit: every quantity", _audit)
-TOOLS = (
-    OURS,
-    Tool("fvcore", "FlopCountAnalysis: FLOPs", _fvcore),
-    Tool("torchinfo", "summary: FLOPs and parameters, on meta", _torchinfo),
-    Tool("torchscan", "crawl_module: FLOPs and parameters, on meta", _torchscan),
-    Tool("FlopCounterMode", "FLOPs, on meta", _flop_counter),
-)
+def _take_turns(turns: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for k in range(rounds + 1):  # the first round pays for imports and fills memories
+        for name in sorted(turns, key=lambda name: (list(turns).index(name) + k) % len(turns)):
+            start = time.process_time()
+            turns[name]()
+            times[name].append(time.process_time() - start)
+    return {name: values[1:] for name, values in times.items()}
 
 
-def _one(tool_name: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Runs in a process of its own."""
+def _ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    each = [a / b for a, b in zip(above, below, strict=True)]
+    return {"median": statistics.median(each), "least": min(each), "most": max(each)}
+
+
+def _warm(name: str) -> dict[str, Any]:
+    before = _peak_mib()
+    times = _take_turns(_turns(name), ROUNDS)
+    ratios = {
+        f"audit/{other}": _ratio(times["audit"], times[other]) for other in ("fvcore", "FlopCounterMode", "forward")
+    }
+    ratios["capture/floor"] = _ratio(times["capture"], times["floor"])
+    return {
+        "ms": {k: 1e3 * min(v) for k, v in times.items()},
+        "ratios": ratios,
+        "peak_growth_mib": _peak_mib() - before,
+    }
+
+
+def _growth() -> list[dict[str, Any]]:
+    from resattn.measures.audit import audit
+    from resattn.measures.captured import captured
+    from resattn.networks.catalog import named
+    from resattn.networks.spec import override
+
+    rows: list[dict[str, Any]] = []
+    for modules in (MODULES[0], *MODULES):  # the first one twice: it pays for imports
+        captured.cache_clear()
+        start = time.process_time()
+        found = audit(override(named(GROWING), {"modules": modules}))
+        seconds = time.process_time() - start
+        rows.append({"modules": modules, "n_ops": len(found.captured.graph.ops), "s": seconds})
+    first = rows[1]
+    return [row | {"time_over_ops": row["s"] / first["s"] / (row["n_ops"] / first["n_ops"])} for row in rows[1:]]
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _cpu_of(code: str, **environment: str) -> float:
+    """Processor time of a process of its own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _first_use(name: str) -> dict[str, float]:
+    model = (
+        f"from benchmarks.foreign import FOREIGN\nx = FOREIGN[{name!r}](), {SHAPE}"
+        if name in FOREIGN
+        else f"x = {name!r},"
+    )
+    build = f"import torch\n{model}"
+    pairs = [(_cpu_of(f"{build}\nfrom resattn import audit\naudit(*x)"), _cpu_of(build)) for _ in range(3)]
+    return _ratio(*zip(*pairs, strict=True))
+
+
+def _claims() -> dict[str, float]:
+    code = "import sys\nfrom resattn.cli import main\nsys.exit(main(['claims', '--json']))"
+    with tempfile.TemporaryDirectory() as folder:
+        return {f"{which}_s": _cpu_of(code, XDG_CACHE_HOME=folder) for which in ("cold", "warm")}
+
+
+def _in_process(what: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.audits", what], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _training() -> dict[str, Any]:
+    from benchmarks.training import bench_training
+
+    return bench_training()
+
+
+PARTS: Mapping[str, Callable[[], Any]] = {
+    **{name: partial(_in_process, name) for name in NETWORKS},
+    "growth": partial(_in_process, "growth"),
+    "first use": lambda: {name: _first_use(name) for name in FIRST_USE},
+    "claims": _claims,
+    "training": _training,
+}
+
+
+def main(path: Path, parts: Sequence[str] = ()) -> None:
+    """Writes each part as soon as it is measured; those that are not asked for stay as they are."""
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if parts and path.exists() else {}
+    for part in parts or PARTS:
+        result[part] = PARTS[part]()
+        print(part, json.dumps(result[part]), flush=True)
+        write_atomic(path, json.dumps({name: result[name] for name in PARTS if name in result}, indent=1) + "\n")
+
+
+if __name__ == "__main__":  # one network in a process of its own
+    import logging
+
     import torch
 
     torch.set_num_threads(1)
-    tool = next(t for t in TOOLS if t.name == tool_name)
-    tool.prepare(WARM_UP, {})()
-    measure = tool.prepare(name, settings)
-    before = _peak_kib()
-    times = []
-    for _ in range(REPEATS):
-        # Processor time: there is one thread, and what else the machine does is no part of the comparison.
-        start = time.process_time()
-        measure()
-        times.append(time.process_time() - start)
-    return {"s": min(times), "peak_growth_mib": (_peak_kib() - before) / 1024}
-
-
-def _peak_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _in_process(tool: Tool, name: str, settings: dict[str, Any] | None = None) -> dict[str, Any]:
-    job = json.dumps([tool.name, name, settings or {}])
-    done = subprocess.run([sys.executable, "-m", "benchmarks.audits", job], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
-
-
-def _n_ops(settings: dict[str, Any]) -> int:
-    from resattn.measures.captured import capture
-    from resattn.networks.network import build
-
-    spec = _spec(GROWING, settings)
-    return len(capture(build(spec, device="meta"), (1, *spec.input_shape)).ops)
-
-
-def _compare() -> list[dict[str, Any]]:
-    rows = []
-    for name in NETWORKS:
-        ours = None
-        for tool in TOOLS:
-            found = _in_process(tool, name)
-            ours = found if tool is OURS else ours
-            row = {"network": name, "tool": tool.name, "what": tool.what, **found}
-            if "s" in found and ours and "s" in ours:
-                row["our_time_ratio"] = ours["s"] / found["s"]
-            rows.append(row)
-            print(_line(row), flush=True)
-    return rows
-
-
-def _line(row: dict[str, Any]) -> str:
-    label = f"{row['network']:20} {row['tool']:16}"
-    if "failed" in row:
-        return f"{label} failed: {row['failed']}"
-    return (
-        f"{label} {row['s']:8.3f} s  +{row['peak_growth_mib']:6.1f} MiB"
-        f"  our time / its time {row['our_time_ratio']:.2f}"
-    )
-
-
-def _grow() -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for modules in MODULES:
-        settings = {"modules": modules}
-        row = {"modules": modules, "n_ops": _n_ops(settings), **_in_process(OURS, GROWING, settings)}
-        rows.append(row)
-        per_op = 1e6 * row["s"] / row["n_ops"]
-        growth = row["s"] / rows[-2]["s"] / (row["n_ops"] / rows[-2]["n_ops"]) if len(rows) > 1 else 1.0
-        print(
-            f"{GROWING} with {modules:2} modules a stage: {row['n_ops']:5} operators, {row['s']:.3f} s, "
-            f"{per_op:.0f} us each; time ratio / operator ratio {growth:.2f}",
-            flush=True,
-        )
-        row["time_ratio_over_op_ratio"] = growth
-    return rows
-
-
-def main(path: Path) -> None:
-    result: dict[str, Any] = {"tools": _compare(), "growth": _grow()}
-    fvcore = [r["our_time_ratio"] for r in result["tools"] if r["tool"] == "fvcore" and "our_time_ratio" in r]
-    if fvcore:
-        print(f"our whole audit takes {statistics.median(fvcore):.2f} times fvcore's FLOP count (median over networks)")
-    # In this process, which has measured nothing itself so far.
-    from benchmarks.training import bench_training, report
-
-    result["training"] = bench_training()
-    print(report(result["training"]))
-    write_atomic(path, json.dumps(result, indent=2) + "\n")
-
-
-if __name__ == "__main__":  # one tool on one network, in a process of its own
-    print(json.dumps(_one(*json.loads(sys.argv[1]))))
+    logging.disable(logging.WARNING)
+    print(json.dumps(_growth() if sys.argv[1] == "growth" else _warm(sys.argv[1])))

@@ -151,7 +151,7 @@ def single_paths(graph: Graph, target: int, most: int = 200) -> Iterator[Graph]:
         op = graph.ops[index]
         if index == 0:
             yield kept
-        for k, operand in enumerate(op.operands()):
+        for k, operand in enumerate(op.operands):
             if operand.producer is not None:
                 yield from walk(operand.producer, kept | {index: k})
 

@@ -22,7 +22,7 @@ from resattn.forecast.copies import copied
 from resattn.graph.errors import line_of
 from resattn.graph.graph import Op, Operand
 from resattn.graph.inputs import Inputs
-from resattn.graph.recorder import signature_of
+from resattn.graph.signature import signature_of
 from resattn.graph.walk import leaves_of, modules_of, tensors_in
 from resattn.measures.captured import Captured
 from resattn.rules.rule import Rules, find, macs_of

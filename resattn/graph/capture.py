@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from resattn.graph.calls import Calls, Replay
 from resattn.graph.errors import NEEDS_VALUES, NO_VALUES, CaptureError, NeedsValuesError, line_of, shortened
 from resattn.graph.graph import Graph, Shape
 from resattn.graph.inputs import Inputs
 from resattn.graph.recorder import Recorder
-from resattn.graph.walk import leaves_of
+from resattn.graph.walk import Index, leaves_of
 
 if TYPE_CHECKING:
     from resattn.rules.rule import Rule
 
 
+# What a pass ran: the name of each operator, its module and the shapes of its results, in order.
+Log = list[tuple[str, str, Any]]
+
+
 def capture(
-    model: nn.Module, *args: Any, rule_of: Callable[[str], Rule | None], device: str = "meta", **kwargs: Any
-) -> Graph:
+    model: nn.Module, *args: Any, rule_of: Callable[[str], Rule | None], device: str = "meta",
+    index: Index | None = None, log: Log | None = None, **kwargs: Any,
+) -> Graph:  # fmt: skip
     """The graph of one forward pass in evaluation mode.
 
     `args`, `kwargs`: example tensors as the forward takes them, or shapes with their batch dimension; a shape that is
@@ -31,26 +37,19 @@ def capture(
     On "meta" nothing is computed and no memory is used: parameters on other devices are replaced by meta tensors of
     the same shape and strides. On "cpu" the pass is real and the graph holds for this input alone (drawn from a fixed
     seed where only a shape is given). Parameters, buffers and training flags are left as they were.
+    `index`: of the model, where it is known. `log`: is filled with what ran, constants too; see `replay`.
 
     Raises: CaptureError if the forward fails, NeedsValuesError if it needs values that "meta" lacks.
     """
     inputs = Inputs.of(args, kwargs)
-    recorder = Recorder(model, rule_of, device)
+    recorder = Recorder(model, rule_of, device, index)
     args, kwargs, tensors = inputs.on(device, recorder.dtype)
     shapes = tuple(tuple(tensor.shape) for tensor in tensors)
     values = inputs.integers(recorder.dtype) if recorder.is_meta else {}
     for k, tensor in enumerate(tensors):
         recorder.start(tensor, values.get(k))
-    torch.clear_autocast_cache()  # it would hand out casts of the parameters that no one saw being made
     try:
-        with (
-            _without_collection(device),
-            recorder.restoring(),
-            torch.no_grad(),
-            without_fast_path(),
-            recorder.watching_calls(),
-            recorder,
-        ):
+        with _passing(recorder, device):
             result = model(*args, **kwargs)
             results = [recorder.operand(t) for t in leaves_of(result)]
     except Exception as error:
@@ -62,21 +61,54 @@ def capture(
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = ": ".join([type(error).__name__, *lines[:1]])
         raise CaptureError(f"{reason} (in {where}, input {_shapes(shapes)})", recorder.graph([], shapes)) from error
+    if log is not None:
+        log[:] = recorder.log
     outputs = dict.fromkeys((o.producer, o.slot) for o in results)
     returned = frozenset(name for o in results for name in o.params)
     return recorder.graph([producer for producer, _ in outputs if producer is not None], shapes, returned)
 
 
+def replay(index: Index, inputs: Inputs, rule_of: Callable[[str], Rule | None]) -> Log:
+    """The log of one more pass on meta, without a graph. Two passes with equal logs have equal graphs.
+
+    Raises: what the forward raises.
+    """
+    replayed = Replay(index, rule_of, "meta")
+    args, kwargs, tensors = inputs.on("meta", replayed.dtype)
+    for k, value in inputs.integers(replayed.dtype).items():
+        replayed.know(tensors[k], value)
+    with _passing(replayed, "meta"):
+        index.model(*args, **kwargs)
+    return replayed.log
+
+
 @contextmanager
-def _without_collection(device: str) -> Iterator[None]:
-    """No garbage collection in a pass on meta, where what waits for it is small: it would walk the graph many times."""
-    is_on = gc.isenabled() and device == "meta"
-    if is_on:
-        gc.disable()
+def _passing(recorder: Calls, device: str) -> Iterator[None]:
+    torch.clear_autocast_cache()  # it would hand out casts of the parameters that no one saw being made
+    with (
+        without_collection() if device == "meta" else nullcontext(),
+        recorder.restoring(),
+        torch.no_grad(),
+        without_fast_path(),
+        recorder.watching_calls(),
+        recorder,
+    ):
+        yield
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """No garbage collection where little is garbage: it would walk the graph many times. What was made inside is taken
+    for old afterwards, so that it is not walked at once."""
+    is_on = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
         if is_on:
+            if not gc.get_freeze_count():  # the caller has frozen nothing: it stays frozen
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,8 @@ class Operand:
 @dataclass(frozen=True, slots=True)
 class Op:
     """One executed operator. `module` is the path of the innermost module in whose forward it ran, `rule` its row in
-    the operator table that the graph was captured with; None where it has none."""
+    the operator table that the graph was captured with; None where it has none. `operands`: the tensor arguments in
+    order, those inside of lists too."""
 
     index: int
     name: str
@@ -51,19 +52,19 @@ class Op:
     rule: Rule | None = field(default=None, repr=False, compare=False)
     inputs: tuple[int, ...] = field(init=False)
     params: tuple[str, ...] = field(init=False)
+    operands: tuple[Operand, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # A producer is listed once for each read: x * x has two paths.
-        inputs: list[int] = []
-        params: tuple[str, ...] = ()
+        operands: list[Operand] = []
         for value in self.arguments.values():
-            for o in value if type(value) is tuple else (value,):
-                if type(o) is Operand:
-                    params += o.params
-                    if o.producer is not None:
-                        inputs.append(o.producer)
-        object.__setattr__(self, "inputs", tuple(inputs))
-        object.__setattr__(self, "params", params)
+            if type(value) is Operand:
+                operands.append(value)
+            elif type(value) is tuple:
+                operands += [v for v in value if type(v) is Operand]
+        # A producer is listed once for each read: x * x has two paths.
+        object.__setattr__(self, "inputs", tuple([o.producer for o in operands if o.producer is not None]))
+        object.__setattr__(self, "params", tuple([name for o in operands for name in o.params]))
+        object.__setattr__(self, "operands", tuple(operands))
 
     @property
     def shape(self) -> Shape:
@@ -74,13 +75,15 @@ class Op:
         """The kind of its rule; empty if it has no rule."""
         return self.rule.kind if self.rule is not None else ""
 
-    def operands(self) -> Iterator[Operand]:
-        """The tensor arguments in order, those inside of lists too."""
-        for value in self.arguments.values():
+    def alike(self, read: Operand) -> Any:
+        """Equal for operators of equal rules, shapes and arguments, `read` being the same one of their operands."""
+
+        def described(value: Any) -> Any:
             if isinstance(value, Operand):
-                yield value
-            elif isinstance(value, tuple):
-                yield from (v for v in value if isinstance(v, Operand))
+                return value.shape, value is read, bool(value.params), value.values
+            return tuple(map(described, value)) if isinstance(value, tuple) else repr(value)
+
+        return self.name, id(self.rule), self.shapes, tuple((n, described(v)) for n, v in self.arguments.items())
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,10 @@ class _Taping(Recorder):
         self.hidden: dict[int, list[int]] = {}  # last node -> operators that ran with gradients off
         self.leaves: list[Tensor] = []
 
-    def _record(self, signature: Any, rule: Any, operands: Any, arguments: Any, outputs: list[Tensor]) -> None:
-        super()._record(signature, rule, operands, arguments, outputs)
+    def _record(
+        self, signature: Any, rule: Any, operands: Any, arguments: Any, outputs: list[Tensor], shapes: Any
+    ) -> None:
+        super()._record(signature, rule, operands, arguments, outputs, shapes)
         index, number = len(self.ops) - 1, _get_sequence_nr() - 1
         given = tensors_in(arguments)
         if not torch.is_grad_enabled():

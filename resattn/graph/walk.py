@@ -1,11 +1,15 @@
-"""The modules, parameters and tensors of a model, wherever it keeps them."""
+"""The modules, parameters and tensors of a model, wherever it keeps them; found once for all passes through it."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
@@ -90,3 +94,81 @@ def tensors_in(value: Any) -> list[Tensor]:
     elif not isinstance(value, list | tuple):
         return []
     return [tensor for v in value if isinstance(v, Tensor | list | tuple | dict) for tensor in tensors_in(v)]
+
+
+def storage_of(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
+
+
+def offset_of(tensor: Tensor) -> int:
+    return int(tensor.storage_offset()) if tensor.layout is torch.strided else 0
+
+
+# The attributes of every module, without those that hold tensors; a forward has no business with them.
+OWN = frozenset(vars(nn.Module())) - {"_parameters", "_buffers"}
+FILLED = frozenset((dict, list, OrderedDict))
+
+
+@dataclass(frozen=True, slots=True)
+class Defined:
+    """What a module is apart from its runs: its own parameters, by full names, and whether one multiplies data."""
+
+    path: str
+    kind: str
+    params: tuple[tuple[str, Tensor], ...]
+    is_weighted: bool
+
+
+class Index:
+    """A model's modules by the first path to each, its parameters by name, and its buffers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.modules = list(modules_of(model))
+        self.paths = {id(module): path for path, module in self.modules}
+        self.params = list(parameters_of(self.modules))
+        self.held: dict[int, Tensor] = {}
+        self.named: dict[int, str] = {}
+        self.sizes: dict[str, int] = {}
+        self.places: dict[tuple[int, int], int] = {}  # where its data lies -> the parameter
+        for name, param in self.params:
+            if id(param) not in self.named:
+                self.held[id(param)], self.named[id(param)], self.sizes[name] = param, name, param.numel()
+                self.places.setdefault((storage_of(param), offset_of(param)), id(param))
+        self.buffers = [b for _, m in self.modules for b in m._buffers.values() if b is not None]
+        self.is_whole = True  # until a module runs that is not here, or a pass leaves a module changed
+
+    @cached_property
+    def containers(self) -> list[tuple[str, ...]]:
+        """For each module the names of its attributes that a forward may fill: its tables, and plain containers."""
+        return [
+            tuple(n for n, value in vars(m).items() if type(value) in FILLED and n not in OWN) for _, m in self.modules
+        ]
+
+    @property
+    def current(self) -> Index:
+        """This index, or a new one where the model is no longer as it was found."""
+        return self if self.is_whole else Index(self.model)
+
+    @cached_property
+    def state(self) -> dict[int, Tensor]:
+        """The tensors that have values, by where they lie."""
+        return {storage_of(t): t for t in (*self.held.values(), *self.buffers) if not t.is_meta}
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        floating = (p.dtype for _, p in self.params if p.is_floating_point())
+        return next(floating, torch.get_default_dtype())
+
+    @cached_property
+    def is_on_meta(self) -> bool:
+        """Whether no parameter and no buffer has a value."""
+        return all(t.is_meta for t in (*(p for _, p in self.params), *self.buffers))
+
+    @cached_property
+    def defined(self) -> list[Defined]:
+        return [
+            Defined(path, type(m).__name__, own, not isinstance(m, WEIGHTLESS) and any(p.dim() >= 2 for _, p in own))
+            for path, m in self.modules
+            for own in [tuple((f"{path}.{n}".lstrip("."), p) for n, p in m._parameters.items() if p is not None)]
+        ]

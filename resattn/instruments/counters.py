@@ -243,7 +243,7 @@ def _full_name(module: nn.Module) -> str:
 
 def _read(op: Op) -> Shape:
     """The shape of the data that an operator reads."""
-    return next((o.shape for o in op.operands() if o.producer is not None), op.shape)
+    return next((o.shape for o in op.operands if o.producer is not None), op.shape)
 
 
 def _out(sight: Sight, op: Op) -> int:

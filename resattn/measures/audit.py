@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from functools import cached_property, partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
+from resattn.graph.capture import without_collection
 from resattn.graph.errors import TRY_CPU, NeedsValuesError
 from resattn.graph.inputs import Inputs
 from resattn.measures import depth, roles
@@ -199,7 +201,10 @@ def _audit(
     at: Sequence[str], rules: Mapping[str, Rule] | None, kwargs: Mapping[str, Any],
 ) -> Audit:  # fmt: skip
     how: dict[str, Any] = {"rules": extended(rules) if rules else RULES}
-    with resolved(target, args, kwargs, settings=settings) as found:
+    with (
+        without_collection() if device == "meta" else nullcontext(),
+        resolved(target, args, kwargs, settings=settings) as found,
+    ):
         spec, inputs = found.spec, found.inputs
         if spec and device == "meta" and not rules and inputs == Inputs.of([spec.input_shape], batch=(1,)):
             return audit_of(captured(spec), at)

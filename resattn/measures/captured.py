@@ -14,8 +14,10 @@ from typing import Any
 from torch import nn
 
 from resattn.graph import capture as recording
+from resattn.graph.capture import Log, without_collection
 from resattn.graph.graph import INPUT, Graph, Op
 from resattn.graph.inputs import Inputs
+from resattn.graph.walk import Index
 from resattn.measures import cost, depth, paths, receptive, roles
 from resattn.measures.depth import Path
 from resattn.measures.fields import ROOM, Enlarged, Fields, enlarged_by, fields_at, reported_for, times_for
@@ -53,6 +55,8 @@ class Captured:
     spec: NetworkSpec | None = None
     times: int = 1  # how many times larger the inputs are than those that were given
     why_values: str = ""
+    index: Index | None = field(default=None, repr=False)
+    log: Log = field(default_factory=list, repr=False)  # of what ran; see `instability`
 
     @classmethod
     def of(
@@ -68,12 +72,15 @@ class Captured:
     ) -> Captured:
         """The model captured on these arguments: see `capture`. Raises: CaptureError."""
         inputs = Inputs.of(args, kwargs)
-        graph = capture(model, *inputs.args, device=device, rules=rules, **inputs.kwargs)
-        return cls(name or type(model).__name__, model, graph, inputs, device, rules, spec, why_values=why_values)
+        index = Index(model)
+        log: Log = []
+        graph = _captured(index, inputs, device, rules, log)
+        return cls(name or type(model).__name__, model, graph, inputs, device, rules, spec, 1, why_values, index, log)
 
     def again(self, inputs: Inputs, device: str) -> Graph:
         """The same model on other inputs. Raises: CaptureError."""
-        return capture(self.model, *inputs.args, device=device, rules=self.rules, **inputs.kwargs)
+        index = Index(self.model) if self.index is None else self.index.current
+        return _captured(index, inputs, device, self.rules)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -292,8 +299,22 @@ class Captured:
 
     @cached_property
     def instability(self) -> str:
-        """The module at which a second capture differs from the first; empty where the two are equal."""
-        for a, b in zip_longest(self.graph.ops, self.again(self.inputs, self.device).ops):
+        """The module at which a second pass differs from the first; empty where the two are equal."""
+        second: Log = []
+        if self.device == "meta" and self.index is not None and self.log:
+            try:
+                second = recording.replay(self.index.current, self.inputs, functools.partial(find, self.rules))
+            except Exception:  # a capture says why
+                second = []
+            if second == self.log:
+                return ""
+        # What ran differs, be it constants that are kept since the first pass: graphs decide, of the same pass.
+        for _ in range(2):
+            log: Log = []
+            graph = _captured(Index(self.model), self.inputs, self.device, self.rules, log)
+            if not second or log == second:
+                break
+        for a, b in zip_longest(self.graph.ops, graph.ops):
             if a is None or b is None or (a.name, a.module, a.shapes) != (b.name, b.module, b.shapes):
                 return (a or b).module or "the model"
         return ""
@@ -307,6 +328,11 @@ def is_in(module: str, part: str) -> bool:
 def _owner(path: str) -> str:
     parts = path.split(".")
     return ".".join(parts[: parts.index("mask")]) if "mask" in parts else ""
+
+
+def _captured(index: Index, inputs: Inputs, device: str, rules: Rules, log: Log | None = None) -> Graph:
+    rule_of = functools.partial(find, rules)
+    return recording.capture(index.model, inputs, rule_of=rule_of, device=device, index=index, log=log)
 
 
 def capture(model: nn.Module, *args: Any, device: str = "meta", rules: Rules = RULES, **kwargs: Any) -> Graph:
@@ -325,8 +351,9 @@ MOST_KEPT = 128
 @functools.lru_cache(maxsize=MOST_KEPT)
 def captured(spec: NetworkSpec) -> Captured:
     """The network of a spec, captured on its own input on the meta device; the result is cached."""
-    model = build(spec, device="meta")
-    return Captured.of(model, (1, *spec.input_shape), name=spec.name, spec=spec)
+    with without_collection():
+        model = build(spec, device="meta")
+        return Captured.of(model, (1, *spec.input_shape), name=spec.name, spec=spec)
 
 
 def extended(rows: Mapping[str, Rule], rules: Rules = RULES) -> Rules:

@@ -32,7 +32,7 @@ def positionwise(graph: Graph) -> Graph:
             continue
         if readers[before.index] != [op]:
             continue
-        map_operand = next(before.operands())
+        map_operand = before.operands[0]
         ops[before.index] = _kept(before, map_operand, map_operand.shape)
         read = Operand(map_operand.shape, before.index)
         others = {name: value for name, value in op.arguments.items() if value is not rows}
@@ -50,7 +50,7 @@ def _lead(op: Op) -> Shape | None:
     """The dimensions before the channels of a map that an operator lays out as rows; None where it does not."""
     if op.name not in RESHAPES:
         return None
-    shape = next(op.operands()).shape
+    shape = op.operands[0].shape
     is_rows = len(op.shape) == 2 < len(shape) and shape[-1] == op.shape[-1] and prod(shape[:-1]) == op.shape[0]
     return shape[:-1] if is_rows else None
 

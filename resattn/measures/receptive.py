@@ -70,7 +70,7 @@ def _extent(
         has_axis = op.index == source and len(op.shape) > 2 + axis
         return Extent.of_input(op.shape[2 + axis], 2 + axis).without_single() if has_axis else None
     reads: list[tuple[Operand, Extent]] = []
-    for o in op.operands():
+    for o in op.operands:
         if o.producer is not None and o.producer in live:
             extent = live[o.producer]
             if isinstance(extent, NoReceptiveFieldError):
@@ -152,7 +152,7 @@ def image_dims(graph: Graph) -> tuple[int, ...]:
 
 
 def _slid_along(graph: Graph, op: Op, reached: Collection[int]) -> tuple[int, ...]:
-    operand = next(o for o in op.operands() if o.producer in reached)
+    operand = next(o for o in op.operands if o.producer in reached)
     weight = op.arguments.get("weight")
     n_axes = len(weight.shape) - 2 if weight is not None else 1 if "pool1d" in op.name else len(operand.shape) - 2
     first = len(operand.shape) - n_axes
@@ -176,6 +176,8 @@ class Sight:
 
     graph: Graph
     _seen: dict[tuple[int, int], Extent | None] = field(default_factory=dict, repr=False)
+    _squares: dict[int, bool] = field(default_factory=dict, repr=False)
+    _ancestors: dict[int, list[int]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def dims(self) -> tuple[int, ...]:
@@ -211,24 +213,37 @@ class Sight:
             raise NoReceptiveFieldError(f"{module}: positions that mix the axis with itself")
         return seen
 
+    def keep(self, axis: int, target: int, extent: Extent) -> None:
+        """What each position of an operator's result sees, where it is known already."""
+        self._seen[axis, target] = extent
+
     def is_square(self, target: int) -> bool:
         """Whether nothing on the way to an operator tells height from width."""
-        n = len(self.graph.input_shapes[0])
-        return self.dims == (2, 3) and all(_is_square(self.graph.ops[i], n) for i in self.graph.ancestors(target))
+        if target not in self._squares:
+            n = len(self.graph.input_shapes[0])
+            is_square = self.dims == (2, 3)
+            self._squares[target] = is_square and all(_is_square(self.graph.ops[i], n) for i in self.ancestors(target))
+        return self._squares[target]
+
+    def ancestors(self, target: int) -> list[int]:
+        """As `Graph.ancestors`."""
+        if target not in self._ancestors:
+            self._ancestors[target] = self.graph.ancestors(target)
+        return self._ancestors[target]
 
 
 SQUARE = frozenset(("input", "convolution", "pool", "pointwise", "norm", "resize", "join"))
 
 
 def _is_square(op: Op, n: int) -> bool:
-    shapes = [*op.shapes, *(o.shape for o in op.operands())]
+    shapes = [*op.shapes, *(o.shape for o in op.operands)]
     if op.kind == "join" and op.arguments.get("dim") != 1:
         return False
     if op.kind not in SQUARE or any(len(shape) > 2 and shape[-1] != shape[-2] for shape in shapes):
         return False
     if op.kind == "norm" and "batch_norm" not in op.name:
         return False
-    if any(o.producer is not None and len(o.shape) != n for o in op.operands()):
+    if any(o.producer is not None and len(o.shape) != n for o in op.operands):
         return False
     numbers = (v for v in op.arguments.values() if isinstance(v, tuple) and not any(isinstance(x, Operand) for x in v))
     scales = {op.arguments.get(name) for name in ("scales_h", "scales_w")}
@@ -261,8 +276,10 @@ def feature_map(sight: Sight, needed: Collection[int], own: Graph, is_larger: bo
     fixed number of positions gives, with which VGG ends, is no map of the input. Behind an operator whose positions
     cannot be followed, what has several positions by its shape is taken for a map.
     """
-    maps: set[int] = set()
+    end = next((i for i in sorted(needed) if _is_global_pooling(own, i, needed)), len(own.ops))
+    last: dict[int, tuple[int, Extents | NoReceptiveFieldError]] = {}  # by axis: the last map and what it sees
     for axis in sight.axes:
+        n_maps = 0
         for op, extent in _followed(sight.graph, axis, needed):
             if op.name == INPUT or "adaptive" in op.name:
                 continue
@@ -274,11 +291,16 @@ def feature_map(sight: Sight, needed: Collection[int], own: Graph, is_larger: bo
                 before = own.ops[op.index].shape if is_larger else ()
                 is_map = any(d >= len(before) or before[d] < op.shape[d] for d in _result(extent, 0).dims)
             if is_map:
-                maps.add(op.index)
-        if maps and sight.is_square(max(maps)):
+                n_maps = op.index
+                if op.index < end:
+                    last[axis] = op.index, extent
+        if n_maps and sight.is_square(n_maps):
             break
-    end = next((i for i in sorted(needed) if _is_global_pooling(own, i, needed)), len(own.ops))
-    return max((i for i in maps if i < end), default=None)
+    chosen = max((index for index, _ in last.values()), default=None)
+    for axis, (index, extent) in last.items():
+        if index == chosen and not isinstance(extent, NoReceptiveFieldError):
+            sight.keep(axis, index, _result(extent, 0))
+    return chosen
 
 
 def _is_global_pooling(own: Graph, index: int, needed: Collection[int]) -> bool:
@@ -297,7 +319,7 @@ def _has_window(op: Op) -> bool:
 
 def is_of_fixed_size(before: Op, after: Op) -> bool:
     """Whether an operator gives as many positions, more than one, on a larger input as on a smaller one."""
-    read = [[o.shape for o in op.operands() if o.producer is not None] for op in (before, after)]
+    read = [[o.shape for o in op.operands if o.producer is not None] for op in (before, after)]
     return before.shape == after.shape and read[0] != read[1] and _n_positions(after) > 1
 
 

@@ -44,12 +44,12 @@ def path_fields(sight: Sight | Graph, target: int) -> PathFields | None:
     found: tuple[list[int], list[int]] = [], []
     for axis in sight.axes_to(target):
         union = sight.extent(axis, target)
-        lines, edges = _lines(sight.graph, axis, target)
+        lines, edges = _lines(sight, axis, target)
         units = lines[target, 0].labels_of(union)
         if units.size == 0:
             return None
         for sides, is_widest in zip(found, (False, True), strict=True):
-            intervals = _back(sight.graph, target, edges, units, is_widest)
+            intervals = _back(sight.ancestors(target), target, edges, units, is_widest)
             each = np.stack([hi - lo + 1 for lo, hi in intervals])
             each = each[:, (each > 0).any(0)]
             best = each.max(0) if is_widest else np.where(each > 0, each, NOTHING).min(0)
@@ -193,6 +193,7 @@ class _Known:
     def __init__(self) -> None:
         self.lines: dict[Any, _Line] = {}
         self.spans: dict[Any, list[Extent]] = {}
+        self.equal: dict[Any, _Line] = {}
         self.joints: dict[Any, tuple[_Line, list[_Spans | None]]] = {}
 
     def along(self, dim: int | None, n: int) -> _Line:
@@ -202,7 +203,7 @@ class _Known:
 
     def read(self, op: Op, operand: Operand, line: _Line, is_kept: bool) -> list[Extent]:
         """What each result of an operator reads of one operand alone; itself, place by place, where that is known."""
-        key = ("kept", id(line)) if is_kept else (_alike(op, operand), id(line))
+        key = ("kept", id(line)) if is_kept else (op.alike(operand), id(line))
         if key not in self.spans:
             spans = line.extent if is_kept else spread(op, [(operand, line.extent)])
             self.spans[key] = spans if isinstance(spans, list) else [spans]
@@ -216,20 +217,17 @@ class _Known:
         """The line of a result, and what its places read of each operand's line."""
         key = tuple((id(line), id(spans)) for line, spans in reads)
         if key not in self.joints:
-            self.joints[key] = _joint(reads, self)
+            line, spans = _joint(reads, self)
+            self.joints[key] = self._one_of(line), spans
         return self.joints[key]
 
-
-def _alike(op: Op, operand: Operand) -> Any:
-    def described(value: Any) -> Any:
-        if isinstance(value, Operand):
-            return value.shape, value is operand, bool(value.params), value.values
-        return tuple(map(described, value)) if isinstance(value, tuple) else repr(value)
-
-    return op.name, id(op.rule), op.shapes, tuple((name, described(v)) for name, v in op.arguments.items())
+    def _one_of(self, line: _Line) -> _Line:
+        """The first line that was equal to this one: what was computed of it holds."""
+        numbers = np.ascontiguousarray(line.numbers)
+        return self.equal.setdefault((line.dims, line.n, numbers.shape, numbers.tobytes()), line)
 
 
-def _lines(graph: Graph, axis: int, target: int) -> tuple[dict[Result, _Line], Edges]:
+def _lines(sight: Sight, axis: int, target: int) -> tuple[dict[Result, _Line], Edges]:
     """The line of each result that the target needs, and what its places read of those of the operands.
 
     Raises: NoReceptiveFieldError.
@@ -238,14 +236,14 @@ def _lines(graph: Graph, axis: int, target: int) -> tuple[dict[Result, _Line], E
     lines: dict[Result, _Line] = {}
     alive: dict[Result, np.ndarray | None] = {}
     edges: Edges = {}
-    for index in graph.ancestors(target):
-        op = graph.ops[index]
+    for index in sight.ancestors(target):
+        op = sight.graph.ops[index]
         if op.name == INPUT:
             if index == 0:
                 n = op.shape[2 + axis]
                 lines[index, 0], alive[index, 0] = known.along(2 + axis if n > 1 else None, n), None
             continue
-        live = [(o, (o.producer, o.slot)) for o in op.operands() if o.producer is not None]
+        live = [(o, (o.producer, o.slot)) for o in op.operands if o.producer is not None]
         live = [(o, result) for o, result in live if result in lines]
         joined = op.arguments.get("dim") if op.kind == "join" else None
         # Joined channels stay where they are; that some of them do not meet does not matter.
@@ -324,11 +322,15 @@ def _without_parts(spans: Extent, has_line: bool) -> Extent:
 
 
 def _back(
-    graph: Graph, target: int, edges: Mapping[int, Mapping[int, Sequence[_Edge]]], units: np.ndarray, is_widest: bool
+    ancestors: Sequence[int],
+    target: int,
+    edges: Mapping[int, Mapping[int, Sequence[_Edge]]],
+    units: np.ndarray,
+    is_widest: bool,
 ) -> list[Interval]:
     """What the units of the target see of the image along single paths: the intervals that are not dominated."""
     seen: dict[tuple[int, int], list[Interval]] = {(target, 0): [(units, units)]}
-    for index in reversed(graph.ancestors(target)):
+    for index in reversed(ancestors):
         for slot, into in edges.get(index, {}).items():
             for interval in seen.pop((index, slot), []):
                 for edge in into:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from contextlib import ExitStack, contextmanager
+from typing import Literal
 from unittest import mock
 
 import torch
@@ -56,10 +56,23 @@ def build(spec: NetworkSpec, *, seed: int = 0, device: str | torch.device = "cpu
 @contextmanager
 def _undrawn() -> Iterator[None]:
     """Modules are made without a draw of their weights: on meta these have no values, and all are drawn below."""
-    drawing = ("kaiming_uniform_", "ones_", "uniform_", "zeros_")
-    undrawn: Any = {name: lambda tensor, *_, **__: tensor for name in drawing}
-    with mock.patch.multiple(nn.init, **undrawn):
+    with ExitStack() as patches:
+        for kind, name in DRAWING:
+            patches.enter_context(mock.patch.object(kind, name, _nothing))
         yield
+
+
+def _nothing(module: nn.Module) -> None:
+    pass
+
+
+# What draws or fills the tensors of a module when it is made.
+DRAWING = (
+    (nn.modules.conv._ConvNd, "reset_parameters"),
+    (nn.Linear, "reset_parameters"),
+    (nn.modules.batchnorm._NormBase, "reset_parameters"),
+    (nn.modules.batchnorm._NormBase, "reset_running_stats"),
+)
 
 
 def _initialise(network: nn.Module, seed: int) -> None:

@@ -90,7 +90,7 @@ def is_packed(op: Op) -> bool:
 
 def holds_weights(op: Op) -> bool:
     """Whether an operator reads what may be weights: parameters, packed weights, or a constant matrix."""
-    return bool(op.params) or is_packed(op) or any(o.producer is None and len(o.shape) > 1 for o in op.operands())
+    return bool(op.params) or is_packed(op) or any(o.producer is None and len(o.shape) > 1 for o in op.operands)
 
 
 def spread_of(op: Op, reads: Sequence[Read]) -> Extent | list[Extent]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from resattn.graph.graph import Graph, Op, Operand, Shape
 from resattn.rules.intervals import Extent, NoIntervalError
@@ -30,6 +31,7 @@ class Weights:
     def __init__(self, graph: Graph, is_layer: Sequence[bool]) -> None:
         self.graph, self.is_layer = graph, is_layer
         self.known: dict[tuple[int, int], _Dims] = {}
+        self.carried: dict[Any, list[tuple[int, ...]]] = {}  # by operators that are alike: see `_carried`
 
     def is_matrix(self, operand: Operand, steps: int = MOST_STEPS) -> bool:
         """Whether an operand, which data reaches, is a matrix of parameters that data selects, scales or mixes, or one
@@ -54,13 +56,13 @@ class Weights:
             return _Dims(set(), wide)
         weights: set[int] = set()
         data: set[int] = set()
-        for read in op.operands():
+        for read in op.operands:
             dims = self._dims(read, steps - 1)
             if op.kind == "index" and dims.weights and not dims.data:
                 # Whatever is selected, each value is a parameter.
-                return _Dims(_carried(op, read, dims.weights, result.slot) & wide, set())
-            weights |= _carried(op, read, dims.weights, result.slot)
-            data |= _carried(op, read, dims.data, result.slot)
+                return _Dims(self._carried(op, read, dims.weights, result.slot) & wide, set())
+            weights |= self._carried(op, read, dims.weights, result.slot)
+            data |= self._carried(op, read, dims.data, result.slot)
         return _Dims((weights - data) & wide, data & wide)
 
     def _features(self, op: Op, n: int, steps: int) -> set[int]:
@@ -72,21 +74,25 @@ class Weights:
             weight = op.arguments[name]
             if weight.params or (steps and self.is_matrix(weight, steps - 1)):
                 last = range(max(len(weight.shape) - 2, 0), len(weight.shape))
-                found |= _carried(op, weight, set(last), 0)
+                found |= self._carried(op, weight, set(last), 0)
+        return found
+
+    def _carried(self, op: Op, read: Operand, dims: set[int], slot: int) -> set[int]:
+        """The dimensions of an operator's result along which it differs because an operand does along these."""
+        found: set[int] = set()
+        alike = op.alike(read) if dims else None
+        for dim in dims:
+            key = alike, dim
+            if key not in self.carried:
+                try:
+                    extent = spread_of(op, [(read, Extent.of_input(read.shape[dim], dim))])
+                    self.carried[key] = [e.dims for e in (extent if isinstance(extent, list) else [extent])]
+                except (NoIntervalError, RuleError):
+                    self.carried[key] = []
+            of_results = self.carried[key]
+            found.update(of_results[slot if len(of_results) > 1 else 0] if of_results else ())
         return found
 
 
 def _wide(shape: Shape) -> set[int]:
     return {d for d, n in enumerate(shape) if n > 1}
-
-
-def _carried(op: Op, read: Operand, dims: set[int], slot: int) -> set[int]:
-    """The dimensions of an operator's result along which it differs because an operand does along these."""
-    found: set[int] = set()
-    for dim in dims:
-        try:
-            extent = spread_of(op, [(read, Extent.of_input(read.shape[dim], dim))])
-        except (NoIntervalError, RuleError):
-            continue
-        found.update((extent[slot] if isinstance(extent, list) else extent).dims)
-    return found

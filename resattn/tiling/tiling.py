@@ -272,12 +272,12 @@ def _large(network: Captured, target: int) -> Graph:
 
 def _ratios(op: Op) -> tuple[tuple[int, int], ...]:
     """Output to input positions along height and width, in lowest terms."""
-    (before,) = (o.shape for o in list(op.operands())[:1])
+    (before,) = (o.shape for o in list(op.operands)[:1])
     return tuple(Fraction(b, a).as_integer_ratio() for a, b in zip(before[-2:], op.shape[-2:], strict=True))
 
 
 def _sizes(op: Op) -> str:
-    (before,) = (o.shape for o in list(op.operands())[:1])
+    (before,) = (o.shape for o in list(op.operands)[:1])
     return f"{before[-2]}x{before[-1]} to {op.shape[-2]}x{op.shape[-1]}"
 
 

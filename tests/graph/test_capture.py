@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -16,13 +17,16 @@ from hypothesis import strategies as st
 from nets import NETS, Apply, conv, made
 from torch import Tensor, nn
 
+from resattn.graph import capture as recording
 from resattn.graph.errors import CaptureError, NeedsValuesError
 from resattn.graph.graph import INPUT, OVERWRITE, Graph
+from resattn.graph.inputs import Inputs
 from resattn.graph.kernels import QUICK
-from resattn.measures.captured import capture
+from resattn.graph.walk import Index
+from resattn.measures.captured import Captured, capture
 from resattn.measures.cost import n_params, op_macs, read_params
 from resattn.measures.paths import path_lengths
-from resattn.rules.table import layer_flags, unknown_ops
+from resattn.rules.table import RULES, layer_flags, unknown_ops
 
 ON_META = [name for name in NETS if name != "DataDependent"]
 X = (1, 4, 8, 8)
@@ -162,7 +166,7 @@ def test_each_result_of_an_operator_is_told_apart() -> None:
     graph = capture(Apply(lambda x: x.split([1, 3], 1)[1]), X)
     kept = capture(Apply(lambda x: x.chunk(2, 1)[1] + 1), X).ops[-1]
     assert graph.ops[-1].shapes == ((1, 1, 8, 8), (1, 3, 8, 8))
-    assert next(kept.operands()).slot == 1
+    assert next(kept.operands).slot == 1
 
 
 @pytest.mark.parametrize("name", ["Interleaved", "ShiftedHalves", "ReadThroughOldView", "ZeroedRows"])
@@ -469,3 +473,73 @@ def test_functional_calls_are_seen() -> None:
     graph = capture(Apply(lambda x: F.conv2d(x, weight)), X)
     (name,) = graph.ops[-1].params
     assert graph.params[name] == weight.numel()
+
+
+# -- passes after the first
+
+
+@pytest.mark.parametrize("name", ON_META)
+def test_a_replay_runs_what_a_capture_ran(name: str) -> None:
+    """Also after a pass on another input has filled what is kept of results."""
+    model, shapes = made(name)
+    index, inputs, log = Index(model), Inputs.of(shapes), []
+    recording.capture(model, *shapes, rule_of=RULES.get, index=index, log=log)
+    assert recording.replay(index.current, inputs, RULES.get) == log
+    assert capture(model, *shapes) == captured(name)
+
+
+class KeepsATable(nn.Module):
+    """Makes its table at the first call and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is None:
+            self.table = torch.tensor([1.0, 2.0]).repeat(2)
+        return x * self.table.sum()
+
+
+class TakesTurns(nn.Module):
+    """Runs one operator more at every other call."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x.relu().tanh() if self.calls % 2 else x.relu()
+
+
+@pytest.mark.parametrize(("model", "where"), [(KeepsATable(), ""), (TakesTurns(), "the model")])
+def test_a_second_pass_that_differs_is_named(model: nn.Module, where: str) -> None:
+    assert Captured.of(model, X).instability == where
+
+
+class Grows(nn.Module):
+    """Makes a module at the first call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "late"):
+            self.late = conv(4, 4)
+        return self.late(x)  # type: ignore[no-any-return]
+
+
+def test_a_module_that_a_first_pass_makes_is_known_to_the_second() -> None:
+    found = Captured.of(Grows(), X)
+    assert found.graph.ops[-1].module == "Conv2d"
+    again = found.again(found.inputs, "meta")
+    assert again.ops[-1].module == "late"
+    assert again.ops[-1].params == ("late.weight",)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_collection_of_garbage_is_as_it_was(is_on: bool) -> None:
+    was_on = gc.isenabled()
+    (gc.enable if is_on else gc.disable)()
+    try:
+        with recording.without_collection():
+            assert not gc.isenabled()
+        assert gc.isenabled() is is_on
+    finally:
+        (gc.enable if was_on else gc.disable)()
