@@ -152,7 +152,7 @@ class _Watched:
         self.path, self.values, self.inputs = path, values, inputs
         self.states = self._states()
 
-    def _states(self) -> dict[str, tuple[int, int] | None]:
+    def _states(self) -> dict[str, tuple[int, ...] | None]:
         files = {self.path.name: self.path} | watched_files(self.path, self.values)
         for inside, folder in results_read(self.path, self.values).items():
             names = listed(result) if (result := read_listing(folder)) else ()
