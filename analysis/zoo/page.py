@@ -31,6 +31,7 @@ def text(folder: Path) -> str:
         "## Totals\n\n",
         _table(tables.TOTALS.names, [[_shown(row[c]) for c in tables.TOTALS.names] for row in [*totals, _sum(totals)]]),
         _legend(tables.TOTALS),
+        _table(("CPU seconds of the measured models", "constructors", "audits", "torch's counts"), _times(models)),
         "## Different from torch's count\n\n",
         _counted("cause", (_cause(r["macs_verdict"]) for r in models), but=("equal", "")),
         "## Not complete\n\n",
@@ -55,6 +56,15 @@ def text(folder: Path) -> str:
 def _sum(totals: Rows) -> dict[str, Any]:
     added = {c: sum(row[c] for row in totals) for c in tables.TOTALS.names if c not in ("family", "median_audit_s")}
     return {"family": "all", **added, "median_audit_s": None}
+
+
+def _times(models: Rows) -> list[tuple[str, ...]]:
+    families = dict.fromkeys(row["family"] for row in models)
+    own = {family: [row for row in models if row["family"] == family] for family in families}
+    return [
+        (f, *(f"{sum(row[c] for row in rows if row[c] == row[c]):,.0f}" for c in ("build_s", "audit_s", "torch_s")))
+        for f, rows in own.items()
+    ]
 
 
 def _legend(schema: Any) -> str:

@@ -162,7 +162,14 @@ def _model(row: Row) -> dict[str, Any]:
         "n_paths": "" if paths is None else str(paths) if paths < 10**30 else f"{float_of(paths)}",
         "macs_verdict": macs_verdict(row),
         "params_verdict": params_verdict(row),
+        "message": _message(row),
     }
+
+
+def _message(row: Row) -> str | None:
+    """Why there is no number, without the folder in which a library is installed."""
+    packages = "|".join({family.package for family in FAMILIES.values()})
+    return re.sub(rf"/\S*/(?=({packages})/)", "", row["message"]) if row.get("message") else None
 
 
 def float_of(n: int) -> str:
@@ -295,7 +302,7 @@ PRODUCTS = "convolutions and matrix products"
 
 
 def _field(row: Row) -> dict[str, Any]:
-    return {**row, "target": row["model"], "verdict": field_verdict(row)}
+    return {**row, "target": row["model"], "verdict": field_verdict(row), "message": _message(row)}
 
 
 def field_verdict(row: Row) -> str:
