@@ -62,7 +62,13 @@ def _times(models: Rows) -> list[tuple[str, ...]]:
     families = dict.fromkeys(row["family"] for row in models)
     own = {family: [row for row in models if row["family"] == family] for family in families}
     return [
-        (f, *(f"{sum(row[c] for row in rows if row[c] == row[c]):,.0f}" for c in ("build_s", "audit_s", "torch_s")))
+        (
+            f,
+            *(
+                f"{sum(row[c] for row in rows if row[c] is not None and row[c] == row[c]):,.0f}"
+                for c in ("build_s", "audit_s", "torch_s")
+            ),
+        )
         for f, rows in own.items()
     ]
 
