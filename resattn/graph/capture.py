@@ -98,17 +98,13 @@ def _passing(recorder: Calls, device: str) -> Iterator[None]:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """No garbage collection where little is garbage: it would walk the graph many times. What was made inside is taken
-    for old afterwards, so that it is not walked at once."""
+    """No garbage collection where little is garbage: it would walk the graph many times."""
     is_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if is_on:
-            if not gc.get_freeze_count():  # the caller has frozen nothing: it stays frozen
-                gc.freeze()
-                gc.unfreeze()
             gc.enable()
 
 
