@@ -48,7 +48,7 @@ def pages() -> dict[str, str]:
     return {
         "index.md": BARE + landing(),
         "explorer.md": BARE
-        + "# Explorer\n\nFive sliders redraw and count a network of the paper's family, in this page.\n\n[explorer]\n",
+        + "# Explorer\n\nEvery number is counted in this page.\n\n## What the sliders change\n\n[explorer]\n",
         "named.md": BARE + "# Named N, really M\n\n" + (HERE / "named.md").read_text(encoding="utf-8") + "\n[named]\n",
         "reference/python.md": "# Python\n\n" + "".join(f"::: {DOOR[name]}.{name}\n\n" for name in sorted(DOOR)),
         "reference/speed.md": speed(RESULTS / "bench.json"),
