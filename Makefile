@@ -1,6 +1,6 @@
-# make report | test | lab | bench | zoo | check: each installs what it needs first, once.
+# make report | test | lab | bench | zoo | site | check: each installs what it needs first, once.
 .DELETE_ON_ERROR:
-.PHONY: install report test test-browser test-wheel test-faults test-slurm bench-scheduling docs hashes lab bench zoo check clean
+.PHONY: install report test test-browser test-wheel test-faults test-slurm bench-scheduling docs hashes lab bench zoo site check clean
 
 PYTHON ?= python3
 CORES ?=
@@ -29,7 +29,7 @@ test: $(STAMP)
 
 # A person's way through the report and JupyterLab, in headless Chromium (Debian: apt-get install chromium).
 test-browser: $(STAMP)
-	$(PIP) --no-build-isolation --editable '.[suite,browser]'
+	$(PIP) --no-build-isolation --editable '.[suite,browser,site]'
 	$(BIN)/python -m pytest -m browser -s tests/browser
 
 # The wheel, built and installed beside the checkout's own packages.
@@ -68,6 +68,11 @@ bench: $(STAMP)
 zoo: $(STAMP)
 	$(PIP) --no-build-isolation --editable '.[suite,zoo]'
 	$(BIN)/python -m analysis.zoo $(ARGS)
+
+# The documentation site, from docs/, code and results: site/index.html opens from disk.
+site: $(STAMP)
+	$(PIP) --no-build-isolation --editable '.[suite,site]'
+	$(BIN)/python -m mkdocs build --quiet
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -98,6 +98,7 @@ ANALYSIS: dict[str, set[str]] = {
     "figures": {"tables", "trained"},
     "explore": {"tables", "figures"},
     "zoo": {"tables"},
+    "site": {"explore", "tables", "zoo"},
     "commands": {"study", "report", "explore"},
     "docs": {"tables", "statistics", "trained", "report", "figures", "explore", "zoo"},
 }

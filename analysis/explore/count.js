@@ -10,56 +10,55 @@ const Count = (() => {
   const pooled = (n) => Math.max(Math.ceil((n - 3) / 2), 0) + 1; // 3x3, stride 2, ceil mode
   const halved = (n) => Math.ceil(n / 2);
 
-  // -- which input positions each position of a map sees, along one axis
+  // -- which input positions each position of a map sees, along one axis: from lo to hi
+  // Both rise with the position, so what a window sees stands at the window's two ends. Windows that meet a border are
+  // those of the first and the last positions: from `first` up to `past` there are none.
 
   function identity(n) {
-    const lo = new Int32Array(n);
-    for (let i = 0; i < n; i++) lo[i] = i;
-    return { lo, hi: lo.slice(), clipped: new Uint8Array(n) };
+    const lo = Int32Array.from({ length: n }, (_, i) => i);
+    return { lo, hi: lo, first: 0, past: n };
   }
 
   function windows(e, n, kernel, stride, before) {
     if (e === null || (kernel === 1 && stride === 1)) return e;
-    const lo = new Int32Array(n).fill(1 << 30), hi = new Int32Array(n).fill(-(1 << 30)), clipped = new Uint8Array(n);
-    const size = e.lo.length;
-    for (let i = 0; i < n; i++) {
-      for (let k = 0; k < kernel; k++) {
-        const at = i * stride - before + k;
-        if (at < 0 || at >= size) { clipped[i] = 1; continue; }
-        if (e.lo[at] < lo[i]) lo[i] = e.lo[at];
-        if (e.hi[at] > hi[i]) hi[i] = e.hi[at];
-        if (e.clipped[at]) clipped[i] = 1;
-      }
+    const lo = new Int32Array(n), hi = new Int32Array(n), end = e.lo.length - 1, after = kernel - 1 - before;
+    if (stride === 1) { // shifted by copying, which is much faster than position by position
+      lo.fill(e.lo[0], 0, before);
+      lo.set(e.lo.subarray(0, n - before), before);
+      hi.set(e.hi.subarray(after));
+      hi.fill(e.hi[end], n - after);
+    } else for (let i = 0; i < n; i++) {
+      lo[i] = e.lo[Math.max(i * stride - before, 0)];
+      hi[i] = e.hi[Math.min(i * stride + after, end)];
     }
-    return { lo, hi, clipped };
+    return { lo, hi, first: Math.ceil((e.first + before) / stride), past: Math.floor((e.past - 1 - after) / stride) + 1 };
   }
 
   function resized(e, n) { // bilinear, corners aligned: two neighbours, or the one on which a position falls exactly
-    const size = e.lo.length, lo = new Int32Array(n), hi = new Int32Array(n), clipped = new Uint8Array(n);
-    const over = Math.max(n - 1, 1);
+    const lo = new Int32Array(n), hi = new Int32Array(n), end = e.lo.length - 1, over = Math.max(n - 1, 1);
+    let first = n, past = 0;
     for (let i = 0; i < n; i++) {
-      const left = Math.floor((i * (size - 1)) / over), right = (i * (size - 1)) % over ? left + 1 : left;
-      lo[i] = Math.min(e.lo[left], e.lo[right]);
-      hi[i] = Math.max(e.hi[left], e.hi[right]);
-      clipped[i] = e.clipped[left] | e.clipped[right];
+      const left = Math.floor((i * end) / over), right = (i * end) % over ? left + 1 : left;
+      lo[i] = e.lo[left];
+      hi[i] = e.hi[right];
+      if (left >= e.first && right < e.past) { first = Math.min(first, i); past = i + 1; }
     }
-    return { lo, hi, clipped };
+    return { lo, hi, first, past };
   }
 
   function hull(a, b) {
     if (a === b || b === null) return a;
-    const n = a.lo.length, lo = new Int32Array(n), hi = new Int32Array(n), clipped = new Uint8Array(n);
+    const n = a.lo.length, lo = new Int32Array(n), hi = new Int32Array(n);
     for (let i = 0; i < n; i++) {
-      lo[i] = Math.min(a.lo[i], b.lo[i]);
-      hi[i] = Math.max(a.hi[i], b.hi[i]);
-      clipped[i] = a.clipped[i] | b.clipped[i];
+      lo[i] = a.lo[i] < b.lo[i] ? a.lo[i] : b.lo[i];
+      hi[i] = a.hi[i] > b.hi[i] ? a.hi[i] : b.hi[i];
     }
-    return { lo, hi, clipped };
+    return { lo, hi, first: Math.max(a.first, b.first), past: Math.min(a.past, b.past) };
   }
 
   function side(e) { // the largest over positions where no window meets a border
     let most = 0;
-    for (let i = 0; i < e.lo.length; i++) if (!e.clipped[i]) most = Math.max(most, e.hi[i] - e.lo[i] + 1);
+    for (let i = e.first; i < e.past; i++) most = Math.max(most, e.hi[i] - e.lo[i] + 1);
     return most;
   }
 
@@ -71,7 +70,7 @@ const Count = (() => {
   // -- one walk through a network
 
   function walk(spec, bits, pixels, sees) {
-    const shift = BigInt(bits), layers = [];
+    const layers = [];
     const total = { params: 0, params_mask: 0, macs: 0, macs_mask: 0 };
     let stage = "stem", module = "", mask = false;
 
@@ -92,7 +91,7 @@ const Count = (() => {
       const before = kernel >> 1, size = Math.floor((v.size + 2 * before - kernel) / stride) + 1;
       const found = layer(v, kernel, stride, out, size, kernel * kernel * v.channels * out * size * size, role);
       const next = {
-        size, channels: out, depth: v.depth + 1, shortest: v.shortest + 1, n: v.n << shift,
+        size, channels: out, depth: v.depth + 1, shortest: v.shortest + 1, n: v.n, lag: v.lag + 1,
         path: { layer: found.index, before: v.path },
         trunk: v.trunk === null ? null : v.trunk + 1,
         trunkPath: { layer: found.index, before: v.trunkPath },
@@ -113,13 +112,15 @@ const Count = (() => {
       // As in `estimated_side`: a pooling that leaves one position adds nothing.
       return { ...v, size, all, bare, reach: v.reach + (size > 1 ? 2 : 0) * (pixels / v.size) };
     }
-    function sum(a, b) {
-      const deeper = a.depth >= b.depth ? a : b;
+    // `a` sees all that `b` sees where `isWider` says so.
+    function sum(a, b, isWider = false) {
+      const deeper = a.depth >= b.depth ? a : b, lag = Math.min(a.lag, b.lag);
       const inTrunk = b.trunk === null || (a.trunk !== null && a.trunk >= b.trunk) ? a : b;
-      const all = sees ? hull(a.all, b.all) : null;
-      const bare = !sees ? null : a.bare === a.all && b.bare === b.all ? all : hull(a.bare, b.bare);
+      const all = !sees ? null : isWider ? a.all : hull(a.all, b.all);
+      const bare = !sees ? null : a.bare === a.all && b.bare === b.all ? all : isWider && a.bare ? a.bare : hull(a.bare, b.bare);
       return {
-        size: a.size, channels: a.channels, depth: deeper.depth, path: deeper.path, n: a.n + b.n,
+        size: a.size, channels: a.channels, depth: deeper.depth, path: deeper.path, lag,
+        n: (a.n << BigInt(bits * (a.lag - lag))) + (b.n << BigInt(bits * (b.lag - lag))),
         shortest: Math.min(a.shortest, b.shortest), trunk: inTrunk.trunk, trunkPath: inTrunk.trunkPath,
         reach: Math.max(a.reach, b.reach), all, bare,
       };
@@ -132,7 +133,7 @@ const Count = (() => {
       norm(inner);
       branch = conv(branch, 3, stride, inner);
       norm(inner);
-      return sum(conv(branch, 1, 1, out), kept);
+      return sum(conv(branch, 1, 1, out), kept, true);
     }
     function units(v, inner, n, stride = 1) {
       for (let i = 0; i < n; i++) v = unit(v, inner, i === 0 ? stride : 1);
@@ -162,7 +163,7 @@ const Count = (() => {
     }
 
     const all = sees ? identity(pixels) : null;
-    let v = { size: pixels, channels: 3, depth: 0, shortest: 0, n: 1n, path: null, trunk: 0, trunkPath: null, reach: 1,
+    let v = { size: pixels, channels: 3, depth: 0, shortest: 0, n: 1n, lag: 0, path: null, trunk: 0, trunkPath: null, reach: 1,
       all, bare: all };
     if (spec.stem === "imagenet") {
       v = conv(v, 7, 2, spec.width);
@@ -187,7 +188,7 @@ const Count = (() => {
     norm(v.channels);
     const head = layer(v, 1, 1, spec.classes, 1, v.channels * spec.classes, "trunk");
     own(spec.classes);
-    v = { ...v, depth: v.depth + 1, trunk: v.trunk + 1, shortest: v.shortest + 1, n: v.n << shift,
+    v = { ...v, depth: v.depth + 1, trunk: v.trunk + 1, shortest: v.shortest + 1, n: v.n << BigInt(bits * (v.lag + 1)),
       path: { layer: head.index, before: v.path }, trunkPath: { layer: head.index, before: v.trunkPath } };
     return { v, layers, total, stages };
   }

@@ -38,6 +38,8 @@ LAYOUTS: Mapping[str, tuple[int, ...]] = {
 # Least and most of each number. A network of some hundred layers is drawn in time; `resattn audit` takes any.
 RANGES = {"p": (0, 2), "t": (1, 3), "r": (1, 2), "modules": (0, 3), "poolings": (0, 4)}
 WIDTHS = (8, 16, 32, 64, 96)
+PRESETS = ("attention56", "attention92", "cifar-attention56", "cifar-attention92")
+WORDS = {"p": "p, units before and after", "t": "t, units of the trunk", "r": "r, units between poolings"}
 STAGES = 3  # with modules, in every layout
 BY = {"longest path": "longest_path", "trunk depth": "trunk_depth", "all weighted layers": "weighted_layers"}
 TARGET_S = 0.5  # from a change to the drawing and the numbers that follow from it
@@ -61,12 +63,13 @@ class State:
 
     @classmethod
     def of(cls, network: str) -> State:
-        """The state in which a network of the catalog stands as it is. Raises: SpecError."""
+        """The state in which a layout or a preset of the catalog stands as it is. Raises: SpecError."""
         spec = named(network)
-        if network not in LAYOUTS:
+        if network not in (*LAYOUTS, *PRESETS):
             raise SpecError(f"the explorer has no layout {network!r} (one of: {', '.join(LAYOUTS)})")
         return cls(
-            network=network, p=spec.p, t=spec.t, r=spec.r, modules=spec.modules[:STAGES],
+            network="cifar-attention56" if spec.stem == "cifar" else "attention56",
+            p=spec.p, t=spec.t, r=spec.r, modules=spec.modules[:STAGES],
             poolings=spec.poolings[:STAGES], width=int(spec.width), merge=spec.merge, gate=spec.gate,
             input_px=spec.input_shape[-1],
         )  # fmt: skip
@@ -148,15 +151,21 @@ def headline(found: Counted) -> str:
 ROWS = ("trunk_depth", "longest_path", "weighted_layers", "n_paths", "params", "macs", "macs_mask")
 
 
-def table(found: Counted) -> str:
-    """Depth and cost, with the label and the definition of each number."""
+def table(found: Counted, before: Counted | None = None) -> str:
+    """Depth and cost, with the label and the definition of each number, and what changed since the last state."""
     rows = "".join(
         f'<tr title="{escape(QUANTITIES[q].definition)}"><th scope="row" style="text-align:left;font-weight:400;'
         f'padding:2px 16px 2px 0">{escape(QUANTITIES[q].label)}</th><td data-quantity="{q}" style="text-align:right;'
-        f'font-variant-numeric:tabular-nums">{found.numbers[q]:,}</td></tr>'
+        f'font-variant-numeric:tabular-nums">{found.numbers[q]:,}</td>'
+        f'<td style="text-align:right;padding-left:16px">'
+        f"{_change(found.numbers[q], before and before.numbers[q])}</td></tr>"
         for q in ROWS
     )
     return f'<table style="border-collapse:collapse;line-height:1.35">{rows}</table>'
+
+
+def _change(now: int, before: int | None) -> str:
+    return "" if before is None or now == before else f"{now - before:+,}".replace("-", "\N{MINUS SIGN}")
 
 
 def match_words(found: Match) -> str:
@@ -180,6 +189,8 @@ class Explorer:
         self.whole_s: list[float] = []
         self.start = State(**{**vars(State.of(network)), **changes})
         self.is_setting = False
+        self.before: Counted | None = None
+        self.shown: Counted | None = None
         self.controls = _controls(self.start)
         self.panels = {name: widgets.HTML() for name in ("headline", "drawing", "table", "paths", "sight", "match")}
         self.message = widgets.HTML()
@@ -208,7 +219,9 @@ class Explorer:
             return
         self.panels["headline"].value = headline(first)
         self.panels["drawing"].value = network_sketch(first.layers)
-        self.panels["table"].value = table(first)
+        if first is not self.shown:
+            self.before, self.shown = self.shown, first
+        self.panels["table"].value = table(first, self.before)
         self.drawn_s.append(time.perf_counter() - begun)
         try:
             found = equal(spec, state.by)
@@ -229,36 +242,35 @@ class Explorer:
 
     def show(self) -> widgets.VBox:
         """Everything as one widget."""
-        c = self.controls
-        columns = [
-            [c["network"], c["input_px"], c["width"], c["merge"], c["gate"]],
-            [c["p"], c["t"], c["r"], c["by"]],
-            [c["modules1"], c["modules2"], c["modules3"]],
-            [c["poolings1"], c["poolings2"], c["poolings3"]],
-        ]
-        controls = widgets.HBox([widgets.VBox(column) for column in columns])
-        controls.layout.flex_flow = "row wrap"
-        pairs = widgets.HBox([self.panels["table"], self.panels["sight"]])
-        pairs.layout.flex_flow = "row wrap"
+        presets = [self._button(display_name(name), State.of(name)) for name in PRESETS]
+        buttons = widgets.HBox([*presets, self._button("Reset", self.start)])
+        buttons.layout.flex_flow = "row wrap"
+        controls = widgets.VBox([*self.controls.values(), self.message])
+        controls.layout.flex = "0 1 380px"
+        lower = widgets.HBox([self.panels[name] for name in ("table", "sight")])
+        lower.layout.flex_flow = "row wrap"
         self.panels["table"].layout.margin = "0 24px 0 0"
-        shown = [
-            controls, self.message, self.panels["headline"], self.panels["drawing"], pairs, self.panels["match"],
-            self.panels["paths"],
-        ]  # fmt: skip
-        return widgets.VBox(shown)
+        picture = widgets.VBox(
+            [*(self.panels[n] for n in ("headline", "drawing")), lower, self.panels["match"], self.panels["paths"]]
+        )
+        picture.layout.flex = "1 1 480px"
+        both = widgets.HBox([controls, picture])
+        both.layout.flex_flow = "row wrap"  # beside each other where there is room
+        return widgets.VBox([buttons, both])
 
-    def _changed(self, _: Any) -> None:
-        if not self.is_setting:
-            self.update()
+    def _button(self, words: str, state: State) -> widgets.Button:
+        button = widgets.Button(description=words)
+        button.layout.width = "auto"
+        button.on_click(lambda _: self.set(state))
+        return button
 
-    def _switch(self, _: Any) -> None:
-        """Another layout brings its own numbers."""
-        network = self.controls["network"].value
-        state = State.of(network)
+    def set(self, state: State) -> None:
+        """Put the controls to a state, and show it."""
         self.is_setting = True
         try:
-            self.controls["input_px"].options = LAYOUTS[network]
-            for name in ("p", "t", "r", "width", "merge", "gate", "input_px"):
+            self.controls["network"].value = state.network
+            self.controls["input_px"].options = LAYOUTS[state.network]
+            for name in ("p", "t", "r", "width", "merge", "gate", "input_px", "by"):
                 self.controls[name].value = getattr(state, name)
             for name in ("modules", "poolings"):
                 for k, value in enumerate(getattr(state, name)):
@@ -266,6 +278,15 @@ class Explorer:
         finally:
             self.is_setting = False
         self.update()
+
+    def _changed(self, _: Any) -> None:
+        if not self.is_setting:
+            self.update()
+
+    def _switch(self, _: Any) -> None:
+        """Another layout brings its own numbers."""
+        if not self.is_setting:
+            self.set(State.of(self.controls["network"].value))
 
     def _say(self, words: str, *, is_wrong: bool = False) -> None:
         style = "border-left:3px solid #D55E00;padding-left:8px" if is_wrong else "opacity:0.8"
@@ -277,14 +298,12 @@ def _controls(state: State) -> dict[str, Any]:
     def slider(name: str, words: str, value: int) -> widgets.IntSlider:
         low, high = RANGES[name]
         made = widgets.IntSlider(value, low, high, description=words, continuous_update=False)
-        made.layout.width = "212px"
-        made.style.description_width = "72px"
+        made.layout.width, made.style.description_width = "370px", "170px"
         return made
 
     def choice(words: str, options: Any, value: Any) -> widgets.Dropdown:
         made = widgets.Dropdown(options=options, value=value, description=words)
-        made.layout.width = "228px"
-        made.style.description_width = "72px"
+        made.layout.width, made.style.description_width = "370px", "170px"
         return made
 
     fields = NetworkSpec.__dataclass_fields__
@@ -296,11 +315,11 @@ def _controls(state: State) -> dict[str, Any]:
         "merge": choice("merge", fields["merge"].metadata["choices"], state.merge),
         "gate": choice("gate", fields["gate"].metadata["choices"], state.gate),
         "by": choice("ResNet by", list(BY.items()), state.by),
-        **{name: slider(name, name, getattr(state, name)) for name in ("p", "t", "r")},
+        **{name: slider(name, words, getattr(state, name)) for name, words in WORDS.items()},
     }
     for name in ("modules", "poolings"):
         for k, value in enumerate(getattr(state, name)):
-            controls[f"{name}{k + 1}"] = slider(name, f"{name} {k + 1}", value)
+            controls[f"{name}{k + 1}"] = slider(name, f"{name} of stage {k + 1}", value)
     return controls
 
 

@@ -4,7 +4,7 @@ for (const root of document.querySelectorAll(".explore")) {
   const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
   const at = (name) => root.querySelector(`[data-e="${name}"]`);
   const SLIDERS = ["p", "t", "r", "modules", "poolings"];
-  const PALE = 0.45, WIDTH = 940;
+  const PALE = 0.45, WIDTH = 940, LEAST = 0.08; // LEAST: height of a layer that is to be seen, of the largest
   const commas = (n) => String(n).replace(/\B(?=(\d{3})+(?!\d))/g, ",");
   const brief = (n) => (n >= 1e9 ? `${(n / 1e9).toPrecision(3)} G` : n >= 1e6 ? `${(n / 1e6).toPrecision(3)} M` : commas(n));
   const tag = (name, attributes, inside = "") =>
@@ -54,12 +54,12 @@ for (const root of document.querySelectorAll(".explore")) {
     const rows = {};
     let below = trunk / 2;
     for (const k of [...new Set(masks.map(level))].sort((a, b) => a - b)) {
-      const tall = Math.max(tallest(masks.filter((l) => level(l) === k)), 0.06);
+      const tall = Math.max(tallest(masks.filter((l) => level(l) === k)), 1.5 * LEAST);
       rows[k] = -(below + 0.09 + tall / 2);
       below += 0.09 + tall;
     }
     const y = (l) => (l.role === "shortcut" ? above : l.role === "mask" ? rows[level(l)] : 0);
-    const tall = (l) => Math.max(l.macs / unit, 0.03);
+    const tall = (l) => Math.max(l.macs / unit, LEAST);
     const high = Math.max(...layers.map((l) => y(l) + tall(l) / 2)), low = Math.min(...layers.map((l) => y(l) - tall(l) / 2));
     const down = (v) => 26 + (high - v) * scale;
     let parts = tag("path", { d: `M0 ${down(0)}H${WIDTH}`, stroke: "currentColor", "stroke-opacity": 0.5 });

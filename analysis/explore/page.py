@@ -123,5 +123,5 @@ def alone() -> str:
         '<meta name="color-scheme" content="light dark"><title>Explorer</title><style>:root{--ink:#1b1f24;--paper:#fff}'
         "@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--paper:#111}}"
         "body{background:var(--paper);margin:0 auto;max-width:1100px;padding:0 16px}</style>"
-        f"<main>{block().whole}</main></html>"
+        f"<main><h1>Explorer</h1><h2>What the sliders change</h2>{block().whole}</main></html>"
     )

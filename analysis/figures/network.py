@@ -17,7 +17,7 @@ from analysis.figures import svg
 from analysis.figures.style import INK, ROLES, percent, styled
 from analysis.tables.formats import display_name, listed
 
-LEAST = 0.04  # height of a layer that is to be seen, of the largest
+LEAST = 0.08  # height of a layer that is to be seen, of the largest
 
 
 @styled

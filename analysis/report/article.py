@@ -416,6 +416,8 @@ def _asked(row: Mapping[str, str], *, is_short: bool = False) -> str:
     what = display_name(row["subject"].split()[0])
     off = f" by {row['off_pct']} %" if row["off_pct"] else ""
     detail = row["why"] if row["verdict"] != "confirmed" else f"counted {row['measured']}"
+    if is_short and row["verdict"] == "other definition":
+        return f"{where} prints {row['printed']} for {what}, which holds by another definition only: {row['why']}."
     if is_short:
         return f"{where} prints {row['printed']} for {what}: {row['verdict']}{off}, {row['measured']} is counted."
     return f"{where} prints {row['printed']} for {what}: {row['verdict']}{off} ({detail})."

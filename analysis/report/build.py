@@ -200,7 +200,8 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str], mov
     drawn = drawings(study, written.chapters, first_number=2)  # the strip of the opening is the first
     refs = part(references, study).facts or []
     cited = {row["source"]: k for k, row in enumerate(refs, start=1)}
-    script = "\n".join(((TEMPLATES / "ledger.js").read_text(encoding="utf-8"), *(moves.scripts if moves else ())))
+    own = ((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in ("ledger", "frames"))
+    script = "\n".join((*own, *(moves.scripts if moves else ())))
     source = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     trained = facts["training"].facts
     compared = part(study.table, schemas.DIFFERENCES).facts

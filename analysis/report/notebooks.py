@@ -131,7 +131,7 @@ def _picture(output: NotebookNode, kind: str) -> Markup:
 def drawing(drawn: Figure) -> Markup:
     """A drawing at its own width, or that of the page where this is less."""
     width = f" style='max-width:{drawn.width_px:.0f}px'" if drawn.width_px else ""
-    return Markup("<div class='drawing'{}>{}</div>").format(Markup(width), drawn.svg)  # safe: a number
+    return Markup("<div class='drawing' tabindex='0'{}>{}</div>").format(Markup(width), drawn.svg)  # safe: a number
 
 
 def safe_prose(markup: str) -> Markup:

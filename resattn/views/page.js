@@ -135,7 +135,7 @@ canvas.addEventListener("keydown", (e) => {
   if (act) { e.preventDefault(); act(); redraw(); }
 });
 canvas.setAttribute("aria-label", data.target + " drawn to scale; the tree below gives the same modules as text");
-ROLES.forEach((role) => { const mark = make("span", "\u25a0 " + role + "  "); mark.style.color = "var(--" + role + ")"; $("legend").append(mark); });
+ROLES.forEach((role) => { const mark = make("span", "\u25a0 "); mark.style.color = "var(--" + role + ")"; $("legend").append(mark, role + "; "); });
 $("legend").append(make("span", "dark line: the longest path; pale: not on it"));
 
 // -- a module that is pointed at

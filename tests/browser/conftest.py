@@ -96,6 +96,29 @@ def open_page(context_of: Any) -> Iterator[Any]:
         page.close()
 
 
+@pytest.fixture
+def violations() -> Any:
+    """`violations(page)`: what axe-core finds wrong on it, a line for each rule with the first element."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install -e '.[browser]'")
+
+    def violations_(page: Any) -> list[str]:
+        found = axe.Axe().run(page).response["violations"]
+        return [f"{rule['id']}: {len(rule['nodes'])} times, first {rule['nodes'][0]['html'][:120]}" for rule in found]
+
+    return violations_
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation site, as `make site` builds it."""
+    pytest.importorskip("mkdocs", reason="no MkDocs: pip install -e '.[site]'")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def in_time() -> Iterator[None]:
     """No test waits for ever: what asks a page that never answers has no limit of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,3 +59,14 @@ def test_a_large_tree_holds_the_lines_in_view_and_is_walked_by_keys(open_page: A
     assert rows.count() < MOST_ROWS
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert watched.errors == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 360)])
+def test_axe_finds_nothing_wrong(tmp_path: Path, open_page: Any, violations: Any, scheme: str, width: int) -> None:
+    file = tmp_path / "audit.html"
+    file.write_text(audit("cifar-attention56").to_html(), encoding="utf-8")
+    watched = open_page(file.as_uri(), color_scheme=scheme, viewport={"width": width, "height": 900})
+    assert violations(watched.page) == []
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not watched.errors
+    assert not [url for url in watched.requests if not url.startswith(("file:", "data:"))]

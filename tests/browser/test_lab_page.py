@@ -126,11 +126,11 @@ def test_a_slider_moves_the_number(lab: Any, open_page: Any) -> None:
     longest = page.locator("[data-quantity=longest_path]").first
     longest.wait_for()
     took = []
-    for name, key in (("t", "ArrowRight"), ("r", "ArrowRight"), ("r", "ArrowLeft"), ("modules 2", "ArrowRight"),
-                      ("modules 3", "ArrowRight"), ("poolings 1", "ArrowLeft"), ("p", "ArrowRight")):  # fmt: skip
+    for name, key in (("t", "ArrowRight"), ("r", "ArrowRight"), ("r", "ArrowLeft"), ("modules of stage 2", "ArrowRight"),
+                      ("modules of stage 3", "ArrowRight"), ("poolings of stage 1", "ArrowLeft"), ("p", "ArrowRight")):  # fmt: skip
         before = page.locator(".resattn-table").first.inner_text()
         words = page.locator(".resattn-message").first.inner_text()
-        handle = page.locator(".widget-slider", has=page.locator("label", has_text=re.compile(f"^{name}$"))).locator(
+        handle = page.locator(".widget-slider", has=page.locator("label", has_text=re.compile(rf"^{name}\b"))).locator(
             "[role=slider]"
         )
         handle.focus()
@@ -156,9 +156,9 @@ def test_a_slider_moves_the_number(lab: Any, open_page: Any) -> None:
 def test_what_cannot_be_is_said_in_one_line(lab: Any, open_page: Any) -> None:
     page = _open(lab, open_page, "90_explore")
     _run_all(page)
-    handle = page.locator(".widget-slider", has=page.locator("label", has_text=re.compile("^poolings 3$"))).locator(
-        "[role=slider]"
-    )
+    handle = page.locator(
+        ".widget-slider", has=page.locator("label", has_text=re.compile("^poolings of stage 3$"))
+    ).locator("[role=slider]")
     handle.focus()
     page.keyboard.press("End")
     alert = page.locator(".resattn-message [role=alert]")

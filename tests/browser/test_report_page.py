@@ -150,6 +150,14 @@ def test_the_keyboard_reaches_the_content_and_the_ledger(report: Path, index: st
         assert page.locator("#ledger th[aria-sort]").count() == 1
 
 
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 360)])
+def test_axe_finds_nothing_wrong(report: Path, open_page: Any, violations: Any, scheme: str, width: int) -> None:
+    page = open_page("about:blank", color_scheme=scheme, viewport={"width": width, "height": 900}).page
+    for path in (report / "index.html", next((report / "pages").glob("20_depth*"))):
+        page.goto(path.as_uri())
+        assert violations(page) == [], path.name
+
+
 # --- the ledger -----------------------------------------------------------------------------------------------------
 
 

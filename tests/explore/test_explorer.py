@@ -148,3 +148,14 @@ def test_the_notebook_runs_without_a_browser(tmp_path: Path) -> None:
 def test_no_study_runs_it() -> None:
     # A widget is for a hand: in a report it would be a picture of a slider.
     assert not [path.name for path in PROFILES.glob("*.yaml") if "90_explore" in path.read_text()]
+
+
+def test_presets_and_reset_lead_to_networks_and_the_change_is_shown() -> None:
+    explorer = Explorer("attention56", t=3)
+    buttons = {b.description: b for b in explorer.show().children[0].children}
+    buttons["Attention-92"].click()
+    assert explorer.state.spec.digest == named("attention92").digest
+    longest = counted(explorer.state.spec).numbers["longest_path"]
+    assert f"+{longest - counted(explorer.start.spec).numbers['longest_path']}" in explorer.panels["table"].value
+    buttons["Reset"].click()
+    assert explorer.state == explorer.start

@@ -20,6 +20,7 @@ from analysis.report.reading import read_study
 from analysis.statistics.conclusions import headline
 from analysis.tables import schemas, steps
 
+ROOT = Path(__file__).resolve().parents[2]
 ONE = "cifar-resnet56"
 
 
@@ -219,3 +220,30 @@ def test_a_headline_names_each_of_several_networks() -> None:
         "No difference in test error is shown between CIFAR Attention-56 and CIFAR ResNet-56 or CIFAR ResNet-74. "
         "CIFAR ResNet-56 and CIFAR ResNet-74 are equivalent to CIFAR Attention-56 within 0.5 points."
     )
+
+
+# What a reader asks first, and the chapter whose finding answers; all findings stand in the abstract, on the second screen.
+QUESTIONS = {
+    "how many layers does it really have?": ("named", r"named 56, .* longest path has 80 .* executes 111"),
+    "where are the others?": ("where", r"26, 20 and 14 .* 12 by the trunk: .* in the masks"),
+    "how many are used?": ("used", r"Of the 80 layers .* passes [\d.]+ on average"),
+    "what does it cost?": ("price", r"31\.8 M parameters and 6\.27 G multiply-adds"),
+    "what is the masks' part of it?": ("price", r"masks hold 22 % .* 28 % of the work"),
+    "how far does a unit see, with masks and without?": ("sight", r"1,155 px in place of 427"),
+    "is the mask needed?": ("look", r"test error of .* is [\d.]+ % in place of [\d.]+ %"),
+    "does the mask look at the object?": ("look", r"(lower|higher) on the object than on the ground \(area 0\.\d+\)"),
+    "does it pay?": ("worth", r"test error .* ResNet-74 .* 8 seeds each"),
+    "how much of the print holds?": ("print", r"Of \d+ printed numbers .* \d+ are confirmed, \d+ are off"),
+    "may I trust Table 7's 31.9 M?": ("print", r"Table 7 prints 31\.9 M for Attention-56, .* another definition only: 31\.811 M"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def findings() -> dict[str, str]:
+    return {chapter.id: chapter.finding for chapter in article(read_study(ROOT / "results" / "reference")).chapters}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_abstract_answers_what_a_reader_asks_first(question: str, findings: dict[str, str]) -> None:
+    chapter, answer = QUESTIONS[question]
+    assert re.search(answer, findings[chapter].replace("\N{NO-BREAK SPACE}", " "))
