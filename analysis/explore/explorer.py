@@ -158,7 +158,7 @@ def table(found: Counted, before: Counted | None = None) -> str:
         f'padding:2px 16px 2px 0">{escape(QUANTITIES[q].label)}</th><td data-quantity="{q}" style="text-align:right;'
         f'font-variant-numeric:tabular-nums">{found.numbers[q]:,}</td>'
         f'<td style="text-align:right;padding-left:16px">'
-        f"{_change(found.numbers[q], before and before.numbers[q])}</td></tr>"
+        f"{_change(found.numbers[q], before.numbers[q] if before else None)}</td></tr>"
         for q in ROWS
     )
     return f'<table style="border-collapse:collapse;line-height:1.35">{rows}</table>'

@@ -5,10 +5,9 @@ Pages from the code and from results are made here; the report that is kept is c
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,6 @@ def pages() -> dict[str, str]:
         + "# Explorer\n\nEvery number is counted in this page.\n\n## What the sliders change\n\n[explorer]\n",
         "named.md": BARE + "# Named N, really M\n\n" + (HERE / "named.md").read_text(encoding="utf-8") + "\n[named]\n",
         "reference/python.md": "# Python\n\n" + "".join(f"::: {DOOR[name]}.{name}\n\n" for name in sorted(DOOR)),
-        "reference/speed.md": speed(RESULTS / "bench.json"),
     }
 
 
@@ -122,19 +120,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return (
         (HERE / "table.html").read_text(encoding="utf-8").replace("[head]", f"<tr>{heads}</tr>").replace("[rows]", body)
     )
-
-
-def speed(file: Path) -> str:
-    """The comparisons that `make bench` wrote, one Markdown table for each; without the file, how to make it."""
-    text = "# Speed\n\n`make bench` times the audit and training beside other tools, in one run on one machine.\n\n"
-    if not file.is_file():
-        return text + "No run is kept beside this site: `make bench`, then `make site`.\n"
-    for title, found in json.loads(file.read_text(encoding="utf-8")).items():
-        rows: list[Mapping[str, Any]] = found if isinstance(found, list) else [found]
-        keys = list(
-            dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict | list))
-        )
-        shown = [[f"{v:.4g}" if isinstance(v := row.get(key, "–"), float) else str(v) for key in keys] for row in rows]
-        lines = [keys, ["---"] * len(keys), *shown]
-        text += f"## {title.capitalize()}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
-    return text
