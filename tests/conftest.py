@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+# Two test processes with two threads each wait for one another on two cores: a pass takes fifty times as long.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from hypothesis import settings
 
 from analysis.study.light_imports import light_imports

@@ -106,7 +106,7 @@ def slow_study(study, tmp_path, write_notebook):
     study[0].write_text(SLOW_PROFILE)
     process = resattn("study", *study, "--cores", 2)
     runs = [tmp_path / "out" / "50_train" / run / "steps" for run in ("s0", "s1")]
-    wait_for(lambda: all(steps.exists() for steps in runs))
+    wait_for(lambda: all(steps.exists() and steps.stat().st_size for steps in runs))  # opened, and written
     yield study, process
     process.kill()
 
