@@ -154,8 +154,9 @@ def _reported(field: ReceptiveField | None, large: Enlarged, own: Sight) -> Rece
 ROOM = 3
 MOST_ROOM = 48
 # The bound takes a grid of windows for a map that was down-sampled: a side beyond this is tried where a smaller one had
-# no room.
-MOST_FIRST_PX = 2**15
+# no room. Fields through up-sampling with aligned corners depend a little on the side: the bounds of the largest
+# networks of the explorer, three times 42,000 px, lie below it.
+MOST_FIRST_PX = 2**18
 
 
 def times_for(own: Sight, targets: Collection[int], room: int) -> int:

@@ -9,7 +9,7 @@ from urllib.parse import urldefrag, urljoin
 import pytest
 
 pytestmark = pytest.mark.browser
-MADE_HERE = ("index.html", "explorer.html", "named.html", "reference/python.html", "reference/speed.html")
+MADE_HERE = ("index.html", "explorer.html", "named.html", "reference/python.html", "reference/bench.html")
 
 
 def test_every_page_opens_quietly_and_every_link_leads_somewhere(site: Path, open_page: Any) -> None:
