@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import zip_longest
-from math import prod
 from typing import Any
 
 from torch import nn
@@ -223,16 +222,6 @@ class Captured:
         It is looked for on an input on which nothing is clipped: on a small one the last maps may have one position.
         """
         needed = {i for output in self.graph.outputs for i in self.graph.ancestors(output)}
-        chosen = self._last_map(needed)
-        # Behind a Fourier transform of a map each of its units sees all of the image.
-        ops = (self.graph.ops[i] for i in sorted(needed) if chosen is None or i > chosen)
-        behind = [op for op in ops if prod(op.shape[2:]) > 1]
-        if filtered := next((op.index for op in behind if op.name.startswith("aten._fft")), 0):
-            return max(op.index for op in behind if op.index == filtered or op.kind == "convolution")
-        return chosen
-
-    def _last_map(self, needed: set[int]) -> int | None:
-        """The last operator, of those needed, whose units lie along an image axis."""
         large = self._roomy
         common = {i for i in needed if i < large.n_alike}
         chosen = receptive.feature_map(large.sight, common, self.sight.graph, large.sight is not self.sight)

@@ -112,6 +112,10 @@ class Extent:
         shape = [self.size(d) if d in self.dims else 1 for d in dims]
         return self._relaid(dims, lambda a: a.reshape(shape))
 
+    def widened(self, sizes: Sequence[int]) -> Extent:
+        """With so many positions along each axis, each axis of length 1 repeated."""
+        return self._relaid(self.dims, lambda a: np.broadcast_to(a, sizes))
+
     def without_single(self) -> Extent:
         """Without the axes of length 1: along those there is nothing to differ."""
         if 1 not in self.lo.shape:

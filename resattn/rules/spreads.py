@@ -150,6 +150,13 @@ def along(op: Op, reads: Sequence[Read]) -> Extent:
     return extent.over(_dims(op.arguments.get("dim", -1), len(operand.shape)), is_window=True)
 
 
+def transformed(op: Op, reads: Sequence[Read]) -> Extent:
+    """A Fourier transform: each position along its dimensions, of which there may be fewer or more, reads all."""
+    operand, extent = reads[0]
+    whole = extent.over(_dims(op.arguments["dim"], len(operand.shape)), is_window=True)
+    return whole.laid_over(extent.dims).widened([op.shape[d] for d in extent.dims])
+
+
 def cumulative(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
     dim = _dim(op, len(operand.shape))

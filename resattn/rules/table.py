@@ -98,9 +98,10 @@ ROWS: tuple[tuple[str, Rule], ...] = (
         Rule("reduce", spreads.reduce),
     ),
     (
-        "_log_softmax log_softmax sort topk argsort _fft_r2c _fft_c2r _fft_c2c",
+        "_log_softmax log_softmax sort topk argsort",
         Rule("along", spreads.along),
     ),
+    ("_fft_r2c _fft_c2r _fft_c2c", Rule("along", spreads.transformed)),
     ("norm linalg_vector_norm", Rule("reduce", spreads.reduce, flow="vector norm")),
     ("_softmax softmax _safe_softmax", Rule("along", spreads.along, flow="gate")),
     ("cumsum cumprod logcumsumexp cummax cummin", Rule("along", spreads.cumulative)),
