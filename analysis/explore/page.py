@@ -105,11 +105,11 @@ def state(spec: NetworkSpec) -> dict[str, Any]:
 
 def photo() -> str:
     """A photograph, as the address of its data: what the squares are drawn on."""
-    spec = find_spec("sklearn")  # whose file it is; importing it, and torch, would cost each study ten seconds
-    folder = Path(spec.origin).parent if spec and spec.origin else HERE
-    whole = Image.open(folder / "datasets" / "images" / PHOTO)
-    side = min(whole.size)
-    square = whole.crop((whole.width - side, 0, whole.width, side))
+    # The file is scikit-learn's; importing that, and torch, would cost each study ten seconds.
+    folder = Path(str(getattr(find_spec("sklearn"), "origin", None))).parent
+    picture = Image.open(folder / "datasets" / "images" / PHOTO)
+    side = min(picture.size)
+    square = picture.crop((picture.width - side, 0, picture.width, side))
     image = square.resize((PHOTO_PX, PHOTO_PX), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     image.save(data, "JPEG", quality=70)

@@ -22,11 +22,8 @@ from resattn.training.config import DATASETS
 from resattn.training.record import RUN as RECORD
 
 VERSION = 1  # of what a run leaves; results of another version are never taken for this one's
-INPUTS, RESULT, KINDS = (
-    "inputs.json",
-    "result.json",
-    ("tables", "figures", "run"),
-)  # what lists the files of a job, by folder
+INPUTS, RESULT = "inputs.json", "result.json"
+KINDS = ("tables", "figures", "run")  # the folders of a job whose files its result lists
 OTHERS = "others"  # what else a job left, which another may read
 LONGEST_PATH = 1000
 MOST_FILES = 1000  # of a folder that a parameter names: somebody may name their home

@@ -141,11 +141,7 @@ class Replay(Calls):
         given = Given(arguments, True)
         if (known := self.kept(plan, given)) is not None:
             self.log.append((signature.name, self.path, known.shapes))
-            if known.is_first:
-                self._forget(args[0])
-                return args[0]
-            made = known.make()
-            return tuple(made) if known.is_tuple else made[0]
+            return self.once_more(known, args)[0]
         result = self.run_on_meta(func, plan, given, args, kwargs)
         if rule is not None and rule.kind == "shape":
             return self._filled(signature, arguments, result)

@@ -172,12 +172,7 @@ class Recorder(Calls):
                     has_data = has_data or operand.producer is not None
         if (known := self.kept(plan, given)) is not None:
             shapes = known.shapes
-            if known.is_first:
-                self._forget(args[0])
-                result, outputs = args[0], [args[0]]
-            else:
-                outputs = known.make()
-                result = tuple(outputs) if known.is_tuple else outputs[0]
+            result, outputs = self.once_more(known, args)
         else:
             if self.is_meta:
                 result = self.run_on_meta(func, plan, given, args, kwargs)

@@ -114,6 +114,14 @@ class Values(TorchDispatchMode):
                 return known
         return None
 
+    def once_more(self, known: Again, args: Any) -> tuple[Any, list[Tensor]]:
+        """A kept result made again, and the tensors in it."""
+        if known.is_first:
+            self._forget(args[0])
+            return args[0], [args[0]]
+        made = known.make()
+        return tuple(made) if known.is_tuple else made[0], made
+
     def run_on_meta(self, func: Any, plan: Plan, given: Given, args: Any, kwargs: Any) -> Any:
         try:
             return self._run_on_meta(func, plan, given, args, kwargs)
@@ -134,11 +142,7 @@ class Values(TorchDispatchMode):
             args = [positions(self._known(a)) if i else a for i, a in enumerate(args)]
             key = Given(signature.arguments(args, kwargs), True).key if key is not None else None
         if key is not None and (known := plan.results.get(key)) is not None:
-            if known.is_first:
-                self._forget(args[0])
-                return args[0]
-            made = known.make()
-            return tuple(made) if known.is_tuple else made[0]
+            return self.once_more(known, args)[0]
         if (quick := QUICK.get(func)) and (result := quick(*args, **kwargs)) is not None:
             return _repeatable(result, args, plan.results, key)
         written = {id(t) for t in tensors if t.device.type != "meta"}
