@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what only writes files beside a table need not wait for pan
 
 
 NOTEBOOKS = "notebooks"  # their folder
+INTERACTIVE = "../results/interactive/"  # seen from it: where notebooks write and read by default
 
 
 class FrameError(ValueError):
@@ -42,7 +43,7 @@ def output(out_dir: str, *names: str) -> Path:
     The default of our notebooks, `../results/interactive/...`, is relative to theirs: papermill may run one in another
     folder, and its results are in this checkout all the same, and not above or below the folder of whoever called it.
     """
-    is_default = out_dir.startswith("../results/interactive/") and Path.cwd().name != NOTEBOOKS
+    is_default = out_dir.startswith(INTERACTIVE) and Path.cwd().name != NOTEBOOKS
     return Path(ROOT / NOTEBOOKS if is_default else "", out_dir, *names)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown, display
 
-from analysis.tables.files import read_table
+from analysis.tables.files import INTERACTIVE, read_table
 from analysis.tables.provenance import ROOT, about
 from analysis.tables.schemas import Schema
 from analysis.trained.mask_maps import Trained, runs_below
@@ -18,17 +18,26 @@ from resattn.training.run import read_runs
 KEPT = ROOT / "results" / "reference"
 
 
+def is_untold(runs_dir: str) -> bool:
+    """Whether it is the notebook's own default, and nothing was trained: of a folder that was named nothing else is
+    shown in its place."""
+    return runs_dir.startswith(INTERACTIVE) and not read_runs(runs_dir)
+
+
 def folder(runs_dir: str, step: str, kept: Path = KEPT) -> str:
-    """The folder if runs lie below it, else that of a step of the kept study; a line of the notebook says which."""
-    if read_runs(runs_dir):
+    """The folder, or that of a step of the kept study if `is_untold` of it; a line of the notebook says which."""
+    if not is_untold(runs_dir):
         return runs_dir
     _say(runs_dir, kept / step)
     return str(kept / step)
 
 
 def runs(runs_dir: str, step: str, kept: Path = KEPT, **options: Any) -> list[Trained]:
-    """The trained runs below a folder; none where there are none, and `table` then reads what the step has kept."""
-    if read_runs(runs_dir):
+    """The trained runs below a folder; none if `is_untold` of it, and `table` then reads what the step has kept.
+
+    Raises: FrameError, AttendingError where there are none in a folder that was named.
+    """
+    if not is_untold(runs_dir):
         return list(runs_below(runs_dir, **options))
     _say(runs_dir, kept / step)
     return []

@@ -9,8 +9,10 @@ import pytest
 from made_up import row
 
 from analysis.tables import schemas
-from analysis.tables.files import write_table
+from analysis.tables.files import INTERACTIVE, FrameError, write_table
+from analysis.tables.runs import run_frame
 from analysis.trained import kept_results
+from analysis.trained.mask_maps import AttendingError
 
 
 @pytest.fixture
@@ -21,12 +23,22 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_without_runs_the_kept_results_are_shown_and_named(tmp_path: Path, said: list[str]) -> None:
-    runs = str(tmp_path / "none")
+    runs = f"{INTERACTIVE}none"
     assert kept_results.folder(runs, "50_train", tmp_path) == str(tmp_path / "50_train")
     assert kept_results.runs(runs, "70_masks", tmp_path) == []
     assert len(said) == 2
     assert all(runs in words for words in said)
     assert str(tmp_path / "70_masks") in said[1]
+
+
+def test_a_folder_that_was_named_and_has_no_runs_is_an_error(tmp_path: Path, said: list[str]) -> None:
+    named = str(tmp_path / "mistyped")
+    assert kept_results.folder(named, "50_train", tmp_path) == named
+    with pytest.raises(FrameError, match="mistyped"):
+        run_frame(named)
+    with pytest.raises((FrameError, AttendingError), match="mistyped"):
+        kept_results.runs(named, "70_masks", tmp_path)
+    assert said == []
 
 
 def test_without_runs_a_table_is_the_kept_one_and_nothing_is_computed(tmp_path: Path) -> None:
