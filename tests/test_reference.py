@@ -89,6 +89,9 @@ def test_the_report_is_that_of_the_tables() -> None:
     )
     assert name == "index.html"
     assert made == kept, "make it anew: resattn report results/reference"
+    shown = sorted((FOLDER / "report" / "pages").glob("*.html"))
+    assert len(shown) == sum(job.notebook is not None for job in JOBS)
+    assert not [page.name for page in shown if "cannot be shown" in page.read_text(encoding="utf-8")]
 
 
 def test_no_photo_is_kept() -> None:

@@ -98,9 +98,8 @@ class Pages:
                 for cell in content["cells"]:
                     if cell.get("id", "") is None:
                         del cell["id"]  # papermill writes null where a notebook has none
-                notebook = nbformat.from_dict(content)
+                notebook = nbformat.reads(json.dumps(content), as_version=4)  # joins texts that are kept line by line
                 nbformat.validate(notebook)
-                notebook = nbformat.convert(notebook, 4)
                 _bring_in_bounds(notebook, budget)
                 body, _ = self._exporter.from_notebook_node(notebook)
         except Exception as error:  # nbformat and nbconvert raise whatever a malformed file leads them to

@@ -8,8 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pandas as pd
 from made_up import row
+from nbformat.v4.rwbase import split_lines
 
 from analysis.report.reading import PLAN, STUDY
 from analysis.study.dependencies import RESULT, VERSION
@@ -153,7 +155,8 @@ def write_notebook(place: Path, *cells: dict[str, Any], note: str = "") -> None:
     }
     if note:
         page["cells"].insert(0, {"cell_type": "markdown", "id": "failure", "metadata": {}, "source": note})
-    (place / NOTEBOOK).write_text(json.dumps(page))
+    # As papermill writes it: texts of several lines are lists.
+    (place / NOTEBOOK).write_text(json.dumps(split_lines(nbformat.from_dict(page))))
 
 
 def code(source: str, outputs: list[dict[str, Any]]) -> dict[str, Any]:
