@@ -6,7 +6,7 @@ unit at test time is the causal side: a layer that the gradient passes need not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,7 @@ from analysis.statistics.intervals import mean_interval
 from analysis.tables import schemas
 from analysis.trained.interventions import AS_THEY_ARE, BATCH, UNCHANGED
 from analysis.trained.mask_maps import STATES, AttendingError, Trained
-from resattn.measures.captured import captured
+from resattn.measures.captured import captured, is_in
 from resattn.measures.used import used
 from resattn.networks.network import Network
 
@@ -87,28 +87,37 @@ def lesion_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
         if not units:
             raise AttendingError(f"{run.name} has no residual unit to drop")
         about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed, "n_images": len(inputs)}
-        whole = _error_pct(network, inputs, labels)
-        for unit in ("", *units):
-            error = _error_without(network, unit, inputs, labels) if unit else whole
-            rows.append(
-                {**about, "intervention": DROPPED if unit else UNCHANGED, "module": unit or ALL_PATHS,
-                 "norms": AS_THEY_ARE, "test_error_pct": error, "change": error - whole}
-            )  # fmt: skip
+        wrong = _wrong_without(network, units, inputs, labels)
+        errors = {unit: 100 * n / len(inputs) for unit, n in wrong.items()}
+        rows += [
+            {**about, "intervention": DROPPED if unit else UNCHANGED, "module": unit or ALL_PATHS,
+             "norms": AS_THEY_ARE, "test_error_pct": error, "change": error - errors[""]}
+            for unit, error in errors.items()
+        ]  # fmt: skip
     return pd.DataFrame(rows, columns=schemas.LESIONS.names)
 
 
-def _error_without(network: Network, unit: str, images: Tensor, labels: Tensor) -> float:
-    def nothing(_branch: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        return torch.zeros_like(output)
-
-    handle = network.get_submodule(f"{unit}.branch").register_forward_hook(nothing)
-    try:
-        return _error_pct(network, images, labels)
-    finally:
-        handle.remove()
-
-
 @torch.no_grad()
-def _error_pct(network: Network, images: Tensor, labels: Tensor) -> float:
-    pairs = zip(images.split(BATCH), labels.split(BATCH), strict=True)
-    return 100 * sum(int((network(x).argmax(1) != y).sum()) for x, y in pairs) / len(images)
+def _wrong_without(network: Network, units: Sequence[str], images: Tensor, labels: Tensor) -> dict[str, int]:
+    """The number of wrong predictions of the whole network (""), and with the branch of each unit set to 0.
+
+    What runs before the part of a unit runs once for all.
+    """
+    parts = [(f"{a}.{b}", part) for a, outer in network.named_children() for b, part in outer.named_children()]
+    wrong = dict.fromkeys(("", *units), 0)
+    for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+        for k, (path, part) in enumerate(parts):
+            rest = nn.Sequential(*(later for _, later in parts[k:]))
+            for unit in (unit for unit in units if is_in(unit, path)):
+                handle = network.get_submodule(f"{unit}.branch").register_forward_hook(_nothing)
+                try:
+                    wrong[unit] += int((rest(x).argmax(1) != y).sum())
+                finally:
+                    handle.remove()
+            x = part(x)
+        wrong[""] += int((x.argmax(1) != y).sum())
+    return wrong
+
+
+def _nothing(_branch: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    return torch.zeros_like(output)

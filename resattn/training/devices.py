@@ -8,20 +8,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
-from lightning_fabric.utilities.warnings import PossibleUserWarning
 from torch import Tensor, nn
 
 from resattn.networks.network import Network
 from resattn.training.config import TrainConfig
 from resattn.training.data import Dataset
 from resattn.training.run import TrainError, cpu_capabilities
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def settled(config: TrainConfig, dataset: Dataset) -> TrainConfig:
@@ -46,6 +45,12 @@ def _gains_from_bf16(accelerator: str) -> bool:
 
 
 def fabric_for(config: TrainConfig) -> Fabric:
+    # Here, because it imports torch's compiler, which takes as long as torch: most that read runs train none.
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.utilities.warnings import PossibleUserWarning
+
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if config.precision == "bf16" else "32-true"
     if config.n_processes == 1:
         # With an environment named, Fabric does not take a job of one process for a share of a cluster's.

@@ -15,10 +15,9 @@ from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn.functional import cross_entropy
@@ -67,6 +66,9 @@ from resattn.training.run import (
     write_tables,
     write_whole,
 )
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = [
     "CheckpointError", "DivergedError", "OtherRunError", "Run", "TrainConfig", "TrainError",
