@@ -108,11 +108,11 @@ class Calls(Values):
                 self._to_meta()
             yield
         finally:
+            for module in self.training:
+                module.training = True
             for module, before, kept in contents:
                 if _restore(module, before, kept):
                     self.index.is_whole = False
-            for module in self.training:
-                module.training = True
             self.finish()
             with torch.no_grad():
                 for own, value in self.saved.values():

@@ -14,6 +14,7 @@ from resattn.graph.graph import INPUT, Graph, Op, Operand
 from resattn.measures.receptive import NoReceptiveFieldError, ReceptiveField, Sight, spread
 from resattn.rules.intervals import MOST_POSITIONS, NOTHING, Extent
 
+MOST_COMPARED = 2**16  # positions of a line that is compared with others
 MOST_INTERVALS = 64  # kept at an operator, none of which contains another
 
 Interval = tuple[np.ndarray, np.ndarray]  # first and last position, for each of the units
@@ -223,6 +224,8 @@ class _Known:
 
     def _one_of(self, line: _Line) -> _Line:
         """The first line that was equal to this one: what was computed of it holds."""
+        if line.numbers.size > MOST_COMPARED:
+            return line
         numbers = np.ascontiguousarray(line.numbers)
         return self.equal.setdefault((line.dims, line.n, numbers.shape, numbers.tobytes()), line)
 
@@ -272,16 +275,19 @@ def _joint(reads: Sequence[tuple[_Line, Extent]], known: _Known) -> tuple[_Line,
     if prod(shape) > MOST_POSITIONS:
         raise NoReceptiveFieldError(f"{prod(shape)} positions to tell apart")
     laid = [e.laid_over(dims) for e in extents]
-    ends = [tuple(np.broadcast_to(end, shape).reshape(-1) for end in (e.lo, e.hi)) for e in laid]
-    every = [_Spans(first, last) for first, last in ends]
-    if len(dims) < 2 and all(spans.is_rising for spans in every) and _differ(every):
-        return known.along(dims[0] if dims else None, prod(shape)), [None if s.is_itself else s for s in every]
-    if len(every) == 1 and np.array_equal(every[0].first, every[0].last):
-        return _Line(dims, every[0].first.reshape(shape), reads[0][0].n), [None]
-    at, numbers = _told_apart(every)
+    if len(dims) < 2:
+        ends = [tuple(np.broadcast_to(end, shape) for end in (e.lo, e.hi)) for e in laid]
+        every = [_Spans(first.reshape(-1), last.reshape(-1)) for first, last in ends]
+        if all(spans.is_rising for spans in every) and _differ(every):
+            return known.along(dims[0] if dims else None, prod(shape)), [None if s.is_itself else s for s in every]
+    if len(laid) == 1 and np.array_equal(laid[0].lo, laid[0].hi):
+        return _Line(dims, laid[0].lo, reads[0][0].n), [None]
+    at, numbers = _told_apart(laid, shape)
     if len(dims) == 1 and 2 * at.size > numbers.size:
         return known.along(dims[0], numbers.size), list(every)
-    return _Line(dims, numbers.reshape(shape), at.size), [_Spans(s.first[at], s.last[at]) for s in every]
+    places = np.unravel_index(at, shape)
+    ends = [tuple(np.broadcast_to(end, shape)[places] for end in (e.lo, e.hi)) for e in laid]
+    return _Line(dims, numbers, at.size), [_Spans(first, last) for first, last in ends]
 
 
 def _differ(every: Sequence[_Spans]) -> bool:
@@ -290,18 +296,41 @@ def _differ(every: Sequence[_Spans]) -> bool:
     return 2 * int(steps.sum()) >= steps.size
 
 
-def _told_apart(every: Sequence[_Spans]) -> tuple[np.ndarray, np.ndarray]:
-    """Positions that read the same of every operand have one place. For each place a position in it; for each position
-    its place, in the order of what is read first."""
-    at, numbers = np.zeros(1, dtype=np.int64), np.zeros(every[0].first.size, dtype=np.int64)
-    for spans in every:
-        first, last = spans.first, spans.last
+def _told_apart(laid: Sequence[Extent], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions that read the same of every operand have one place. For each place the first position in it; for each
+    position its place, in the order of what is read first.
+
+    `laid`: what they read, with an axis for each dimension. Operands that have no dimension in common (attention's
+    scores) are told apart each along its own.
+    """
+    at, numbers = np.zeros(1, dtype=np.int64), np.zeros((1,) * len(shape), dtype=np.int64)
+    steps = np.array([prod(shape[k + 1 :]) for k in range(len(shape))], dtype=np.int64)
+    for spans in laid:
+        first, last = spans.lo, spans.hi
         most = int(max(last.max(), 0)) + 2
         # What reads nothing comes last.
-        code = np.where(first > last, most * most - 1, first * most + last)
-        _, ranks = np.unique(code, return_inverse=True)
-        _, at, numbers = np.unique(numbers * (ranks.max() + 1) + ranks, return_index=True, return_inverse=True)
-    return at, numbers
+        found, ranks = _ranked(np.where(first > last, most * most - 1, first * most + last))
+        together = numbers * found.size + ranks
+        if all(1 in sizes for sizes in zip(numbers.shape, ranks.shape, strict=True)):
+            where = np.stack(np.unravel_index(found, ranks.shape), axis=-1)
+            at, numbers = np.add.outer(at, where @ steps).reshape(-1), together
+        else:
+            places, numbers = _ranked(together)
+            at = np.stack(np.unravel_index(places, together.shape), axis=-1) @ steps
+    return at, np.broadcast_to(numbers, shape)
+
+
+def _ranked(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first place of each value, in the order of the values, and the rank of each place: `np.unique`, without a
+    sort where few values are possible."""
+    n, flat = int(codes.max()) + 1, codes.reshape(-1)
+    if n > flat.size:
+        _, at, ranks = np.unique(flat, return_index=True, return_inverse=True)
+        return at, ranks.reshape(codes.shape)
+    first = np.full(n, -1)
+    first[flat[::-1]] = np.arange(flat.size)[::-1]
+    is_met = first >= 0
+    return first[is_met], (np.cumsum(is_met) - 1)[codes]
 
 
 def _without_parts(spans: Extent, has_line: bool) -> Extent:

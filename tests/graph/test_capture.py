@@ -26,6 +26,8 @@ from resattn.graph.walk import Index
 from resattn.measures.captured import Captured, capture
 from resattn.measures.cost import n_params, op_macs, read_params
 from resattn.measures.paths import path_lengths
+from resattn.networks.catalog import named
+from resattn.networks.network import build
 from resattn.rules.table import RULES, layer_flags, unknown_ops
 
 ON_META = [name for name in NETS if name != "DataDependent"]
@@ -514,6 +516,18 @@ class TakesTurns(nn.Module):
 @pytest.mark.parametrize(("model", "where"), [(KeepsATable(), ""), (TakesTurns(), "the model")])
 def test_a_second_pass_that_differs_is_named(model: nn.Module, where: str) -> None:
     assert Captured.of(model, X).instability == where
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar-attention56[merge=naive, mask=local]", "cifar-resnet20-basic", "resnet50", "attentioninception56",
+        "attentionnext56", "wrn-16-8", "port:tengshaofeng:cifar-attention56", "port:gluoncv:attention56",
+    ],
+)  # fmt: skip
+def test_nothing_that_is_built_from_a_spec_changes_between_calls(name: str) -> None:
+    spec = named(name)  # so the audit of a name needs no second pass
+    assert Captured.of(build(spec, device="meta"), (1, *spec.input_shape)).instability == ""
 
 
 class Grows(nn.Module):

@@ -124,9 +124,8 @@ def test_a_dropped_unit_gives_its_shortcut(images: Tensor) -> None:
     part = whole.get_submodule(unit)
     part.branch = Nothing(part.branch)
     labels = network(images).argmax(1)
-    expected = 100 * float((whole(images).argmax(1) != labels).float().mean())
-    assert gradient_depth._error_without(network, unit, images, labels) == pytest.approx(expected)
-    assert gradient_depth._error_pct(network, images, labels) == 0
+    expected = int((whole(images).argmax(1) != labels).sum())
+    assert gradient_depth._wrong_without(network, [unit], images, labels) == {"": 0, unit: expected}
 
 
 class Nothing(nn.Module):
