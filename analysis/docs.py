@@ -114,6 +114,11 @@ def bench() -> str:
             "\nIn a fresh process, torch's import and the first audit, over torch's import and the model: "
             f"{listed(f'{name} {_spread(ratio)}' for name, ratio in first.items())}.\n"
         ]
+    if jobs := found.get("jobs"):
+        text += [
+            "\nWhat a job of the report imports, over the import of torch: "
+            f"{listed(f'{name} {_spread(ratio)}' for name, ratio in jobs.items())}.\n"
+        ]
     if claims := found.get("claims"):
         cold, warm = claims["cold_s"], claims["warm_s"]
         text += [f"\n`resattn claims` takes {cold:.1f} s without kept counts and {warm:.1f} s with.\n"]

@@ -6,6 +6,7 @@ ratio is of one turn; only ratios are worth quoting, because machines differ and
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import resource
@@ -27,6 +28,13 @@ ROUNDS = 3
 # Our audit against the number of operators: the same network with more modules a stage.
 GROWING, MODULES = "cifar-attention92", (2, 4, 8, 16)
 FIRST_USE = ("resnet50", "unet", "transformer")
+# What `resattn notebook` imports before its kernel starts.
+RUNNER = """
+import resattn.cli, analysis.study.runner
+from analysis.study.light_imports import light_imports
+with light_imports():
+    import analysis.study.kernel
+"""
 
 Turn = Callable[[], Any]
 
@@ -179,6 +187,24 @@ def _first_use(name: str) -> dict[str, float]:
     return _ratio(*zip(*pairs, strict=True))
 
 
+def _imports_of(notebook: Path) -> str:
+    """The import statements of a notebook's cells, as a program."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    parts = [ast.parse("".join(cell["source"])).body for cell in cells if cell["cell_type"] == "code"]
+    return "\n".join(
+        ast.unparse(node) for body in parts for node in body if isinstance(node, ast.Import | ast.ImportFrom)
+    )
+
+
+def _jobs() -> dict[str, dict[str, float]]:
+    """What each job of a study imports before it works, over the import of torch: the process that runs its notebook,
+    the kernel, and the notebook itself, in fresh processes."""
+    codes = {"the runner": RUNNER, "the kernel": "import ipykernel.kernelapp"}
+    codes |= {path.stem: _imports_of(path) for path in sorted(Path("notebooks").glob("*.ipynb"))}
+    rounds = [(_cpu_of("import torch"), {name: _cpu_of(code) for name, code in codes.items()}) for _ in range(ROUNDS)]
+    return {name: _ratio([found[name] for _, found in rounds], [torch_s for torch_s, _ in rounds]) for name in codes}
+
+
 def _claims() -> dict[str, float]:
     code = "import sys\nfrom resattn.cli import main\nsys.exit(main(['claims', '--json']))"
     with tempfile.TemporaryDirectory() as folder:
@@ -204,6 +230,7 @@ PARTS: Mapping[str, Callable[[], Any]] = {
     **{name: partial(_in_process, name) for name in NETWORKS},
     "growth": partial(_in_process, "growth"),
     "first use": lambda: {name: _first_use(name) for name in FIRST_USE},
+    "jobs": _jobs,
     "claims": _claims,
     "training": _training,
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 # Below, the bootstrap interval is too narrow: it covers 86 % at six runs. See docs/reference/statistics.md.
@@ -66,11 +66,13 @@ def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE, le
 def t_reach(x: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
     """Half the width of the t interval of the mean, over the last axis."""
     n = x.shape[-1]
-    return stats.t.ppf((1 + confidence) / 2, n - 1) * x.std(-1, ddof=1) / np.sqrt(n)
+    return special.stdtrit(n - 1, (1 + confidence) / 2) * x.std(-1, ddof=1) / np.sqrt(n)
 
 
 def bootstrap_interval(x: np.ndarray, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> np.ndarray:
     """Both ends of the BCa interval of the mean, over the last axis; the same values give the same ends."""
+    from scipy import stats
+
     found = stats.bootstrap(
         (x,), np.mean, axis=-1, confidence_level=confidence, n_resamples=resamples, rng=np.random.default_rng(0)
     ).confidence_interval

@@ -8,8 +8,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from scipy import stats
-from scipy.optimize import brentq
 
 from analysis.experiment.protocol import SWEEP, State
 from analysis.statistics import dunnett
@@ -22,6 +20,9 @@ def detectable(
 
     In the units of `sd`, the residual standard deviation of a run in the model error ~ network + seed.
     """
+    from scipy import stats
+    from scipy.optimize import brentq
+
     df = (n_networks - 1) * (n_seeds - 1)
     critical = dunnett.critical(k, df, confidence)
     # A difference found with the wrong sign has a probability far below any power that is asked for.

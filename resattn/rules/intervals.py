@@ -22,6 +22,7 @@ NOTHING = np.int64(2**40)  # the lower end of an empty interval; its upper end i
 
 # Arrays beyond this many positions are not made: a hull is widened instead, anything else is refused.
 MOST_POSITIONS = 4_000_000
+MOST_WRITTEN = 2**14  # positions up to which nobody looks whether all are alike
 
 
 class NoIntervalError(ValueError):
@@ -100,7 +101,8 @@ class Extent:
         if not axes:
             return self
         kept = tuple(d for d in self.dims if d not in dims)
-        lo, hi = np.asarray(self.lo.min(axis=axes)), np.asarray(self.hi.max(axis=axes))
+        lo, hi = np.asarray(_once(self.lo).min(axis=axes)), np.asarray(_once(self.hi).max(axis=axes))
+        lo, hi = (np.broadcast_to(end, [self.size(d) for d in kept]) for end in (lo, hi))
         is_clipped = is_local or (is_window and bool((lo > lo.min()).any() or (hi < hi.max()).any()))
         clipped = self.clipped.any(axis=axes) if is_clipped else np.zeros(lo.shape, dtype=bool)
         return Extent(kept, lo, hi, np.asarray(clipped), self.is_bound)
@@ -144,10 +146,28 @@ def hull(extents: Sequence[Extent]) -> Extent:
 def _union(extents: Sequence[Extent]) -> Extent:
     return Extent(
         extents[0].dims,
-        reduce(np.minimum, [e.lo for e in extents]),
-        reduce(np.maximum, [e.hi for e in extents]),
-        reduce(np.logical_or, [e.clipped for e in extents]),
+        _merged(np.minimum, [e.lo for e in extents]),
+        _merged(np.maximum, [e.hi for e in extents]),
+        _merged(np.logical_or, [e.clipped for e in extents]),
     )
+
+
+def _merged(function: Callable[..., np.ndarray], arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The arrays laid over each other; where each of them is one value, that value at all positions, unwritten.
+
+    Behind the first attention every token sees all, and each matrix of scores would have their number squared.
+    """
+    shape = np.broadcast_shapes(*(a.shape for a in arrays))
+    if prod(shape) > MOST_WRITTEN and all(a.size < prod(shape) and (a == a.flat[0]).all() for a in arrays):
+        return np.broadcast_to(reduce(function, [a.flat[0] for a in arrays]), shape)
+    return reduce(function, arrays)
+
+
+def _once(array: np.ndarray) -> np.ndarray:
+    """One position along the axes along which an array repeats itself in memory."""
+    if 0 not in array.strides:
+        return array
+    return array[tuple(slice(1) if step == 0 else slice(None) for step in array.strides)]
 
 
 def _same(a: Extent, b: Extent) -> bool:
