@@ -294,9 +294,9 @@ def subjects(claim: Claim) -> tuple[Subject, ...]:
 
 
 def _t_quantile(freedom: int) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def _verdict(claim: Claim, finding: Finding, decisive: Trial, trials: Iterable[Trial]) -> Verdict:
