@@ -217,9 +217,9 @@ class _Known:
     def joint(self, reads: Sequence[tuple[_Line, Extent]]) -> tuple[_Line, list[_Spans | None]]:
         """The line of a result, and what its places read of each operand's line."""
         read, extent = reads[0]
-        if len(reads) == len(read.dims) == 1 and extent.dims == read.dims:
-            if extent.lo is read.numbers and extent.hi is read.numbers:  # each position reads itself
-                return read, [None]
+        is_itself = extent.lo is read.numbers and extent.hi is read.numbers and extent.dims == read.dims
+        if is_itself and len(reads) == len(read.dims) == 1:
+            return read, [None]
         key = tuple((id(line), id(spans)) for line, spans in reads)
         if key not in self.joints:
             line, spans = _joint(reads, self)
