@@ -87,14 +87,10 @@ def _named(study: Study, title: str) -> Chapter:
         "Attention Networks follow the same rule for the trunk alone and leave the masks out [@wang2017]."
     ]
     if plain:
-        text[0] += f" Of the networks here, the longest path is the trunk in {listed(map(display_name, plain))}."
-    others = [
-        f"{display_name(n)} has {row['longest_path']} layers on its longest path"
-        + (f" and {row['weighted_layers']} in all" if row.get("weighted_layers") else "")
-        for n, row in deeper.items() if n != facts.subject
-    ]  # fmt: skip
+        text[0] += f" In {len(plain)} of the {len(facts.table)} networks here the longest path is the trunk."
+    others = [f"{display_name(n)} {row['longest_path']}" for n, row in deeper.items() if n != facts.subject]
     if others:
-        text.append(f"The other attention networks are deeper than their names, too: {listed(others)}.")
+        text.append(f"Deeper than the trunk, too, is the longest path of {listed(others)}.")
     if facts.peer_words and facts.subject != PEER:
         text.append(f"{facts.peer_words} The first of these shares compares a part with a whole. [fig:named]")
     words = f"{name} has {longest - (claimed or trunk)} layers more than its name says" if longest > trunk else finding
@@ -125,15 +121,14 @@ def _where(study: Study, title: str) -> Chapter:
     text = []
     if is_deeper:
         text.append(
-            "A mask branch is a small network of its own: it pools, convolves, and up-samples back to the size of the "
-            "trunk. With each pooling it has more units one after the other, so a mask at a large map is deeper than "
-            "one at a small map. The trunk beside it always has the same number of units. [fig:where]"
+            "With each pooling a mask has more units one after the other, so a mask at a large map is deeper than one "
+            "at a small map. The trunk beside it always has the same number of units. [fig:where]"
         )
     rows = part(study.table, schemas.ARTICLE).facts
     if rows is not None and not rows.empty:
         text.append(
             "A well-known reading note on the paper gives the same depth to every module [@article2021]. "
-            + sentences.article(rows)
+            + sentences.article(rows, is_short=True)
         )
     plate = Plate(
         "where", steps.VARIANTS, (f"trunk_and_mask_{depth.depth(study).subject}",),
@@ -157,10 +152,10 @@ def _used(study: Study, title: str) -> Chapter:
     )
     where = "shorter" if of.mean < of.mean_of_paths else "longer"
     text = [
-        "In a residual network every unit can be passed along its identity path, so there are paths of all lengths, "
-        "and most of the gradient flows through short ones [@veit2016]. The same is measured here exactly, path length "
-        f"by path length, over all paths at once. The mean path of {name} has {of.mean_of_paths:.1f} layers, each path "
-        f"counted once; weighted by the gradient's energy it is {where}. [fig:used]"
+        "A residual unit can be passed along its identity path, so there are paths of all lengths, and most of the "
+        "gradient flows through short ones [@veit2016]. Here it is measured over all paths at once. The mean path of "
+        f"{name} has {of.mean_of_paths:.1f} layers, each path counted once; weighted by the gradient's energy it is "
+        f"{where}. [fig:used]"
     ]
     others = [
         f"{display_name(n)} {found.mean:.1f} of {found.longest}"
@@ -254,10 +249,8 @@ def _sight(study: Study, title: str) -> Chapter:
         row = uneven.iloc[0]
         text.append(
             f"Up-sampling shifts positions against the map, so units of one layer may see squares of different "
-            f"size: at "
-            f"the end of {str(row['stage']).replace('stage', 'stage ')} from {row['least']} to {row['value']} px. "
-            f"Tables "
-            "and curves give the largest; the drawing over an image gives the central unit's. [fig:sight]"
+            f"size: at the end of {str(row['stage']).replace('stage', 'stage ')} from {row['least']} to "
+            f"{row['value']} px. Tables and curves give the largest; the drawing gives the central unit's. [fig:sight]"
         )
     effective = part(study.table, schemas.EFFECTIVE).facts
     if effective is not None and not effective.empty:
@@ -300,20 +293,19 @@ def _look(study: Study, title: str) -> Chapter:
             f"The area under the ROC curve of the masks of {display_name(after[0].network)} is {area:.2f} on {data}."
         )
     text = [
-        "A mask could be needed without outlining the object, or outline it without being needed, so two questions are "
-        "asked of trained networks. The first replaces the masks at test time and leaves the weights as they are: what "
-        "is lost is what the mask did. The second compares the mask with the true foreground, which is known on "
-        f"{data}: an area under the ROC curve of 0.5 is no order, 1 a perfect outline."
+        "A mask may be needed without outlining the object, and outline it without being needed. So the masks are "
+        "replaced at test time, with the weights as they are, and they are compared with the true foreground, which is "
+        f"known on {data}: an area under the ROC curve of 0.5 is no order, 1 a perfect outline."
     ]
     if facts.interventions:
-        text.append(f"{facts.interventions} [fig:replaced]")
+        text.append(f"{facts.interventions[0]} [fig:replaced]")
     nulls = [s for s in facts.scores if s.state == "after" and s.map in ("other image", "constant", "brightness")]
     if nulls:
         name = nulls[0].network
         said = [f"{s.map} {_mean(s.by_stage):.2f}" for s in nulls if s.network == name and s.by_stage]
         text.append(
-            f"Maps that know nothing of the mask score, beside {display_name(name)}: {listed(said)}. A mask is only "
-            "informative where it is better than these. [fig:look]"
+            f"Maps that know nothing of the mask score, beside {display_name(name)}: {listed(said)}. A mask informs "
+            "only where it is better than these. [fig:look]"
         )
     plates = (
         Plate(
@@ -394,13 +386,12 @@ def _print(study: Study, title: str) -> Chapter:
     )
     by_id = {row["id"]: row for row in facts.rows}
     if first := by_id.get(QUESTIONED[0]):
-        finding += f" {_asked(first, is_short=True)}"
-    asked = [_asked(by_id[id]) for id in QUESTIONED if id in by_id]
+        finding += f" {_asked(first)}"
+    asked = [_asked(by_id[id]) for id in QUESTIONED[1:] if id in by_id]
     text = [*([" ".join(asked)] if asked else [])]
     text.append(
-        "A verdict is computed, not typed: the ledger holds the printed number, its place and its definition, and the "
-        "tolerance is half of the last printed digit. A number that was read into a spec and is read back from it is "
-        "called built so, and confirms nothing."
+        "A verdict is computed, not typed; the tolerance is half of the last printed digit. A number that was read "
+        "into a spec and is read back from it is called built so, and confirms nothing."
     )
     if facts.reasons:
         why = listed(f"{n} ({reason})" for reason, n in facts.reasons.items())
@@ -411,16 +402,13 @@ def _print(study: Study, title: str) -> Chapter:
 WRONG = ("off", "contradicts itself", "misquotes")
 
 
-def _asked(row: Mapping[str, str], *, is_short: bool = False) -> str:
+def _asked(row: Mapping[str, str]) -> str:
     where = row["place"].partition(";")[0]
     what = display_name(row["subject"].split()[0])
     off = f" by {row['off_pct']} %" if row["off_pct"] else ""
-    detail = row["why"] if row["verdict"] != "confirmed" else f"counted {row['measured']}"
-    if is_short and row["verdict"] == "other definition":
+    if row["verdict"] == "other definition":
         return f"{where} prints {row['printed']} for {what}, which holds by another definition only: {row['why']}."
-    if is_short:
-        return f"{where} prints {row['printed']} for {what}: {row['verdict']}{off}, {row['measured']} is counted."
-    return f"{where} prints {row['printed']} for {what}: {row['verdict']}{off} ({detail})."
+    return f"{where} prints {row['printed']} for {what}: {row['verdict']}{off}, {row['measured']} is counted."
 
 
 CHAPTERS: Mapping[str, Callable[[Study, str], Chapter]] = {

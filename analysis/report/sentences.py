@@ -47,15 +47,20 @@ def modules(frame: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def article(frame: pd.DataFrame) -> str:
-    """Where the article's arithmetic holds as a sum and in its parts. `frame`: of `article_steps`."""
+def article(frame: pd.DataFrame, *, is_short: bool = False) -> str:
+    """Where the article's arithmetic holds as a sum and in its parts, which are counted alone where it `is_short`.
+
+    `frame`: of `article_steps`.
+    """
     sentences = []
     for network, part in frame.groupby("network", sort=False):
         *steps, total = part.to_dict("records")
         wrong = [f"{row['step']} is {row['counted']}, not {row['stated']}" for row in steps if not row["holds"]]
         if total["holds"]:
             end = f"The sum for {display_name(str(network))} holds"
-            sentences.append(f"{end}, though not all of its parts: {listed(wrong)}." if wrong else f"{end}.")
+            few = f"{len(wrong)} of its {len(steps)} parts do not"
+            which = few if is_short else f"not all of its parts: {listed(wrong)}"
+            sentences.append(f"{end}, though {which}." if wrong else f"{end}.")
         else:
             sentences.append(
                 f"For {display_name(str(network))} the same rule gives {total['stated']}, "
@@ -82,7 +87,7 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
     """
     sentences = []
     whole = means[(means["module"] == "all") & (means["norms"] == "as they are")]
-    for network in _fewest_settings(whole["network"]):
+    for network in fewest_settings(whole["network"]):
         by = whole[whole["network"] == network].set_index("intervention")
         n = int(by["n"].iloc[0])
         changes = [
@@ -99,7 +104,7 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
     return " ".join(sentences)
 
 
-def _fewest_settings(networks: Iterable[str]) -> list[str]:
+def fewest_settings(networks: Iterable[str]) -> list[str]:
     """Each network once, those that differ least from their catalog first."""
     return sorted(dict.fromkeys(map(str, networks)), key=lambda name: len(name_and_settings(name)[1]))
 
@@ -111,7 +116,7 @@ def mask_findings(means: pd.DataFrame, areas: Mapping[str, float]) -> tuple[str,
     """
     sentences = []
     whole = means[(means["module"] == "all") & (means["norms"] == "as they are")].set_index(["network", "intervention"])
-    for network in _fewest_settings(whole.index.get_level_values("network")):
+    for network in fewest_settings(whole.index.get_level_values("network")):
         before, other = whole.loc[(network, "none")], whole.loc[(network, "another image's")]
         n, name = int(other["n"]), display_name(str(network))
         if pd.notna(other["low"]):

@@ -1,7 +1,8 @@
 """Random networks of the family that the page's explorer shows, and their counts by the captured network.
 
 `python tests/explore/counted.py N SEED FILE` writes N of them as JSON lines; tests and the record compare the page with
-these. Only `resattn` is needed, so any machine with torch can count.
+these. A run that was interrupted goes on after the lines that FILE has. Only `resattn` is needed, so any machine with
+torch can count.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,9 @@ def row(spec: NetworkSpec) -> str:
 
 if __name__ == "__main__":
     n, seed, file = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    with ProcessPoolExecutor() as pool, file.open("w") as out:
-        for line in pool.map(row, specs(n, seed), chunksize=8):
+    whole = [line for line in file.open(encoding="utf-8") if line.endswith("\n")] if file.exists() else []
+    file.write_text("".join(whole), encoding="utf-8")  # without the line at which the run before was killed
+    with ProcessPoolExecutor() as pool, file.open("a", encoding="utf-8") as out:
+        for line in pool.map(row, islice(specs(n, seed), len(whole), None), chunksize=8):
             out.write(line + "\n")
             out.flush()

@@ -31,7 +31,7 @@ class Masks:
     n_seeds: int
     # Sentences; empty where the study has no table of interventions.
     findings: tuple[str, ...] = ()
-    interventions: str = ""
+    interventions: tuple[str, ...] = ()
 
     @property
     def stages(self) -> list[str]:
@@ -61,7 +61,8 @@ def masks(study: Study) -> Masks:
     try:
         means = study.table(schemas.INTERVENTION_MEANS)
         findings = sentences.mask_findings(means, trained.groupby("network")["value"].mean().to_dict())
-        replaced = sentences.interventions(means)
+        networks = sentences.fewest_settings(means["network"])
+        replaced = tuple(sentences.interventions(means[means["network"] == network]) for network in networks)
     except MissingError:  # a study of an earlier version
-        findings, replaced = (), ""
+        findings, replaced = (), ()
     return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()), findings, replaced)
