@@ -127,7 +127,19 @@ def bench() -> str:
             f"\nThe training loop of {training['network']} has {training['of_limit']:.3f} of the rate of bare forward, "
             f"backward and step.\n"
         ]
-    return "".join(text)
+    return "".join(text) + _pages_speed()
+
+
+def _pages_speed() -> str:
+    """How fast the pages are in a browser, from the table that `tests/browser/speed.py` writes."""
+    heads = ("what", "times", "processor, median ms", "processor, worst ms", "clock, median ms", "clock, worst ms")
+    return (
+        "\n## Pages\n\n`python -m tests.browser.speed results/reference/report` measures it in headless Chromium: from "
+        "the event, or the opening from disk, until the frame is drawn. Processor time is that of the page's main thread; "
+        "the clock's includes waiting for other programs of a busy machine with two cores.\n\n"
+        + _table(heads, _rows(ROOT / "tests" / "browser" / "speed.csv")).rstrip("\n")
+        + "\n"
+    )
 
 
 def _spread(ratio: Mapping[str, float]) -> str:

@@ -10,28 +10,30 @@ const Count = (() => {
   const pooled = (n) => Math.max(Math.ceil((n - 3) / 2), 0) + 1; // 3x3, stride 2, ceil mode
   const halved = (n) => Math.ceil(n / 2);
 
-  // -- which input positions each position of a map sees, along one axis: from lo to hi
-  // Both rise with the position, so what a window sees stands at the window's two ends. Windows that meet a border are
-  // those of the first and the last positions: from `first` up to `past` there are none.
+  // -- which input positions each position of a map sees, along one axis: from lo[i - before] to hi[i + after]
+  // Both rise with the position, so what a window sees stands at the window's two ends, held inside the map. A layer that
+  // keeps the size only moves `before` and `after`, at no cost. Windows that meet a border are those of the first and the
+  // last positions: from `first` up to `past` there are none.
 
   function identity(n) {
     const lo = Int32Array.from({ length: n }, (_, i) => i);
-    return { lo, hi: lo, first: 0, past: n };
+    return { lo, hi: lo, before: 0, after: 0, first: 0, past: n };
   }
+
+  const from = (e, i) => e.lo[Math.max(i - e.before, 0)];
+  const to = (e, i) => e.hi[Math.min(i + e.after, e.hi.length - 1)];
 
   function windows(e, n, kernel, stride, before) {
     if (e === null || (kernel === 1 && stride === 1)) return e;
-    const lo = new Int32Array(n), hi = new Int32Array(n), end = e.lo.length - 1, after = kernel - 1 - before;
-    if (stride === 1) { // shifted by copying, which is much faster than position by position
-      lo.fill(e.lo[0], 0, before);
-      lo.set(e.lo.subarray(0, n - before), before);
-      hi.set(e.hi.subarray(after));
-      hi.fill(e.hi[end], n - after);
-    } else for (let i = 0; i < n; i++) {
-      lo[i] = e.lo[Math.max(i * stride - before, 0)];
-      hi[i] = e.hi[Math.min(i * stride + after, end)];
+    const after = kernel - 1 - before;
+    const first = Math.ceil((e.first + before) / stride), past = Math.floor((e.past - 1 - after) / stride) + 1;
+    if (stride === 1) return { lo: e.lo, hi: e.hi, before: e.before + before, after: e.after + after, first, past };
+    const lo = new Int32Array(n), hi = new Int32Array(n);
+    for (let i = 0; i < n; i++) {
+      lo[i] = from(e, i * stride - before);
+      hi[i] = to(e, i * stride + after);
     }
-    return { lo, hi, first: Math.ceil((e.first + before) / stride), past: Math.floor((e.past - 1 - after) / stride) + 1 };
+    return { lo, hi, before: 0, after: 0, first, past };
   }
 
   function resized(e, n) { // bilinear, corners aligned: two neighbours, or the one on which a position falls exactly
@@ -39,32 +41,32 @@ const Count = (() => {
     let first = n, past = 0;
     for (let i = 0; i < n; i++) {
       const left = Math.floor((i * end) / over), right = (i * end) % over ? left + 1 : left;
-      lo[i] = e.lo[left];
-      hi[i] = e.hi[right];
+      lo[i] = from(e, left);
+      hi[i] = to(e, right);
       if (left >= e.first && right < e.past) { first = Math.min(first, i); past = i + 1; }
     }
-    return { lo, hi, first, past };
+    return { lo, hi, before: 0, after: 0, first, past };
   }
 
   function hull(a, b) {
     if (a === b || b === null) return a;
     const n = a.lo.length, lo = new Int32Array(n), hi = new Int32Array(n);
     for (let i = 0; i < n; i++) {
-      lo[i] = a.lo[i] < b.lo[i] ? a.lo[i] : b.lo[i];
-      hi[i] = a.hi[i] > b.hi[i] ? a.hi[i] : b.hi[i];
+      lo[i] = Math.min(from(a, i), from(b, i));
+      hi[i] = Math.max(to(a, i), to(b, i));
     }
-    return { lo, hi, first: Math.max(a.first, b.first), past: Math.min(a.past, b.past) };
+    return { lo, hi, before: 0, after: 0, first: Math.max(a.first, b.first), past: Math.min(a.past, b.past) };
   }
 
   function side(e) { // the largest over positions where no window meets a border
     let most = 0;
-    for (let i = e.first; i < e.past; i++) most = Math.max(most, e.hi[i] - e.lo[i] + 1);
+    for (let i = e.first; i < e.past; i++) most = Math.max(most, to(e, i) - from(e, i) + 1);
     return most;
   }
 
   function central(e, middle) { // what the middle position sees, from the middle of the input
     const at = e.lo.length >> 1;
-    return [e.lo[at] - middle, e.hi[at] + 1 - middle];
+    return [from(e, at) - middle, to(e, at) + 1 - middle];
   }
 
   // -- one walk through a network
