@@ -135,7 +135,7 @@ def _pages_speed() -> str:
     heads = ("what", "times", "processor, median ms", "processor, worst ms", "clock, median ms", "clock, worst ms")
     return (
         "\n## Pages\n\n`python -m tests.browser.speed results/reference/report` measures it in headless Chromium: from "
-        "the event, or the opening from disk, until the frame is drawn. Processor time is that of the page's main thread; "
+        "the event, or the opening from disk, until the frame is drawn. Processor time is the main thread's; "
         "the clock's includes waiting for other programs of a busy machine with two cores.\n\n"
         + _table(heads, _rows(ROOT / "tests" / "browser" / "speed.csv")).rstrip("\n")
         + "\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -195,7 +196,9 @@ def counted_like(network: Captured, tool: str) -> Counted:
     Raises: ToolError for a tool without a table.
     """
     if tool not in TOOLS:
-        raise ToolError(f"no counting rules of {tool!r} are known (one of: {', '.join(TOOLS)})")
+        near = get_close_matches(tool, TOOLS)
+        words = f"nearest: {', '.join(near)}" if near else f"one of: {', '.join(TOOLS)}"
+        raise ToolError(f"no counting rules of {tool!r} are known ({words})")
     row, sight = TOOLS[tool], Sight(network)
     executed = {path: m for path, m in sight.modules.items() if sight.records[path].is_executed}
     reasons = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -23,6 +24,10 @@ TEX = {
     "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}",
     ">": "\\textgreater{}", "|": "\\textbar{}", INDENT: "\\quad{}",
 }  # fmt: skip
+
+
+# What Markdown does not print as it is: marks, tags, entities, links, and underscores that no letters enclose.
+MARKED = re.compile(r"[\\`*|<]|&(?=[#\w]+;)|\[(?=[^\]]*\]\()|(?<![^\W_])_|_(?![^\W_])")
 
 
 def plain(text: str) -> str:
@@ -106,7 +111,7 @@ class Table:
 
     def to_markdown(self) -> str:
         rule = ["---:" if right else "---" for right in self._is_right]
-        rows = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in self._texts()]
+        rows = [[MARKED.sub(r"\\\g<0>", " ".join(cell.splitlines())) for cell in row] for row in self._texts()]
         return "\n".join("| " + " | ".join(row) + " |" for row in [list(self.header), rule, *rows])
 
     def to_latex(self) -> str:
@@ -159,4 +164,4 @@ def brief(value: int) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join(TEX.get(c, c) for c in text)
+    return "".join(TEX.get(c, c) for c in " ".join(text.splitlines()))

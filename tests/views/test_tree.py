@@ -15,6 +15,7 @@ from resattn import Audit, audit
 from resattn.measures.captured import Captured, PartError
 from resattn.networks.classic import ZOO
 from resattn.views import shown
+from resattn.views.table import Table
 from resattn.views.tree import DEAD, FUNCTIONAL, Node, tree
 from tests.authors import UNet, ViT
 from tests.instruments.printed_by_tools import TIMM
@@ -231,6 +232,15 @@ def test_a_page_folds_and_shows_markup_as_text() -> None:
     assert "<script>alert(1)</script>" in " ".join(page.itertext())
     assert len(list(page.iter("details"))) == 3  # the model, its one block, the quantities
     assert found.by_module().to_latex().count("<") == 0
+
+
+def test_a_name_is_text_in_markdown_and_latex() -> None:
+    names = ("<b>", "a|b", "`c`", "l\nn", "[x](y)", "__d__", "own_e", "\\", "&lt;")
+    table = Table.of(("name",), [(name,) for name in names])
+    shown = table.to_markdown().splitlines()[2:]
+    escaped = (r"\<b>", r"a\|b", r"\`c\`", "l n", r"\[x](y)", r"\_\_d\_\_", "own_e", r"\\", r"\&lt;")
+    assert shown == [f"| {text} |" for text in escaped]
+    assert len(table.to_latex().splitlines()) == len(names) + 6
 
 
 def test_the_name_of_a_module_cannot_drive_a_terminal() -> None:
