@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import yaml
@@ -55,6 +57,17 @@ def test_the_build_backend_is_pinned_and_installed_first() -> None:
     assert recipe
     installs = re.findall(r"\$\(PIP\) (.*)", recipe[1])
     assert installs == ["hatchling editables", "--no-build-isolation --editable '.[suite,test]'"]
+
+
+def test_what_the_pinned_packages_need_is_pinned_too() -> None:
+    """Of those that are installed here: an installation with digests fetches nothing else."""
+    missing = {}
+    for name in CONSTRAINTS:
+        with suppress(metadata.PackageNotFoundError):
+            needs = [Requirement(text) for text in metadata.requires(name) or ()]
+            needs = [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+            missing |= {canonical(need.name): name for need in needs if canonical(need.name) not in CONSTRAINTS}
+    assert not missing
 
 
 def test_every_direct_dependency_is_bounded_above() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -172,11 +173,15 @@ def _read_checked(path: Path, config: TrainConfig, dataset: Dataset, network: Ne
         _check_same_run(path, saved, identity(config, dataset.digest))
         _check_tensors("model", saved["model"], network.state_dict())
         parameters = list(network.parameters())
-        for number, of_one in saved["optimizer"]["state"].items():
-            if type(number) is not int or not 0 <= number < len(parameters) or list(of_one) != ["momentum_buffer"]:
-                raise ValueError("its optimizer has a state that is not one momentum for each parameter")
-            if of_one["momentum_buffer"] is not None:
+        state = saved["optimizer"]["state"]
+        # The fused step takes a momentum for each parameter, or for none.
+        if not (all(type(number) is int for number in state) and state.keys() == set(range(len(parameters)))):
+            raise ValueError("its optimizer has a state that is not one momentum for each parameter")
+        for number, of_one in state.items():
+            if config.momentum:
                 _check_tensors("optimizer", of_one, {"momentum_buffer": parameters[number]})
+            elif of_one != {"momentum_buffer": None}:
+                raise ValueError("its optimizer has a momentum, which this run has not")
         generators = {name: state for name, state in saved["generators"].items() if state is not None}
         wanted = {"cpu": torch.get_rng_state(), "cuda": torch.empty(16, dtype=torch.uint8)}
         _check_tensors("generators", generators, {name: wanted[name] for name in {"cpu", *generators}})
@@ -195,6 +200,8 @@ def _check_tensors(part: str, there: Any, here: Mapping[str, Tensor]) -> None:
         if not is_plain or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
             expected = f"{tuple(tensor.shape)} of {tensor.dtype}"
             raise ValueError(f"{name} in its {part} is no plain tensor of shape {expected}")
+        if not found.isfinite().all():
+            raise ValueError(f"{name} in its {part} has values that are no finite numbers")
 
 
 def _check_history(saved: Mapping[str, Any], config: TrainConfig) -> None:
@@ -205,10 +212,13 @@ def _check_history(saved: Mapping[str, Any], config: TrainConfig) -> None:
     for table, columns in ((rows, ROW), (timing, TIMING_ROW)):
         for epoch, row in enumerate(table):
             numbers = [row[name] for name in columns]
-            if list(row) != list(columns) or not all(type(value) in (int, float) for value in numbers):
+            is_finite = all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
+            if list(row) != list(columns) or not is_finite:
                 raise ValueError(f"the row of epoch {epoch + 1} has other columns, or no numbers in them")
             if row["epoch"] != epoch + 1:
                 raise ValueError(f"the row of epoch {row['epoch']} stands in place {epoch + 1}")
+    if any(row["train_s"] <= 0 for row in timing):
+        raise ValueError("an epoch took no time")
     if [row["step"] for row in rows] != [e * config.steps_per_epoch + config.steps_in(e) for e in range(len(rows))]:
         raise ValueError("its rows have other steps than this run")
     if correct is not None and (type(correct) is not bytes or len(correct) != -(-config.n_test_images // 8)):
@@ -244,8 +254,8 @@ def _read(path: Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not readable as a checkpoint ({reason})") from error
     version = saved.get("version") if isinstance(saved, dict) else None
-    if version != CHECKPOINT_VERSION:
-        raise OtherRunError(f"{path}: a checkpoint of version {version}, expected {CHECKPOINT_VERSION}")
+    if type(version) is not int or version != CHECKPOINT_VERSION:
+        raise OtherRunError(f"{path}: a checkpoint of version {version!r:.20}, expected {CHECKPOINT_VERSION}")
     if missing := _PARTS - saved.keys():
         raise CheckpointError(f"{path}: not readable as a checkpoint (without {', '.join(sorted(missing))})")
     return saved

@@ -126,7 +126,7 @@ from resattn.training.config import TrainConfig
 from resattn.training.data import digits
 from resattn.training.loop import train
 if __name__ == "__main__":
-    config = TrainConfig(spec=named("cifar-resnet8-basic[width=4]"), dataset="cluttered-digits", epochs=12, images=200,
+    config = TrainConfig(spec=named("cifar-resnet8-basic[width=4]"), dataset="cluttered-digits", epochs=40, images=200,
                          test_images=20, batch_size=10, seed=0, precision="fp32", threads=1, devices=2,
                          accelerator="cpu", strategy="ddp")
     print(train(config, sys.argv[1], dataset=digits(train=200, test=20), say=lambda line: None).weights_digest)

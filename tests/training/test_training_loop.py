@@ -373,6 +373,12 @@ def _forged(saved: dict, what: str) -> None:
             state[0]["momentum_buffer"] = torch.empty_like(state[0]["momentum_buffer"], device="meta")
         case "a momentum of no parameter":
             state[10_000] = state[0]
+        case "a momentum that is none":
+            state[0]["momentum_buffer"] = None
+        case "a momentum too few":
+            del state[0]
+        case "a momentum that is no number":
+            state[0]["momentum_buffer"].fill_(math.nan)
         case "a state by another name":
             state[0]["exp_avg"] = state[0].pop("momentum_buffer")
         case "no state":
@@ -381,6 +387,8 @@ def _forged(saved: dict, what: str) -> None:
             saved["model"]["head.fc.weight"] = weight[:1]
         case "a weight of another type":
             saved["model"]["head.fc.weight"] = weight.half()
+        case "a weight that is no number":
+            weight[0] = math.inf
         case "a sparse weight":
             saved["model"]["head.fc.weight"] = weight.to_sparse()
         case "a weight that is text":
@@ -406,6 +414,12 @@ def _forged(saved: dict, what: str) -> None:
             del saved["rows"][0]["test_loss"]
         case "a row of text":
             saved["rows"][0]["test_loss"] = "0.1"
+        case "a row of a number that no float holds":
+            saved["rows"][0]["test_error_pct"] = 10**400
+        case "an epoch of no time":
+            saved["timing"][0]["train_s"] = 0.0
+        case "a version that is a tensor":
+            saved["version"] = torch.zeros(0)
         case "a row of another epoch":
             saved["rows"][0]["step"] += 1
         case "bits of other images":
@@ -418,7 +432,9 @@ def _forged(saved: dict, what: str) -> None:
 
 FORGED = [
     "a momentum of another shape", "a momentum of another type", "a momentum without memory",
-    "a momentum of no parameter", "a state by another name", "no state", "a weight of another shape",
+    "a momentum of no parameter", "a momentum that is none", "a momentum too few", "a momentum that is no number",
+    "a weight that is no number", "a row of a number that no float holds", "an epoch of no time",
+    "a version that is a tensor", "a state by another name", "no state", "a weight of another shape",
     "a weight of another type", "a sparse weight", "a weight that is text", "a weight too many", "a weight too few",
     "a model that is a list", "a short generator", "a generator of zeros", "no generator", "no row", "a row too many",
     "a row without a column", "a row of text", "a row of another epoch", "bits of other images",
