@@ -136,12 +136,12 @@ def resume(path: Path, config: TrainConfig, dataset: Dataset, network: Network, 
     saved = _read_checked(path, config, dataset, network)
     with _refused(path):
         network.load_state_dict(saved["model"])
-        parameters = list(network.parameters())
-        # In the memory order of the parameters, which the fused step takes for granted.
+        # In the memory order of the parameters, which the fused step takes for granted, and of all of them, which it
+        # needs. One that no forward reads has no momentum in a checkpoint: zeros are what a first step begins with.
+        there = {number: of_one["momentum_buffer"] for number, of_one in saved["optimizer"]["state"].items()}
         state = {
-            number: {name: None if value is None else torch.empty_like(parameters[number]).copy_(value)}
-            for number, of_one in saved["optimizer"]["state"].items()
-            for name, value in of_one.items()
+            number: {"momentum_buffer": torch.zeros_like(parameter).copy_(there.get(number, torch.zeros(())))}
+            for number, parameter in enumerate(network.parameters() if config.momentum else ())
         }
         # Its settings are those of the config, and its learning rate is set before every step.
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -174,10 +174,9 @@ def _read_checked(path: Path, config: TrainConfig, dataset: Dataset, network: Ne
         _check_tensors("model", saved["model"], network.state_dict())
         parameters = list(network.parameters())
         state = saved["optimizer"]["state"]
-        # The fused step takes a momentum for each parameter, or for none.
-        if not (all(type(number) is int for number in state) and state.keys() == set(range(len(parameters)))):
-            raise ValueError("its optimizer has a state that is not one momentum for each parameter")
         for number, of_one in state.items():
+            if type(number) is not int or not 0 <= number < len(parameters):
+                raise ValueError("its optimizer has a state of no parameter")
             if config.momentum:
                 _check_tensors("optimizer", of_one, {"momentum_buffer": parameters[number]})
             elif of_one != {"momentum_buffer": None}:
