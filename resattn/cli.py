@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from resattn.measures.audit import Audit
 
 
+MOST_PIXELS = 1_000_000_000  # of a side, and of a batch
 MOST_LISTED = 40  # claims that are printed one by one without being asked for
 
 
@@ -41,18 +42,16 @@ class UsageError(ValueError):
     """An argument of the command is wrong."""
 
 
-class _Messages:
-    """The stream of messages. Nobody has to read it, and what it shows cannot drive a terminal.
+class _Stream:
+    """A standard stream whose reader may be gone: what is printed from then on is lost, and the work goes on."""
 
-    A closed or broken one costs the messages and not the work; control characters, which a name or the text of a
-    notebook may hold, are written out.
-    """
+    lost: tuple[type[Exception], ...]  # how a stream fails that nobody reads
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        return self._try(lambda: self._stream.write(plain(text)))
+        return self._try(lambda: self._stream.write(text))
 
     def flush(self) -> None:
         self._try(self._stream.flush)
@@ -60,7 +59,7 @@ class _Messages:
     def _try(self, act: Callable[[], Any]) -> Any:
         try:
             return act()
-        except (OSError, ValueError):  # a pipe that nobody reads, a terminal that is gone, a closed stream
+        except self.lost:
             with suppress(OSError, ValueError):  # what it still holds is written when the process ends
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             self._stream = io.StringIO()
@@ -68,6 +67,22 @@ class _Messages:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _Messages(_Stream):
+    """The stream of messages. A closed or broken one costs the messages and not the work, and what it shows cannot
+    drive a terminal: control characters, which a name or the text of a notebook may hold, are written out."""
+
+    lost = (OSError, ValueError)  # a pipe that nobody reads, a terminal that is gone, a closed stream
+
+    def write(self, text: str) -> int:
+        return super().write(plain(text))
+
+
+class _Data(_Stream):
+    """The stream of data. A reader that stops, as `head` does, changes no exit status; a full disk is an error."""
+
+    lost = (BrokenPipeError,)
 
 
 def _stand_in_for_closed_streams() -> None:
@@ -83,7 +98,8 @@ def _stand_in_for_closed_streams() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     _stand_in_for_closed_streams()
-    with redirect_stderr(cast(TextIO, _Messages(sys.stderr))):
+    data, messages = cast(TextIO, _Data(sys.stdout)), cast(TextIO, _Messages(sys.stderr))
+    with redirect_stdout(data), redirect_stderr(messages):
         return _main(argv)
 
 
@@ -99,7 +115,9 @@ def _main(argv: Sequence[str] | None) -> int:
         args.parser.refuse(unknown)
     args.engine_options = engine_options
     try:
-        return args.run(args) or 0
+        code = args.run(args) or 0
+        sys.stdout.flush()
+        return int(code)
     except (SpecError, UsageError) as error:
         return _say(error, args, 2)
     except ModuleNotFoundError as error:  # of an extra's package, or of the study's: those of a target are reported
@@ -108,9 +126,6 @@ def _main(argv: Sequence[str] | None) -> int:
         resumes = "; rerun the same command to resume" if args.resumes else ""
         print(f"resattn: interrupted{resumes}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         return _say(error, args, 2 if getattr(error, "is_usage", False) else 1)
 
@@ -118,7 +133,7 @@ def _main(argv: Sequence[str] | None) -> int:
 def _say(error: Exception, args: argparse.Namespace, code: int) -> int:
     if args.traceback:
         raise error
-    text = str(error) or type(error).__name__
+    text = str(error).partition("\nException raised from ")[0] or type(error).__name__  # without frames of C++
     print(f"resattn: {text}{_about_sizes(args) if code == 1 else ''}", file=sys.stderr)
     return code
 
@@ -227,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
         "--scaling", nargs="*", metavar="SIZE",
         help="print the cost as a formula of the input's sizes; with sizes such as H=320,W=480 its values there",
     )  # fmt: skip
-    sub.add_argument("--html", type=Path, metavar="FILE", help="write one page: drawing to scale, paths, module tree")
+    sub.add_argument("--html", type=_path, metavar="FILE", help="write one page: drawing to scale, paths, module tree")
     sub.add_argument("--format", choices=("text", "md", "csv", "tex"), default="text", help="of the table or tree")
 
     sub = command("tile", _tile, "Show how a network can be run on tiles of an image, or what forbids it.")
@@ -243,8 +258,8 @@ def parser() -> argparse.ArgumentParser:
     _targets(sub)
 
     sub = command("claims", _claims, "Compare published numbers with counted ones and give each a verdict.")
-    sub.add_argument("file", nargs="?", type=Path, metavar="FILE.csv", help="a table of claims (default: the study's)")
-    sub.add_argument("--references", type=Path, metavar="FILE.bib", help="the sources that FILE.csv may cite")
+    sub.add_argument("file", nargs="?", type=_path, metavar="FILE.csv", help="a table of claims (default: the study's)")
+    sub.add_argument("--references", type=_path, metavar="FILE.bib", help="the sources that FILE.csv may cite")
     sub.add_argument("--source", metavar="S", help="only the claims of this source")
     sub.add_argument("--verdict", metavar="V", help="only the claims with this verdict, such as off or 'built so'")
     sub.add_argument("--all", action="store_true", help=f"print each of more than {MOST_LISTED} claims, not a summary")
@@ -267,7 +282,7 @@ def parser() -> argparse.ArgumentParser:
     fetch.add_argument("name")
     fetch.set_defaults(run_data=_fetch)
     verify = verbs.add_parser("verify", help="check the checksums and sizes of a dataset")
-    verify.add_argument("path", type=Path)
+    verify.add_argument("path", type=_path)
     verify.set_defaults(run_data=_verify)
 
     sub = command("train", _train, "Train one network; an interrupted run resumes from DIR.", resumes=True)
@@ -275,7 +290,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--dataset", default="auto", help="auto, cifar10, cifar100 or cluttered-digits")
     sub.add_argument("--epochs", type=int, required=True)
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--out", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--out", type=_path, required=True, metavar="DIR")
     sub.add_argument("--images", type=int, default=0, help="number of training images; 0: all")
     sub.add_argument("--batch-size", type=int, default=64)
     sub.add_argument("--label-noise", type=float, default=0.0, help="fraction of training labels that are wrong")
@@ -284,9 +299,9 @@ def parser() -> argparse.ArgumentParser:
     _set_option(sub, "fields of the network or of the run: width=8 lr=0.05 threads=1")
 
     sub = command("notebook", _notebook, "Execute a notebook; unknown or ill-typed parameters are refused.")
-    sub.add_argument("file", type=Path)
+    sub.add_argument("file", type=_path)
     sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value")
-    sub.add_argument("--out", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--out", type=_path, required=True, metavar="DIR")
     sub.add_argument("--timeout", type=float, default=0.0, metavar="S", help="seconds for the whole notebook; 0: none")
 
     sub = command(
@@ -302,11 +317,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--on", metavar="CLUSTER", help="slurm, kubernetes, or a folder with a snakemake profile")
     sub.add_argument("--dry-run", action="store_true", help="print the plan and its cost; run nothing")
     sub.add_argument("--dataset", help="replaces the profile's dataset")
-    sub.add_argument("--out", type=Path, metavar="DIR", help="default: results/PROFILE, or PROFILE-SCALE")
+    sub.add_argument("--out", type=_path, metavar="DIR", help="default: results/PROFILE, or PROFILE-SCALE")
     sub.add_argument("--clean", action="store_true", help="run nothing; delete the results that were set aside")
 
     sub = command("report", _report, "Write the HTML report of a study's tables.")
-    sub.add_argument("study", type=Path, metavar="DIR")
+    sub.add_argument("study", type=_path, metavar="DIR")
 
     sub = command("completion", _completion, "Print a completion script for a shell.")
     sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
@@ -314,16 +329,21 @@ def parser() -> argparse.ArgumentParser:
     sub = command("diff", _diff, "Show what changed between two audits, in total and by module.")
     sub.add_argument(
         "before",
-        type=Path,
+        type=_path,
         metavar="A.json",
         help="a file that `resattn audit --json` (--tree: with modules) wrote, or a TARGET",
     )
-    sub.add_argument("after", type=Path, metavar="B.json", help="another one")
+    sub.add_argument("after", type=_path, metavar="B.json", help="another one")
     sub.add_argument("--input", metavar="C,H,W", action="append", default=[], help="of targets, as for `resattn audit`")
     sub.set_defaults(batch=1)
-    sub.add_argument("--exit-code", action="store_true", help="exit with 1 where something changed")
+    sub.add_argument("--exit-code", action="store_true", help="exit with 1 where something changed, also where nobody reads on")
     _json_option(sub)
     return built
+
+
+def _path(text: str) -> Path:
+    """A path as it was meant: a shell leaves the `~` of `--out=~/runs` as it is."""
+    return Path(os.path.expanduser(text))
 
 
 def _json_option(parser: argparse.ArgumentParser) -> None:
@@ -370,8 +390,8 @@ def _inputs(args: argparse.Namespace) -> Inputs:
     """The arguments of a forward, from `--input` and `--batch`."""
     from resattn.graph.inputs import Inputs
 
-    if args.batch < 1:
-        raise UsageError(f"--batch takes a number of at least 1, found {args.batch}")
+    if not 1 <= args.batch <= MOST_PIXELS:
+        raise UsageError(f"--batch takes a number of at least 1 and at most {MOST_PIXELS:,}, found {args.batch}")
     given = [_input(text, args.batch) for text in args.input]
     names = [name for name, _ in given if name]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -394,8 +414,8 @@ def _input(text: str, batch: int) -> tuple[str, Blank]:
         shape = tuple(int(n) for n in sizes.split(","))
     except ValueError:
         raise UsageError(f"--input takes [NAME=][int:|float:|bool:]C,H,W, found {text!r}") from None
-    if min(shape) < 1:
-        raise UsageError(f"--input takes sizes of at least 1, found {text!r}")
+    if min(shape) < 1 or max(shape) > MOST_PIXELS:
+        raise UsageError(f"--input takes sizes of at least 1 and at most {MOST_PIXELS:,}, found {text!r:.100}")
     return name, Blank((batch, *shape), types[kind])
 
 
@@ -805,7 +825,7 @@ def _completion(args: argparse.Namespace) -> None:
         for action in sub._actions:
             if action.dest in ("name", "targets") and sub.prog != "resattn data fetch":
                 action.complete = {"bash": "_resattn_networks", "zsh": "_resattn_networks"}  # type: ignore[attr-defined]
-            elif action.type is Path:
+            elif action.type is _path:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(top, args.shell, preamble=preamble))  # type: ignore[arg-type]  # a script for each shell
 

@@ -379,9 +379,10 @@ def test_inputs_have_names_types_and_a_batch(audit_mine: Callable[..., Done]) ->
         (("--input", "a.b=3"), "found 'a.b=3'"),
         (("--input", "=3"), "found '=3'"),
         (("--input", "x=int:"), "found 'x=int:'"),
-        (("--input", "3,0"), "--input takes sizes of at least 1, found '3,0'"),
+        (("--input", "3,0"), "--input takes sizes of at least 1 and at most 1,000,000,000, found '3,0'"),
         (("--input", "x=3", "--input", "x=4"), "--input gives x twice"),
-        (("--input", "3", "--batch", "0"), "--batch takes a number of at least 1, found 0"),
+        (("--input", f"3,{10**20}"), "--input takes sizes of at least 1 and at most 1,000,000,000, found '3,1000"),
+        (("--input", "3", "--batch", "0"), "--batch takes a number of at least 1 and at most 1,000,000,000, found 0"),
     ],
 )
 @pytest.mark.parametrize("command", ["audit", "crosscheck"])
@@ -506,6 +507,17 @@ def test_messages_that_nobody_reads_cost_nothing_else(tmp_path: Path, closed: st
     )
     assert (run.returncode, (tmp_path / "done").read_text()) == (0, "done"), run.stderr
     assert len(run.stdout) <= 1
+
+
+def test_a_reader_that_stops_changes_no_exit_status_and_a_full_disk_is_an_error(tmp_path: Path) -> None:
+    for name, macs in (("a", 1), ("b", 2)):
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"target": "m:f", "quantities": {"macs": macs}}]))
+    command = f"{sys.executable} -m resattn diff --exit-code"
+    script = f"{command} a.json b.json | true; echo ${{PIPESTATUS[0]}}; {command} a.json b.json --json >/dev/full; echo $?"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.stdout == "1\n1\n"
+    assert run.stderr.endswith("resattn: [Errno 28] No space left on device\n")
 
 
 def test_a_traceback_comes_on_demand() -> None:
