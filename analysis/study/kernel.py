@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -27,7 +28,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine as PapermillEngine
 from papermill.engines import papermill_engines
 
-from analysis.study.processes import chosen_data, python_path
+from analysis.study.processes import chosen_data, pack, python_path
 
 ENGINE = "resattn"
 
@@ -130,7 +131,8 @@ class KernelManager(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         # Descriptors 1 and 2 stay what they are, our log: a dying kernel's last words never reach a page.
         raw = "--IPKernelApp.capture_fd_output=False"
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", raw]
+        packer = f"--Session.packer={pack.__module__}.{pack.__name__}"
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", raw, packer]
         return KernelSpec(argv=command, display_name="resattn", language="python")
 
     async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
@@ -260,7 +262,7 @@ def _as_text(output: NotebookNode) -> NotebookNode:
 def _encodable(value: Any) -> Any:
     """A message in place, its texts without lone surrogates, which no file in UTF-8 can hold."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, dict):
         for name, item in value.items():
             value[name] = _encodable(item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from analysis.tables.provenance import ROOT
 from resattn.training.layouts import chosen_home
@@ -39,6 +40,13 @@ def python_path() -> str:
     """
     places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join([str(ROOT), *(os.path.abspath(place) for place in places if place)])
+
+
+def pack(message: Any) -> bytes:
+    """A message of a kernel as JSON. Jupyter's own packer ends the kernel's output at half a character of UTF-16."""
+    from jupyter_client.jsonutil import json_default
+
+    return json.dumps(message, default=json_default, allow_nan=False).encode()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import re
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -115,15 +115,8 @@ def run_notebook(
         write_atomic(out_dir / SOURCE, _with_ids(source))
         try:
             start_s, kernel_s = _execute(path, given, out_dir, timeout_s, watched)
-        except RunError as error:
-            record_failure(out_dir, type(error).__name__, str(error))
-            raise
-        finally:
-            (out_dir / SOURCE).unlink(missing_ok=True)
-        elapsed_s = time.monotonic() - start_s
-        return write_result(
-            out_dir,
-            {
+            elapsed_s = time.monotonic() - start_s
+            record = {
                 "version": VERSION,
                 "notebook": path.name,
                 "notebook_sha256": digest(source),
@@ -132,8 +125,18 @@ def run_notebook(
                 "elapsed_s": round(elapsed_s, 3),
                 "kernel_s": round(kernel_s, 3),
                 "provenance": provenance(start=datetime.now(UTC) - timedelta(seconds=elapsed_s)),
-            },
-        )
+            }
+            return write_result(out_dir, record)
+        except (RunError, OSError, UnicodeError) as error:
+            failure, cause = error, None
+            if not isinstance(error, RunError):  # a full disk, a folder that a cell removed, a name that is no UTF-8
+                failure, cause = IncompleteError(f"{path.name}: what it left cannot be kept ({error})"), error
+            with suppress(OSError):
+                record_failure(out_dir, type(failure).__name__, str(failure))
+            raise failure from cause
+        finally:
+            with suppress(OSError):
+                (out_dir / SOURCE).unlink(missing_ok=True)
 
 
 def _with_ids(source: bytes) -> bytes:
@@ -236,7 +239,7 @@ def _execute(
         except kernel.MovedError as error:
             failure = failed(CellFailedError, f"{error}; out_dir is relative, so what follows would write elsewhere")
         except OSError as error:
-            failure = failed(IncompleteError, f"it could not go on ({type(error).__name__}: {error.strerror})")
+            failure = failed(IncompleteError, f"it could not go on ({type(error).__name__}: {error.strerror or error})")
         except kernel.ExitRequested:
             failure = failed(NotebookExitError, "the cell ended the kernel; a notebook runs to its last cell")
         except (DeadKernelError, RuntimeError) as error:

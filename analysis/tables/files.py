@@ -51,7 +51,7 @@ def write_atomic(path: Path | str, data: str | bytes) -> Path:
     """`path` with `data`: complete, or as it was before, whatever happens on the way."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
     try:
         # Not tempfile: its files are for their owner alone, and results are shared.
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:

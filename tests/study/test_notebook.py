@@ -143,15 +143,26 @@ def test_a_cell_that_is_meant_to_raise_does(write_notebook, tmp_path):
     assert "KeyError" in page
 
 
-def test_a_cell_that_removes_its_folder_is_a_failure(write_notebook, tmp_path):
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "import shutil\nshutil.rmtree(out_dir)",
+        "import shutil\nshutil.rmtree(out_dir)\nopen(out_dir, 'w')",
+        "import os\nos.mkdir(f'{out_dir}/result.json')",
+        "import os\nopen(os.fsencode(out_dir) + b'/tables/\\xff.csv', 'w')",
+    ],
+    ids=["removed", "a file in its place", "a folder in place of its result", "a name that is no UTF-8"],
+)
+def test_a_cell_that_spoils_its_folder_is_a_failure(write_notebook, tmp_path, cell):
+    out = tmp_path / "out"
     with pytest.raises(IncompleteError, match="a.ipynb"):
-        run_notebook(write_notebook("a", "import shutil\nshutil.rmtree(out_dir)", "2"), {}, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "failure.json").read_text())["error"] == "IncompleteError"
-    assert read_result(tmp_path / "out") is None
+        run_notebook(write_notebook("a", cell), {}, out)
+    assert out.is_file() or json.loads((out / "failure.json").read_text())["error"] == "IncompleteError"
+    assert read_result(out) is None
 
 
 def test_text_that_utf_8_has_not_and_ids_that_are_null_leave_a_valid_page(write_notebook, tmp_path):
-    path = write_notebook("a", "print('before \\udc80 after')", "print('next')")
+    path = write_notebook("a", "print('before \\udc80 after')", "print('next \\ud800')")
     source = json.loads(path.read_text())
     for cell in source["cells"]:
         cell["id"] = None
@@ -159,7 +170,7 @@ def test_text_that_utf_8_has_not_and_ids_that_are_null_leave_a_valid_page(write_
     run_notebook(path, {}, tmp_path / "out")
     page = nbformat.read(tmp_path / "out" / "notebook.ipynb", as_version=4)
     nbformat.validate(page)
-    assert _texts(tmp_path / "out" / "notebook.ipynb") == "before \N{REPLACEMENT CHARACTER} after\nnext\n"
+    assert _texts(tmp_path / "out" / "notebook.ipynb") == "before \N{REPLACEMENT CHARACTER} after\nnext \N{REPLACEMENT CHARACTER}\n"
 
 
 def test_folders_of_the_caller_are_the_same_in_the_notebook(write_notebook, tmp_path, monkeypatch):

@@ -163,7 +163,7 @@ def test_no_table_ever_stands_without_its_sidecar(tmp_path, monkeypatch):
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = write_atomic(tmp_path / "a.json", "old")
+    path = write_atomic(tmp_path / ("a" * 255), "old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
     with pytest.raises(OSError, match="no"):
         write_atomic(path, "new")
