@@ -89,31 +89,16 @@ def test_folders(trial, undisturbed, tmp_path):
     trial.ends_right(place, undisturbed("count"), tries=2)
 
 
-def _damage_the_study(trial, undisturbed, tmp_path, file: str) -> None:
-    """Each damage to a file of the whole study, with one job left to run."""
-    for number, damage in enumerate(DAMAGES):
+@pytest.mark.long
+@pytest.mark.fault("a damaged plan.json, study.json or lock of the study", tries=12)
+def test_the_study(trial, undisturbed, tmp_path):
+    files = ("plan.json", "study.json", ".study.lock")
+    for number, damage in enumerate(DAMAGES):  # with one job left to run
         place = undisturbed("count").copy(tmp_path / str(number), whole=True)
         (place.out / COUNTS[number] / "result.json").unlink()
-        damage(place.out / file, place.out / COUNTS[0] / "figures" / "count.svg")
-        trial.ends_right(place, undisturbed("count"))
-
-
-@pytest.mark.long
-@pytest.mark.fault("a damaged plan.json", tries=4)
-def test_the_plan(trial, undisturbed, tmp_path):
-    _damage_the_study(trial, undisturbed, tmp_path, "plan.json")
-
-
-@pytest.mark.long
-@pytest.mark.fault("a damaged study.json", tries=4)
-def test_the_study(trial, undisturbed, tmp_path):
-    _damage_the_study(trial, undisturbed, tmp_path, "study.json")
-
-
-@pytest.mark.long
-@pytest.mark.fault("a damaged lock of the study", tries=4)
-def test_the_lock(trial, undisturbed, tmp_path):
-    _damage_the_study(trial, undisturbed, tmp_path, ".study.lock")
+        for file in files:
+            damage(place.out / file, place.out / COUNTS[0] / "figures" / "count.svg")
+        trial.ends_right(place, undisturbed("count"), tries=len(files))
 
 
 @pytest.mark.long

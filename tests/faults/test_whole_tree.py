@@ -9,32 +9,35 @@ import pytest
 import torch
 from study.conftest import LIMIT_S, ROOT, run_resattn
 
+from analysis.study.engine import KERNELS, SNAKEMAKE_LOG
 from analysis.study.job_folder import LOCK, LOG, read_result
-from analysis.study.plan import stale_jobs
+from analysis.study.plan import PLAN, stale_jobs
 from analysis.study.profiles import read_profile
+from analysis.study.results_folder import SNAKEMAKE_RECORDS, STUDY, STUDY_LOCK
 
 from .conftest import Place
 from .test_damaged import DAMAGES, RUNS, flipped
 
 UNREAD = (LOG, LOCK, "inputs.json")  # of a finished job: nothing follows from them
+# Of a study, beside the folders of its jobs: a study writes them anew, and no result follows from them.
+OF_THE_STUDY = (PLAN, STUDY, STUDY_LOCK, SNAKEMAKE_LOG, KERNELS, SNAKEMAKE_RECORDS)
 
 
 def _files(place: Place) -> list[Path]:
-    """Every file that the jobs of a study left: those that follow from each other, the others, and no record of ours."""
-    jobs = read_profile(place.folder / f"{place.profile}.yaml").tasks
-    return sorted(file for job in jobs for file in (place.out / job).rglob("*") if file.is_file())
+    """Every file of a results folder."""
+    return sorted(file for file in place.out.rglob("*") if file.is_file())
 
 
 def _other(place: Place, file: Path) -> Path:
-    """The same file of another job, or another file of this one."""
+    """The same file of another job, or another file."""
     files = _files(place)
     alike = [other for other in files if other != file and other.name == file.name]
     return (alike or [other for other in files if other.read_bytes() != file.read_bytes()])[0]
 
 
-def _job_of(place: Place, file: Path) -> str:
+def _job_of(place: Place, file: Path) -> str | None:
     jobs = read_profile(place.folder / f"{place.profile}.yaml").tasks
-    return next(job for job in jobs if file.is_relative_to(place.out / job))
+    return next((job for job in jobs if file.is_relative_to(place.out / job)), None)
 
 
 @pytest.mark.parametrize("name", ["count", "train"])
@@ -44,8 +47,18 @@ def test_every_damage_to_every_file_is_found_with_all_that_follows_from_it(undis
     profile = read_profile(place.folder / f"{name}.yaml")
     assert not stale_jobs(profile, place.out)
     files = _files(place)
-    assert len(files) > 20
-    for file in files:
+    of_jobs = [file for file in files if _job_of(place, file)]
+    assert len(of_jobs) > 20
+    others = {file.relative_to(place.out).parts[0] for file in files if file not in of_jobs}
+    assert others <= set(OF_THE_STUDY)  # whatever else a study comes to leave has to be looked at here
+    for damage in DAMAGES:
+        contents = {file: content for file in files if file not in of_jobs and (content := file.read_bytes())}
+        for file in contents:
+            damage(file, of_jobs[0])
+        assert not stale_jobs(profile, place.out)
+        for file, content in contents.items():
+            file.write_bytes(content)
+    for file in of_jobs:
         job, content, unread = _job_of(place, file), file.read_bytes(), file.name in UNREAD
         other = whole.out / _other(place, file).relative_to(place.out)
         for damage in DAMAGES:
@@ -59,7 +72,7 @@ def test_every_damage_to_every_file_is_found_with_all_that_follows_from_it(undis
         gone = stale_jobs(profile, place.out)
         assert (not gone) == (unread or file.suffix == ".pt"), file  # a run may be done without its weights
         file.write_bytes(content)
-    for folder in sorted({file.parent for file in files} - {place.out / job for job in profile.tasks}):
+    for folder in sorted({file.parent for file in of_jobs} - {place.out / job for job in profile.tasks}):
         (folder / "added.csv").write_text("a notebook that reads all tables of a folder would read this one too")
         assert _job_of(place, folder) in stale_jobs(profile, place.out)
         (folder / "added.csv").unlink()
@@ -71,9 +84,10 @@ def test_every_damage_to_every_file_is_found_with_all_that_follows_from_it(undis
 def test_every_file_is_damaged(trial, undisturbed, tmp_path):
     for damage in DAMAGES:
         place = undisturbed("train").copy(tmp_path / damage.__name__, whole=True)
-        for file in _files(place):
+        others = {file: undisturbed("train").out / _other(place, file).relative_to(place.out) for file in _files(place)}
+        for file, other in others.items():
             if file.stat().st_size:
-                damage(file, undisturbed("train").out / _other(place, file).relative_to(place.out))
+                damage(file, other)
         trial.ends_right(place, undisturbed("train"))
 
 
