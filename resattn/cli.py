@@ -336,7 +336,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("after", type=_path, metavar="B.json", help="another one")
     sub.add_argument("--input", metavar="C,H,W", action="append", default=[], help="of targets, as for `resattn audit`")
     sub.set_defaults(batch=1)
-    sub.add_argument("--exit-code", action="store_true", help="exit with 1 where something changed, also where nobody reads on")
+    sub.add_argument(
+        "--exit-code", action="store_true",
+        help="exit with 1 where something changed; a pipe that is closed early does not change this",
+    )  # fmt: skip
     _json_option(sub)
     return built
 

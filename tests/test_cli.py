@@ -513,7 +513,9 @@ def test_a_reader_that_stops_changes_no_exit_status_and_a_full_disk_is_an_error(
     for name, macs in (("a", 1), ("b", 2)):
         (tmp_path / f"{name}.json").write_text(json.dumps([{"target": "m:f", "quantities": {"macs": macs}}]))
     command = f"{sys.executable} -m resattn diff --exit-code"
-    script = f"{command} a.json b.json | true; echo ${{PIPESTATUS[0]}}; {command} a.json b.json --json >/dev/full; echo $?"
+    script = (
+        f"{command} a.json b.json | true; echo ${{PIPESTATUS[0]}}; {command} a.json b.json --json >/dev/full; echo $?"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.stdout == "1\n1\n"

@@ -30,7 +30,7 @@ def write(audit: Audit, file: Path, used: Used | None = None) -> Path:
     if not file.parent.is_dir():
         raise OSError(f"no folder {file.parent} for {file.name}")
     text = page(audit, used)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name[:40]}.")  # a name may be as long as a name can be
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name[:40]}.")  # no longer than a name can be
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             out.write(text)

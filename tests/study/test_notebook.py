@@ -170,7 +170,10 @@ def test_text_that_utf_8_has_not_and_ids_that_are_null_leave_a_valid_page(write_
     run_notebook(path, {}, tmp_path / "out")
     page = nbformat.read(tmp_path / "out" / "notebook.ipynb", as_version=4)
     nbformat.validate(page)
-    assert _texts(tmp_path / "out" / "notebook.ipynb") == "before \N{REPLACEMENT CHARACTER} after\nnext \N{REPLACEMENT CHARACTER}\n"
+    assert (
+        _texts(tmp_path / "out" / "notebook.ipynb")
+        == "before \N{REPLACEMENT CHARACTER} after\nnext \N{REPLACEMENT CHARACTER}\n"
+    )
 
 
 def test_folders_of_the_caller_are_the_same_in_the_notebook(write_notebook, tmp_path, monkeypatch):
