@@ -22,7 +22,7 @@ from resattn.networks.spec import NetworkSpec
 from resattn.training.config import ADDED, FIELDS, TrainConfig
 from resattn.training.data import Dataset
 from resattn.training.record import RUN, OtherRecordError, RecordError, identity, read_record
-from resattn.training.run import CheckpointError, read_run, weights_digest, write_tables, write_whole
+from resattn.training.run import CheckpointError, Run, read_run, weights_digest, write_tables, write_whole
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_VERSION = 1
@@ -51,8 +51,8 @@ def trained(out_dir: Path | str) -> Network:
         network = build(NetworkSpec.from_json(saved["config"]["spec"]))
         _check_tensors("model", saved["model"], network.state_dict())
         network.load_state_dict(saved["model"])
-    if record.exists() and read_run(out_dir).weights_digest != weights_digest(network):
-        raise CheckpointError(f"{path}: these are not the weights of the run that {RUN} records")
+        if record.exists() and read_run(out_dir).weights_digest != weights_digest(network):
+            raise CheckpointError(f"{path}: these are not the weights of the run that {RUN} records")
     return network.eval()
 
 
@@ -96,11 +96,15 @@ def finished(
 ) -> dict[str, Any] | None:
     """The record of this run, if it is finished. A damaged one is set aside. Raises: OtherRunError."""
     try:
-        return read_record(out, config, dataset.digest)
-    except RecordError as error:
+        record = read_record(out, config, dataset.digest)
+        if record is not None:
+            Run.from_json(record).to_json()  # every field is there, in a form that can be used
+        return record
+    except (ValueError, KeyError, TypeError, ArithmeticError, AttributeError) as error:
         if isinstance(error, OtherRecordError) and not also_others:
             raise OtherRunError(f"{error} (give another folder, or remove its files to start again)") from error
-        set_aside(out / RUN, f"{error}", say)
+        why = str(error) if isinstance(error, RecordError) else f"{out / RUN} is damaged ({error!r:.200})"
+        set_aside(out / RUN, why, say)
         return None
 
 

@@ -41,7 +41,7 @@ def read_record(out_dir: Path | str, config: TrainConfig, dataset_digest: str | 
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error})") from error
     try:
         ran = TrainConfig.from_json(record["config"])
@@ -54,7 +54,7 @@ def read_record(out_dir: Path | str, config: TrainConfig, dataset_digest: str | 
         )
         version = record.get("training_version", 1)
         there = {"training version": version, **identity(ran, record["dataset_digest"])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise RecordError(f"{path} is damaged ({error!r})") from error
     if not is_whole:
         raise RecordError(f"{path} is damaged: it and {METRICS} or {TIMING} do not agree")

@@ -285,7 +285,7 @@ def test_a_finished_run_whose_weights_are_not_kept_is_finished(alone, digits, tm
         quiet(_config(), out, digits)
 
 
-@pytest.mark.parametrize("what", ["a digit", "cut", "metrics.csv", "another run"])
+@pytest.mark.parametrize("what", ["a digit", "cut", "deep", "no field", "metrics.csv", "another run"])
 def test_a_finished_run_without_weights_and_with_a_damaged_record_starts_again(alone, digits, tmp_path, what):
     out, run = tmp_path / "run", alone[1]
     shutil.copytree(alone[0], out)
@@ -296,6 +296,10 @@ def test_a_finished_run_without_weights_and_with_a_damaged_record_starts_again(a
             (out / "run.json").write_text(text.replace('"train_loss": 2.', '"train_loss": 3.', 1))
         case "cut":
             (out / "run.json").write_text(text[: len(text) // 2])
+        case "deep":
+            (out / "run.json").write_text("[" * 100_000)
+        case "no field":
+            (out / "run.json").write_text(text.replace('"execution"', '"executed"'))
         case "metrics.csv":
             (out / "metrics.csv").unlink()
         case "another run":
