@@ -21,6 +21,7 @@ from analysis.tables.provenance import ROOT
 from analysis.zoo.worker import append
 
 CODE = ("resattn/graph", "resattn/rules", "resattn/measures", "resattn/targets.py", "resattn/instruments/counters.py",
+        "resattn/views/tree.py",
         "analysis/zoo/models.py", "analysis/zoo/measure.py", "analysis/zoo/operators.py")  # fmt: skip
 VERSIONS = ("torch", "timm", "torchvision", "transformers", "segmentation-models-pytorch", "diffusers",
             "open-clip-torch", "pytorchcv", "monai")  # fmt: skip

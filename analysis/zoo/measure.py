@@ -21,6 +21,7 @@ from resattn.graph.walk import leaves_of
 from resattn.measures.audit import MOST_BYTES, Audit, audit
 from resattn.rules.rule import macs_of
 from resattn.targets import ModelError, Target, resolved
+from resattn.views.tree import FUNCTIONAL, tree
 
 KEPT = (
     "weighted_layers", "conv_layers", "trunk_depth", "longest_path", "shortest_path", "n_paths", "params",
@@ -43,7 +44,8 @@ def measured(target: str) -> dict[str, Any]:
                 raise ModelError(f"the library's model fails by itself: {alone}") from error
             raise
         done = time.process_time()
-        row = {"device": device, **_of_audit(a), **_like(a), "padded_by_name": _padded_by_name(a, model)}
+        row = {"device": device, **_of_audit(a), **_like(a), "padded_by_name": _padded_by_name(a, model),
+               "tree_off": _tree_off(a)}  # fmt: skip
         row |= {"build_s": round(built - start, 3), "audit_s": round(done - built, 3)}
         row["numel"] = sum(p.numel() for p in model.parameters())
         buffers = [(module, dict(module._buffers)) for module in model.modules()]  # torch's pass moves them to meta
@@ -131,6 +133,20 @@ def _like(a: Audit) -> dict[str, Any]:
     fvcore, deepspeed = a.counted_like("fvcore"), a.counted_like("deepspeed")
     products = deepspeed.parts.get("convolutions, matrix products, attention", 0) // 2
     return {"fvcore": fvcore.value, "fvcore_parts": dict(fvcore.parts), "deepspeed": products}
+
+
+def _tree_off(a: Audit) -> dict[str, int]:
+    """What the module tree holds beyond the totals, or a module beyond its own work and its children; {} where each
+    sum is exact."""
+    root = tree(a.captured, with_fields=False)
+    off: Counter[str] = Counter()
+    for number in ("params", "macs"):
+        off[number] += abs(getattr(root, number) - (a.quantities[number] or a.at_least.get(number, 0)))
+        for _, node in root.walk():
+            if node.kind != FUNCTIONAL:
+                below = sum(getattr(child, number) for child in node.children if child.kind != FUNCTIONAL)
+                off[number] += abs(getattr(node, number) - getattr(node, f"own_{number}") - below)
+    return {number: n for number, n in off.items() if n}
 
 
 def _padded_by_name(a: Audit, model: nn.Module) -> int:

@@ -55,6 +55,7 @@ ALL = Schema(
         _text("n_paths", "an exact integer of any size"),
         _text("macs_verdict", "against torch: `equal`, the cause, `unexplained`, or why there is no count"),
         _text("params_verdict", "against torch and `numel`: `equal`, the cause, or `unexplained`"),
+        _text("tree", "`exact`: parameters and multiply-adds of the modules sum to the totals; or by how much not"),
         _text("masks", "how masks were found"),
         *(_number(f"{what}_s", meaning, "s", float) for what, meaning in (
             ("build", "CPU time of the constructor"), ("audit", "CPU time of the audit"),
@@ -99,7 +100,7 @@ TOTALS = Schema(
         ("unfinished", "over a limit"), ("macs_equal", "equal to torch's count to the unit"),
         ("macs_named", "different for a named cause"), ("macs_unexplained", "different for none"),
         ("macs_no_count", "torch has no count"), ("params_equal", "equal to all parameters that operators take"),
-        ("params_unexplained", "different"))),
+        ("params_unexplained", "different"), ("tree_exact", "the modules sum to the totals"))),
      _number("median_audit_s", "of an audit, CPU time", "s", float)),
     "one library",
 )  # fmt: skip
@@ -162,6 +163,7 @@ def _model(row: Row) -> dict[str, Any]:
         "n_paths": "" if paths is None else str(paths) if paths < 10**30 else f"{float_of(paths)}",
         "macs_verdict": macs_verdict(row),
         "params_verdict": params_verdict(row),
+        "tree": tree_verdict(row),
         "message": _message(row),
     }
 
@@ -202,6 +204,13 @@ def params_verdict(row: Row) -> str:
     return f"no operator takes {unread}" if unread else "equal"
 
 
+def tree_verdict(row: Row) -> str:
+    """Whether the modules sum to the totals; "" where that was not measured."""
+    if row.get("tree_off") is None:
+        return ""
+    return "; ".join(f"{number}: {n} more or less" for number, n in row["tree_off"].items()) or "exact"
+
+
 def _total(family: str, names: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
     own = [r for r in rows if r["family"] == family]
     macs, params = [macs_verdict(r) for r in own], [params_verdict(r) for r in own]
@@ -220,6 +229,7 @@ def _total(family: str, names: Sequence[str], rows: Sequence[Row]) -> dict[str, 
         "macs_no_count": count(macs, lambda v: v.startswith("no count")),
         "params_equal": count(params, lambda v: v == "equal" or v.startswith("no operator")),
         "params_unexplained": count(params, lambda v: v == "unexplained"),
+        "tree_exact": sum(tree_verdict(r) == "exact" for r in own),
         "median_audit_s": times[len(times) // 2] if times else None,
     }  # fmt: skip
 

@@ -129,9 +129,9 @@ def _range(first: str, last: str) -> str:
     return f"{first}..{last.removeprefix(stem)}" if last.removeprefix(stem).isdigit() else f"{first}..{last}"
 
 
-def tree(network: Captured) -> Node:
-    """The root of the module tree."""
-    return _Tree(network).node("", network.name)[0]
+def tree(network: Captured, *, with_fields: bool = True) -> Node:
+    """The root of the module tree. `with_fields`: False leaves out receptive fields, which take most of its time."""
+    return _Tree(network, with_fields).node("", network.name)[0]
 
 
 def rows(root: Node) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ def rows(root: Node) -> list[dict[str, Any]]:
 
 
 class _Tree:
-    def __init__(self, network: Captured) -> None:
+    def __init__(self, network: Captured, with_fields: bool) -> None:
         self.network, self.graph = network, network.graph
         self.modules = {m.path: m for m in self.graph.modules}
         self.own: dict[str, list[Op]] = defaultdict(list)
@@ -181,7 +181,8 @@ class _Tree:
                 self.below[path.rpartition(".")[0]].append(path)
                 path = path.rpartition(".")[0]
         targets = {path: at for path in ("", *self.modules, *self.own) if (at := self._last(path)) is not None}
-        self.seen = _seen(network, {*targets.values(), *(ops[-1].index for ops in self.own.values())})
+        asked = {*targets.values(), *(ops[-1].index for ops in self.own.values())}
+        self.seen = _seen(network, asked) if with_fields else {}
         self.targets = targets
 
     def _last(self, path: str) -> int | None:
