@@ -102,9 +102,10 @@ class Sight:
         return {m.path: m for m in self.network.graph.modules}
 
     @cached_property
-    def last(self) -> Mapping[str, int]:
-        """The last operator of each module."""
-        return {op.module: op.index for op in self.network.graph.ops if op.name != INPUT}
+    def last(self) -> Mapping[str, Op]:
+        """The last operator of each module, one on constants alone too."""
+        graph = self.network.graph
+        return {op.module: op for op in (*graph.constants, *graph.ops) if op.name != INPUT}
 
     @cached_property
     def visits(self) -> Counter[int]:
@@ -401,7 +402,7 @@ def _parameters_of_leaf(kind: str) -> Amount:
 
     def of(sight: Sight, op: Op) -> int:
         module = sight.module(op)
-        if module is None or any(module.children()) or sight.last.get(op.module, op.index) != op.index:
+        if module is None or any(module.children()) or sight.last[op.module] is not op:
             return 0
         is_conv, total = "Conv" in type(module).__name__, 0
         for size in _outputs(sight, sight.records[op.module]):
@@ -415,11 +416,14 @@ def _parameters_of_leaf(kind: str) -> Amount:
 
 def _outputs(sight: Sight, record: Module) -> list[Shape]:
     """The shape that each run of a module returns; that of the last run where the graph does not tell them apart."""
-    graph = sight.network.graph
-    own = [op.shape for op in (*graph.ops, *graph.constants) if op.name != INPUT and op.module == record.path]
-    last = record.result.shape if record.result else own[-1]
-    each, rest = divmod(len(own), record.n_runs)
-    return [last] * record.n_runs if rest or own[-1] != last else own[each - 1 :: each]
+    graph, ends = sight.network.graph, {}
+    for op in (*graph.constants, *graph.ops):
+        if op.name != INPUT and op.module == record.path:
+            for made in op.inputs:
+                ends.pop(made, None)
+            ends[op.index] = op.shape
+    last = record.result.shape if record.result else sight.last[record.path].shape
+    return [*ends.values()] if len(ends) == record.n_runs else [last] * record.n_runs
 
 
 def _upsample_by_argument(sight: Sight, op: Op) -> int:

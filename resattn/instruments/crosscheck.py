@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from resattn.extras import require
@@ -22,10 +23,11 @@ from resattn.graph.capture import without_fast_path
 from resattn.graph.graph import Graph
 from resattn.graph.inputs import Inputs
 from resattn.graph.walk import leaves_of
-from resattn.instruments.counters import TOOLS, counted_like
+from resattn.instruments.counters import TOOLS, Sight, counted_like
 from resattn.measures import cost
 from resattn.measures.captured import Captured
 from resattn.networks.spec import NetworkSpec
+from resattn.rules.rule import macs_of
 from resattn.targets import resolved
 
 
@@ -69,9 +71,9 @@ def crosscheck(
     """
     require("crosscheck", "crosscheck")
     with resolved(target, args, kwargs, settings=settings) as found:
-        model, name = found.make("cpu").eval(), found.name
+        model, name = _evaluating(found.make("cpu")), found.name
         network = Captured.of(model, *found.inputs.args, name=name, device="cpu", **found.inputs.kwargs)
-        call = _Call(model, found.inputs).eval()
+        call = _evaluating(_Call(model, found.inputs))
         learned = [p for p in model.parameters() if p.requires_grad]
         for p in learned:
             p.requires_grad = False  # torch's counter refuses a parameter that is passed to a module
@@ -82,6 +84,13 @@ def crosscheck(
         finally:
             for p in learned:
                 p.requires_grad = True
+
+
+def _evaluating(model: nn.Module) -> nn.Module:
+    """The model in evaluation mode; an exported one refuses `eval`."""
+    for module in model.modules():
+        module.training = False
+    return model
 
 
 class _Call(nn.Module):
@@ -107,7 +116,8 @@ def _macs(call: _Call, network: Captured, name: str, rules: str, package: str, m
 
     def measured() -> Check:
         reported, uncounted = measure(call)
-        return replace(row, reported=reported, causes=counted.causes, uncounted=uncounted)
+        causes = {**counted.causes, **(_in_one_kernel(network) if ONE_KERNEL in uncounted else {})}
+        return replace(row, reported=reported, causes=causes, uncounted=uncounted)
 
     return _tried(row, measured)
 
@@ -155,10 +165,32 @@ def _torchinfo(call: _Call) -> tuple[int, tuple[str, ...]]:
     return int(result.total_mult_adds), ()
 
 
+ONE_KERNEL = "mkldnn_rnn_layer"  # of an LSTM on the CPU, where torch's conditions for it hold
+
+
+class _Kernels(TorchDispatchMode):
+    """Whether operators ran that hold products and for which torch has no formula."""
+
+    found: tuple[str, ...] = ()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if ONE_KERNEL in str(func):
+            self.found = (ONE_KERNEL,)
+        return func(*args, **(kwargs or {}))
+
+
 def _flop_counter(call: _Call) -> tuple[int, tuple[str, ...]]:
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, _Kernels() as kernels:
         call(*call.tensors)
-    return int(counter.get_total_flops()), ()
+    return int(counter.get_total_flops()), kernels.found
+
+
+def _in_one_kernel(network: Captured) -> dict[str, int]:
+    """What torch's counter leaves out with the LSTMs that run as one kernel: those without a projection."""
+    sight = Sight(network)
+    plain = {path for path, m in sight.modules.items() if isinstance(m, nn.LSTM) and not m.proj_size}
+    ops = (*network.graph.ops, *network.graph.constants)
+    return {"LSTM in one kernel, not counted": -2 * sum(macs_of(op) for op in ops if op.module in plain)}
 
 
 def _torchinfo_params(call: _Call, graph: Graph) -> tuple[int, dict[str, int]]:
