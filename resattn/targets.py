@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import sys
 import sysconfig
 import traceback
@@ -100,7 +101,7 @@ def resolved(
         return
     try:
         if isinstance(target, str):
-            with _first_on_path(*_folders(where)):
+            with _first_on_path(*_folders(where)), _no_end():
                 made = functools.cache(lambda device: _model(target, _found(where, called), device))
                 if not inputs.leaves:
                     own = LIBRARIES[where].inputs(made("meta"), called, inputs.batch)
@@ -108,9 +109,32 @@ def resolved(
                 yield Target(target, inputs, made)
         else:
             assert isinstance(target, nn.Module)
-            yield Target(name, inputs, lambda device: target)
+            with _no_end():
+                yield Target(name, inputs, lambda device: target)
     except SystemExit as error:
-        raise ModelError(f"{name} called sys.exit({error.code!r}){_place(error)}") from error
+        call = str(error) if isinstance(error, _EndError) else f"sys.exit({error.code!r})"
+        raise ModelError(f"{name} called {call}{_place(error)}") from error
+
+
+class _EndError(SystemExit):
+    """In place of the end of the process."""
+
+    def __str__(self) -> str:
+        return f"os._exit({self.code!r})"
+
+
+@contextmanager
+def _no_end() -> Iterator[None]:
+    """`os._exit` is an error as `sys.exit` is, but in a process that the code of the target forked."""
+    end, own = os._exit, os.getpid()
+
+    def refused(code: int) -> None:
+        if os.getpid() != own:
+            end(code)
+        raise _EndError(code)
+
+    with mock.patch.object(os, "_exit", refused):
+        yield
 
 
 def _check_image(spec: NetworkSpec, shape: Shape) -> None:

@@ -89,8 +89,10 @@ def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callabl
     narrowest = widest = None
     try:
         single = path_fields(large.sight, target)
-        assert single is not None  # the field over all paths was found at some position that is not clipped
-        narrowest, widest = single.narrowest, single.widest
+        if single is not None:
+            narrowest, widest = single.narrowest, single.widest
+        else:
+            notes.append("along single paths: every position is clipped")
     except NoReceptiveFieldError as error:
         notes.append(f"along single paths: {error}")
     fields = (_reported(field, large, own) for field in (union, trunk, narrowest, widest))

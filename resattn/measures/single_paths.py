@@ -16,6 +16,7 @@ from resattn.rules.intervals import MOST_POSITIONS, NOTHING, Extent
 
 MOST_COMPARED = 2**16  # positions of a line that is compared with others
 MOST_INTERVALS = 64  # kept at an operator, none of which contains another
+MOST_STEPS = 50_000  # from an interval to the one before it: some seconds; recurrent layers over an image take more
 
 Interval = tuple[np.ndarray, np.ndarray]  # first and last position, for each of the units
 Result = tuple[int, int]  # an operator and which of its results
@@ -363,9 +364,13 @@ def _back(
 ) -> list[Interval]:
     """What the units of the target see of the image along single paths: the intervals that are not dominated."""
     seen: dict[tuple[int, int], list[Interval]] = {(target, 0): [(units, units)]}
+    steps = 0
     for index in reversed(ancestors):
         for slot, into in edges.get(index, {}).items():
             for interval in seen.pop((index, slot), []):
+                steps += len(into)
+                if steps > MOST_STEPS:
+                    raise NoReceptiveFieldError(f"more than {MOST_STEPS} steps back to the input")
                 for edge in into:
                     _keep(seen.setdefault(edge.producer, []), edge.back(interval), is_widest)
     return seen[0, 0]
