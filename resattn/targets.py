@@ -442,7 +442,8 @@ def _hf_inputs(model: Any, name: str, batch: Shape) -> Inputs:
     text = getattr(config, "text_config", None) or config
     most = getattr(text, "max_position_embeddings", None) or TOKENS
     length = min(TOKENS, most) if most > 0 else TOKENS
-    wanted = {model.main_input_name}
+    main = model.main_input_name
+    wanted = {main} if isinstance(main, str) else {*main}
     if hasattr(config, "projection_dim"):  # a text and an image, side by side
         wanted |= {"input_ids", "pixel_values"} & taken.keys()
     if getattr(config, "is_encoder_decoder", False):

@@ -165,13 +165,24 @@ class _Touched(TorchDispatchMode):
         self.params = {id(p): p.numel() for p in model.parameters()}
         self.memory = {p.untyped_storage()._cdata for p in model.parameters()}
         self.touched: set[int] = set()
+        # What work on parameters alone has made, with those parameters; and those that met anything else.
+        self.alone: dict[int, tuple[Tensor, set[int]]] = {}
+        self.met: set[int] = set()
         self.standardised = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if "batch_norm" in str(func) and args[0].untyped_storage()._cdata in self.memory:
             self.standardised += args[0].numel() * (4 if args[1] is None else 5)
-        self.touched |= {id(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)} & self.params.keys()
-        return func(*args, **(kwargs or {}))
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        taken = {id(t) for t in given} & self.params.keys()
+        self.touched |= taken
+        before = taken.union(*(self.alone[id(t)][1] for t in given if id(t) in self.alone))
+        result = func(*args, **(kwargs or {}))
+        if before and all(id(t) in self.params or id(t) in self.alone for t in given):
+            self.alone |= {id(t): (t, before) for t in tree_leaves(result) if isinstance(t, Tensor)}
+        else:
+            self.met |= before
+        return result
 
     def with_those_in(self, result: Iterable[Tensor]) -> set[int]:
         """Those, and the parameters that are returned as they are."""
@@ -194,6 +205,7 @@ def _counted(model: nn.Module, inputs: Inputs, device: str) -> dict[str, Any]:
         "macs_torch": int(counter.get_total_flops()) // 2,
         "macs_by_op": by_op,
         "standardised": touched.standardised,
+        "params_met": sum(touched.params[i] for i in touched.met),
         "params_torch": sum(touched.params[i] for i in touched.with_those_in(leaves_of(result))),
     }
 

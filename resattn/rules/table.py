@@ -140,7 +140,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
     ),
     (
         "nonzero _unique2 unique_dim unique_consecutive bincount multinomial put torchvision.nms torchvision.roi_align "
-        "torchvision.roi_pool torchvision.ps_roi_align torchvision.ps_roi_pool",
+        "torchvision.roi_pool torchvision.ps_roi_align torchvision.ps_roi_pool repeat_interleave",
         Rule("index", spreads.chosen),
     ),
     (
@@ -150,7 +150,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
     (
         "histc renorm linalg_cross _cdist_forward _euclidean_dist _pdist_forward _ctc_loss nll_loss_forward "
         "nll_loss2d_forward _linalg_svd _linalg_eigh _linalg_det linalg_inv_ex _linalg_solve_ex linalg_cholesky_ex "
-        "linalg_lu linalg_qr linalg_matrix_exp",
+        "linalg_lu linalg_qr linalg_matrix_exp linalg_solve_triangular triangular_solve cholesky_solve",
         Rule("reduce", spreads.everywhere),
     ),
     (
