@@ -32,6 +32,10 @@ def text(folder: Path) -> str:
         _table(tables.TOTALS.names, [[_shown(row[c]) for c in tables.TOTALS.names] for row in [*totals, _sum(totals)]]),
         _legend(tables.TOTALS),
         _table(("CPU seconds of the measured models", "constructors", "audits", "torch's counts"), _times(models)),
+        "## Complete, quantity by quantity\n\n",
+        "Of the measured models, in percent; the others are lower bounds (partial), or unavailable with the reason in "
+        "the audit's notes, as receptive fields are where the input is no image.\n\n",
+        _table(("family", "measured", *ASKED), _complete(models)),
         "## Different from torch's count\n\n",
         _counted("cause", (_cause(r["macs_verdict"]) for r in models), but=("equal", "")),
         "## Not complete\n\n",
@@ -71,6 +75,21 @@ def _times(models: Rows) -> list[tuple[str, ...]]:
         )
         for f, rows in own.items()
     ]
+
+
+ASKED = ("macs", "params", "weighted_layers", "trunk_depth", "longest_path", "n_paths", "receptive_field_px",
+         "receptive_field_narrowest_px")  # fmt: skip
+
+
+def _complete(models: Rows) -> list[tuple[str, ...]]:
+    """For each family the share of its measured models for which each quantity is complete."""
+    found = []
+    for family in dict.fromkeys(row["family"] for row in models):
+        own = [row for row in models if row["family"] == family and row["outcome"] == "measured"]
+        left = [{part.partition(":")[0] for part in str(row["incomplete"] or "").split()} for row in own]
+        shares = (100 * sum(name not in names for names in left) / len(own) if own else 0.0 for name in ASKED)
+        found.append((family, str(len(own)), *(f"{share:.1f}" for share in shares)))
+    return found
 
 
 def _legend(schema: Any) -> str:

@@ -99,7 +99,7 @@ TOTALS = Schema(
         ("complete", "status complete"), ("failed", "the constructor or the forward raised"),
         ("unfinished", "over a limit"), ("macs_equal", "equal to torch's count to the unit"),
         ("macs_named", "different for a named cause"), ("macs_unexplained", "different for none"),
-        ("macs_no_count", "torch has no count"), ("params_equal", "equal to all parameters that operators take, or less those of work on parameters alone that nothing reads"),
+        ("macs_no_count", "torch has no count"), ("params_equal", "equal to all parameters that operators take, those of idle work aside"),
         ("params_unexplained", "different"), ("tree_exact", "the modules sum to the totals"))),
      _number("median_audit_s", "of an audit, CPU time", "s", float)),
     "one library",

@@ -53,6 +53,14 @@ def test_parameters_against_torch_and_all_of_them() -> None:
     assert params_verdict(row()) == "equal"
     assert params_verdict(row(numel=28_088_034)) == "no operator takes 10"
     assert params_verdict(row(params_torch=1)) == "unexplained"
+    idle = row(params_torch=28_088_026, params_met=28_088_024)
+    assert params_verdict(idle) == "work on parameters alone that nothing reads takes 2"
+
+
+def test_the_sum_of_the_modules() -> None:
+    assert tables.tree_verdict(row(tree_off={})) == "exact"
+    assert tables.tree_verdict(row(tree_off={"macs": 3})) == "macs: 3 more or less"
+    assert tables.tree_verdict(row()) == ""
 
 
 @pytest.mark.parametrize(
@@ -148,6 +156,7 @@ def test_every_public_model_that_was_measured_is_right() -> None:
     assert set(models["family"]) <= set(FAMILIES)
     for column in ("macs_verdict", "params_verdict"):
         assert not [*models.loc[models[column] == "unexplained", "model"]]
+    assert set(models.loc[models["outcome"] == "measured", "tree"]) <= {"exact", ""}  # "": of an earlier run
     fields = read_table(FOLDER / "fields.csv", tables.FIELDS)
     assert not [*fields.loc[fields["verdict"] == "different", "target"]]
 
