@@ -416,7 +416,8 @@ def _parameters_of_leaf(kind: str) -> Amount:
 
 def _outputs(sight: Sight, record: Module) -> list[Shape]:
     """The shape that each run of a module returns; that of the last run where the graph does not tell them apart."""
-    graph, ends = sight.network.graph, {}
+    graph = sight.network.graph
+    ends: dict[int, Shape] = {}
     for op in (*graph.constants, *graph.ops):
         if op.name != INPUT and op.module == record.path:
             for made in op.inputs:

@@ -73,7 +73,8 @@ def crosscheck(
     with resolved(target, args, kwargs, settings=settings) as found:
         model, name = _evaluating(found.make("cpu")), found.name
         network = Captured.of(model, *found.inputs.args, name=name, device="cpu", **found.inputs.kwargs)
-        call = _evaluating(_Call(model, found.inputs))
+        call = _Call(model, found.inputs)
+        _evaluating(call)
         learned = [p for p in model.parameters() if p.requires_grad]
         for p in learned:
             p.requires_grad = False  # torch's counter refuses a parameter that is passed to a module
