@@ -190,14 +190,6 @@ class Exits(nn.Module):
         import sys
         sys.exit(5)
 
-class Ends(nn.Module):
-    def forward(self, x):
-        import os
-        if not os.fork():
-            os._exit(0)
-        os.wait()
-        os._exit(0)
-
 class Talks(nn.Conv2d):
     def __init__(self):
         print("hello")
@@ -236,6 +228,14 @@ def deep():
     for _ in range(5000):
         model = nn.Sequential(model)
     return model
+
+class Ends(nn.Module):
+    def forward(self, x):
+        import os
+        if not os.fork():
+            os._exit(0)
+        os.wait()
+        os._exit(0)
 """
 
 
@@ -273,7 +273,7 @@ def audit_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
         (1, "mymodels.py:Yields", "TypeError: the forward returned a generator, which has not run"),
         (1, "mymodels.py:deep", "maximum recursion depth exceeded"),
         (1, "mymodels.py:Exits", "mymodels.py:Exits called sys.exit(5) (mymodels.py, line 21)"),
-        (1, "mymodels.py:Ends", "mymodels.py:Ends called os._exit(0) (mymodels.py, line 29)"),
+        (1, "mymodels.py:Ends", "mymodels.py:Ends called os._exit(0) (mymodels.py, line 68)"),
         (
             1,
             "raising.py:build",
