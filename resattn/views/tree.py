@@ -197,7 +197,8 @@ class _Tree:
         """The node of a module, and the operators that ran in it."""
         module, own = self.modules.get(path), [op.index for op in self.own.get(path, [])]
         below = [self.node(p, p[len(path) :].lstrip(".")) for p in self.below.get(path, [])]
-        below.sort(key=lambda pair: min(pair[1], default=len(self.graph.ops)))  # in order of execution
+        # In order of execution; a module without operators comes after what it returns.
+        below.sort(key=lambda pair: min(pair[1], default=self.targets.get(pair[0].path, len(self.graph.ops)) + 0.5))
         children, inside = [child for child, _ in below], sorted([*own, *(i for _, ops in below for i in ops)])
         constants = self.constants.get(path, [])
         mine = self._numbers(own, constants, self.read[path], self.unread[path])
@@ -220,7 +221,8 @@ class _Tree:
             )
         runs = module.n_runs if module else int(bool(own))
         is_dead = not inside and not runs and total["unread"] > 0 and not total["params"]
-        place = self._place(self.targets.get(path))
+        target = self.targets.get(path)
+        place = self._place(target)
         if module and module.result:
             place["output"] = module.result.shape
         is_unknown = bool(mine["unknown"])
@@ -228,7 +230,8 @@ class _Tree:
         node = Node(
             path, name, module.kind if module else "", DEAD if is_dead else self._role(inside), runs=runs,
             own_params=self.read[path], own_macs=mine["macs"], own_unknown=is_unknown,
-            depth=max((self.after[i] for i in inside), default=0),
+            # A module that returns its input has no operators: what it returns is as deep as before it.
+            depth=max((self.after[i] for i in inside), default=0 if target is None else self.after[target]),
             is_pointwise=mine["is_pointwise"] and all(c.is_pointwise for c in children),
             unknown=tuple(unknown), children=tuple(children), **total, **place,
         )  # fmt: skip

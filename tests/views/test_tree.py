@@ -96,6 +96,11 @@ def test_a_list_of_modules_has_depth_and_no_count_of_runs() -> None:
     assert up[-1] == "10"  # the depth, of a list that is never called
 
 
+def test_a_module_that_returns_its_input_is_as_deep_as_what_it_returns() -> None:
+    root = on_meta(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Identity(), nn.Conv2d(4, 2, 3)), 3, 16, 16).tree
+    assert [child.depth for child in root.children] == [1, 1, 2]
+
+
 def test_the_tree_of_a_u_net_has_the_fields_that_its_authors_count_by_hand() -> None:
     root = on_meta(UNet, 3, 256, 256).tree
     # Two 3x3 convolutions on each level, and a 2x2 pooling between: 5, 14, 32, 68, 140.
