@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+
+# A shell starts what runs behind it with interrupts ignored, which children inherit; some tests interrupt a child.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two test processes with two threads each wait for one another on two cores: a pass takes fifty times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
