@@ -132,7 +132,7 @@ for (const root of document.querySelectorAll(".explore")) {
     at("scene").innerHTML = scene(all, bare);
     const where = l ? `${l.stage}${l.module ? `, ${l.module}` : ""}, ${l.role}, layer ${l.start + 1} on its longest path, map ${l.size} px, ${brief(l.macs)} multiply-adds` : "the end of the last stage";
     at("seen").textContent = l && !l.all ? `${where}: it sees the whole image`
-      : `${where}: it sees ${all[1] - all[0]} px${bare ? (bare[0] === all[0] && bare[1] === all[1] ? ", with masks or without" : ` through the masks (solid), ${bare[1] - bare[0]} px without them (dashed)`) : "; without the masks it does not exist"}.` + (l ? "" : ` The largest of its units sees ${commas(q.receptive_field_px)} px.`);
+      : `${where}: it sees ${commas(all[1] - all[0])} px${bare ? (bare[0] === all[0] && bare[1] === all[1] ? ", with masks or without" : ` through the masks (solid), ${commas(bare[1] - bare[0])} px without them (dashed)`) : "; without the masks it does not exist"}.` + (l ? "" : ` The largest of its units sees ${commas(q.receptive_field_px)} px.`);
   }
 
   // -- the numbers, and what changed

@@ -84,7 +84,7 @@ def test_an_address_that_is_no_state_shows_the_first_preset(open_page: Any, expl
 
 def test_a_unit_shows_its_field_and_a_number_its_definition(open_page: Any, explorer: str) -> None:
     page = open_page(explorer).page
-    assert "1155 px through the masks" in page.locator('[data-e="seen"]').inner_text()
+    assert "1,155 px through the masks" in page.locator('[data-e="seen"]').inner_text()
     page.locator(".e-net rect[fill='var(--mask)']").first.hover()
     assert "mask" in page.locator('[data-e="seen"]').inner_text()
     page.locator('tr[data-q="macs"]').hover()
