@@ -76,6 +76,8 @@ def fabric_for(config: TrainConfig) -> Fabric:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the announcements of Fabric; its warnings stay."""
+    import lightning_fabric  # noqa: F401  # sets the level of its logger when it is imported
+
     logger = logging.getLogger("lightning_fabric")
     level = logger.level
     logger.setLevel(logging.WARNING)
