@@ -93,7 +93,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
         Rule("pad", spreads.padding),
     ),
     (
-        "mean sum amax amin max min prod std var std_mean var_mean logsumexp all any "
+        "mean sum amax amin max min prod std var std_mean var_mean logsumexp all any _is_all_true _is_any_true "
         "argmax argmin median nanmedian nansum count_nonzero aminmax kthvalue mode",
         Rule("reduce", spreads.reduce),
     ),
@@ -117,6 +117,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
         "split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk",
         Rule("view", spreads.narrowed),
     ),
+    ("set_", Rule("view")),  # frees a tensor, or takes the memory of another: what it then reads is not followed
     ("unbind", Rule("view", spreads.unbound)),
     ("repeat", Rule("view", spreads.repeat)),
     ("rot90", Rule("view", spreads.rotated)),
