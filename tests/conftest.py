@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
-# A shell starts what runs behind it with interrupts ignored, which children inherit; some tests interrupt a child.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts what runs behind it with interrupts ignored, nohup with hang-ups, which children inherit; some tests
+# send them to a child.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # Two test processes with two threads each wait for one another on two cores: a pass takes fifty times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
