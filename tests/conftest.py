@@ -5,12 +5,6 @@ from __future__ import annotations
 import os
 import signal
 
-# A shell starts what runs behind it with interrupts ignored, nohup with hang-ups, which children inherit; some tests
-# send them to a child.
-for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, usual)
-
 # Two test processes with two threads each wait for one another on two cores: a pass takes fifty times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,3 +20,9 @@ with light_imports():  # what notebooks are read with: a second less in each pro
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
 settings.register_profile("search", deadline=None, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+# A shell starts what runs behind it with interrupts ignored, nohup with hang-ups, which children inherit; some tests
+# send them to a child.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
