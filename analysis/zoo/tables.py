@@ -97,6 +97,7 @@ TOTALS = Schema(
     (FAMILY, *(Column(name, int, meaning, "models") for name, meaning in (
         ("models", "in the library as installed"), ("run", "with a row"), ("measured", "audited"),
         ("complete", "status complete"), ("failed", "the constructor or the forward raised"),
+        ("fails_alone", "of these, without the audit too"),
         ("unfinished", "over a limit"), ("macs_equal", "equal to torch's count to the unit"),
         ("macs_named", "different for a named cause"), ("macs_unexplained", "different for none"),
         ("macs_no_count", "torch has no count"),
@@ -226,6 +227,7 @@ def _total(family: str, names: Sequence[str], rows: Sequence[Row]) -> dict[str, 
         "family": family, "models": len(names), "run": len(own),
         **{outcome: sum(r["outcome"] == outcome for r in own) for outcome in ("measured", "failed", "unfinished")},
         "complete": sum(r.get("status") == "complete" for r in own),
+        "fails_alone": sum(map(_fails_alone, own)),
         "macs_equal": count(macs, lambda v: v == "equal"),
         "macs_named": count(macs, lambda v: v.startswith("torch has no formula")),
         "macs_unexplained": count(macs, lambda v: v == "unexplained"),
@@ -235,6 +237,12 @@ def _total(family: str, names: Sequence[str], rows: Sequence[Row]) -> dict[str, 
         "tree_exact": sum(tree_verdict(r) == "exact" for r in own),
         "median_audit_s": times[len(times) // 2] if times else None,
     }  # fmt: skip
+
+
+def _fails_alone(row: Row) -> bool:
+    """The library's model raises with its defaults, and not for want of values or memory, which the audit limits."""
+    message = row.get("message", "")
+    return message.startswith("ModelError") and not any(word in message for word in ("meta", "allocate memory"))
 
 
 # -- against published numbers
