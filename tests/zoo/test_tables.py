@@ -35,6 +35,7 @@ def row(**changes: Any) -> dict[str, Any]:
         ({}, "equal"),
         ({"macs_causes": {"torch has no formula for mv": 8}}, "torch has no formula for mv: 8"),
         ({"macs_causes": {"torch has no formula for mv": 8, "": 1}}, "unexplained"),
+        ({"macs_causes": {"": 1}, "notes": ["the model changes between calls: x"]}, "the model changes between calls"),
         ({"macs": None}, "partial"),
         ({"outcome": "failed"}, ""),
     ],
