@@ -43,10 +43,17 @@ def python_path() -> str:
 
 
 def pack(message: Any) -> bytes:
-    """A message of a kernel as JSON. Jupyter's own packer ends the kernel's output at half a character of UTF-16."""
-    from jupyter_client.jsonutil import json_default
+    """A message of a kernel as JSON in ASCII: Jupyter's own packer stops a kernel's output at a lone surrogate.
 
-    return json.dumps(message, default=json_default, allow_nan=False).encode()
+    As there, what JSON cannot hold, such as NaN or a set, becomes a text or a list.
+    """
+    from jupyter_client.jsonutil import json_clean, json_default
+
+    try:
+        text = json.dumps(message, default=json_default, allow_nan=False)
+    except (TypeError, ValueError):
+        text = json.dumps(json_clean(message), default=json_default, allow_nan=False)
+    return text.encode()
 
 
 @contextmanager

@@ -162,7 +162,8 @@ def test_a_cell_that_spoils_its_folder_is_a_failure(write_notebook, tmp_path, ce
 
 
 def test_text_that_utf_8_has_not_and_ids_that_are_null_leave_a_valid_page(write_notebook, tmp_path):
-    path = write_notebook("a", "print('before \\udc80 after')", "print('next \\ud800')")
+    no_json = "from IPython.display import display\ndisplay({'application/json': {'a': float('nan')}}, raw=True)"
+    path = write_notebook("a", "print('before \\udc80 after')", "print('next \\ud800')", no_json)
     source = json.loads(path.read_text())
     for cell in source["cells"]:
         cell["id"] = None
@@ -174,6 +175,7 @@ def test_text_that_utf_8_has_not_and_ids_that_are_null_leave_a_valid_page(write_
         _texts(tmp_path / "out" / "notebook.ipynb")
         == "before \N{REPLACEMENT CHARACTER} after\nnext \N{REPLACEMENT CHARACTER}\n"
     )
+    assert page.cells[-1].outputs[0].data["application/json"] == {"a": "nan"}
 
 
 def test_folders_of_the_caller_are_the_same_in_the_notebook(write_notebook, tmp_path, monkeypatch):
