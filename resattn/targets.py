@@ -117,7 +117,7 @@ def resolved(
 
 
 class _EndError(SystemExit):
-    """In place of the end of the process."""
+    """The target called `os._exit`, which would end this process without a word."""
 
     def __str__(self) -> str:
         return f"os._exit({self.code!r})"
@@ -125,7 +125,7 @@ class _EndError(SystemExit):
 
 @contextmanager
 def _no_end() -> Iterator[None]:
-    """`os._exit` is an error as `sys.exit` is, but in a process that the code of the target forked."""
+    """Within the block `os._exit` raises, as `sys.exit` does; a process that the target forked may still end so."""
     end, own = os._exit, os.getpid()
 
     def refused(code: int) -> None:
@@ -184,12 +184,14 @@ def _model(target: str, make: Make, device: str) -> nn.Module:
     except (Exception, SystemExit) as first:
         if device != "meta":
             raise ModelError(f"{target} raised {_described(first)}") from first
+        # A single parameter that the memory cannot hold is never made; else a value was asked for.
+        is_too_large = "allocate memory" in str(first)
         try:
-            # A single parameter that the memory cannot hold is never made; else a value was asked for.
-            with torch.device("meta") if "allocate memory" in str(first) else nullcontext():
+            with torch.device("meta") if is_too_large else nullcontext():
                 model = make()
         except (Exception, SystemExit) as error:
-            raise ModelError(f"{target} raised {_described(error)}") from error
+            cause = first if is_too_large else error
+            raise ModelError(f"{target} raised {_described(cause)}") from cause
     if not isinstance(model, nn.Module):
         raise TargetError(f"{target} returned a {type(model).__name__}, not a torch.nn.Module")
     return model

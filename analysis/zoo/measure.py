@@ -39,6 +39,8 @@ def measured(target: str) -> dict[str, Any]:
         built = time.process_time()
         try:
             a, model, device = _audited(found, model)
+        except NeedsValuesError:  # too large a model to run on values
+            raise
         except CaptureError as error:
             if alone := _error_alone(model, found.inputs):
                 raise ModelError(f"the library's model fails by itself: {alone}") from error
