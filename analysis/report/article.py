@@ -304,8 +304,8 @@ def _look(study: Study, title: str) -> Chapter:
         name = nulls[0].network
         said = [f"{s.map} {_mean(s.by_stage):.2f}" for s in nulls if s.network == name and s.by_stage]
         text.append(
-            f"Maps that know nothing of the mask score, beside {display_name(name)}: {listed(said)}. A mask informs "
-            "only where it is better than these. [fig:look]"
+            f"The same area for maps that do not use the image's own mask, for {display_name(name)}: {listed(said)}. "
+            "A mask carries information only if its area is larger. [fig:look]"
         )
     plates = (
         Plate(
@@ -314,7 +314,7 @@ def _look(study: Study, title: str) -> Chapter:
         ),
         Plate(
             "look", steps.MASKS, ("channels_auc", "scores_auc"), _area_title(facts),
-            "Area under the ROC curve by stage. Lines are maps that know nothing of the mask; 0.5 is no order.",
+            "Area under the ROC curve by stage. Lines are maps that do not use the image's own mask; 0.5 is no order.",
         ),
     )  # fmt: skip
     return Chapter("look", title, finding, tuple(text), plates)

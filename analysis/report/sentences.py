@@ -87,7 +87,7 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
     """
     sentences = []
     whole = means[(means["module"] == "all") & (means["norms"] == "as they are")]
-    for network in fewest_settings(whole["network"]):
+    for network in simplest_first(whole["network"]):
         by = whole[whole["network"] == network].set_index("intervention")
         n = int(by["n"].iloc[0])
         changes = [
@@ -104,8 +104,8 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
     return " ".join(sentences)
 
 
-def fewest_settings(networks: Iterable[str]) -> list[str]:
-    """Each network once, those that differ least from their catalog first."""
+def simplest_first(networks: Iterable[str]) -> list[str]:
+    """Each network once, in increasing number of settings that differ from the catalog."""
     return sorted(dict.fromkeys(map(str, networks)), key=lambda name: len(name_and_settings(name)[1]))
 
 
@@ -116,7 +116,7 @@ def mask_findings(means: pd.DataFrame, areas: Mapping[str, float]) -> tuple[str,
     """
     sentences = []
     whole = means[(means["module"] == "all") & (means["norms"] == "as they are")].set_index(["network", "intervention"])
-    for network in fewest_settings(whole.index.get_level_values("network")):
+    for network in simplest_first(whole.index.get_level_values("network")):
         before, other = whole.loc[(network, "none")], whole.loc[(network, "another image's")]
         n, name = int(other["n"]), display_name(str(network))
         if pd.notna(other["low"]):

@@ -99,9 +99,9 @@ def lesion_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
 
 @torch.no_grad()
 def _wrong_without(network: Network, units: Sequence[str], images: Tensor, labels: Tensor) -> dict[str, int]:
-    """The number of wrong predictions of the whole network (""), and with the branch of each unit set to 0.
+    """Number of wrong predictions with the branch of each unit set to 0; under "" that of the whole network.
 
-    What runs before the part of a unit runs once for all.
+    The stages before a unit are computed once for all units.
     """
     parts = [(f"{a}.{b}", part) for a, outer in network.named_children() for b, part in outer.named_children()]
     wrong = dict.fromkeys(("", *units), 0)

@@ -18,26 +18,26 @@ from resattn.training.run import read_runs
 KEPT = ROOT / "results" / "reference"
 
 
-def is_untold(runs_dir: str) -> bool:
-    """Whether it is the notebook's own default, and nothing was trained: of a folder that was named nothing else is
-    shown in its place."""
+def is_default_without_runs(runs_dir: str) -> bool:
+    """Whether `runs_dir` is the notebook's default and holds no runs. Kept results never replace a folder that the
+    caller named."""
     return runs_dir.startswith(INTERACTIVE) and not read_runs(runs_dir)
 
 
 def folder(runs_dir: str, step: str, kept: Path = KEPT) -> str:
-    """The folder, or that of a step of the kept study if `is_untold` of it; a line of the notebook says which."""
-    if not is_untold(runs_dir):
+    """The folder; where it is the default and holds no runs, that of a step of the kept study, and a line says so."""
+    if not is_default_without_runs(runs_dir):
         return runs_dir
     _say(runs_dir, kept / step)
     return str(kept / step)
 
 
 def runs(runs_dir: str, step: str, kept: Path = KEPT, **options: Any) -> list[Trained]:
-    """The trained runs below a folder; none if `is_untold` of it, and `table` then reads what the step has kept.
+    """The trained runs below a folder; none where it is the default and holds none: `table` then reads kept results.
 
     Raises: FrameError, AttendingError where there are none in a folder that was named.
     """
-    if not is_untold(runs_dir):
+    if not is_default_without_runs(runs_dir):
         return list(runs_below(runs_dir, **options))
     _say(runs_dir, kept / step)
     return []

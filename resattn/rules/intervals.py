@@ -22,7 +22,7 @@ NOTHING = np.int64(2**40)  # the lower end of an empty interval; its upper end i
 
 # Arrays beyond this many positions are not made: a hull is widened instead, anything else is refused.
 MOST_POSITIONS = 4_000_000
-MOST_WRITTEN = 2**14  # positions up to which nobody looks whether all are alike
+MOST_WRITTEN = 2**14  # positions; up to here results are computed without a check whether all are equal
 
 
 class NoIntervalError(ValueError):
@@ -153,9 +153,9 @@ def _union(extents: Sequence[Extent]) -> Extent:
 
 
 def _merged(function: Callable[..., np.ndarray], arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """The arrays laid over each other; where each of them is one value, that value at all positions, unwritten.
+    """`function` over the arrays, broadcast. If each array has one value throughout, so has the result, as a view.
 
-    Behind the first attention every token sees all, and each matrix of scores would have their number squared.
+    After the first attention every token sees all tokens, and each matrix of scores would hold their number squared.
     """
     shape = np.broadcast_shapes(*(a.shape for a in arrays))
     if prod(shape) > MOST_WRITTEN and all(a.size < prod(shape) and (a == a.flat[0]).all() for a in arrays):
@@ -164,7 +164,7 @@ def _merged(function: Callable[..., np.ndarray], arrays: Sequence[np.ndarray]) -
 
 
 def _once(array: np.ndarray) -> np.ndarray:
-    """One position along the axes along which an array repeats itself in memory."""
+    """The array with one position along each axis along which it was broadcast."""
     if 0 not in array.strides:
         return array
     return array[tuple(slice(1) if step == 0 else slice(None) for step in array.strides)]

@@ -61,7 +61,7 @@ def masks(study: Study) -> Masks:
     try:
         means = study.table(schemas.INTERVENTION_MEANS)
         findings = sentences.mask_findings(means, trained.groupby("network")["value"].mean().to_dict())
-        networks = sentences.fewest_settings(means["network"])
+        networks = sentences.simplest_first(means["network"])
         replaced = tuple(sentences.interventions(means[means["network"] == network]) for network in networks)
     except MissingError:  # a study of an earlier version
         findings, replaced = (), ()
