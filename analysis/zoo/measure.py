@@ -39,8 +39,6 @@ def measured(target: str) -> dict[str, Any]:
         built = time.process_time()
         try:
             a, model, device = _audited(found, model)
-        except NeedsValuesError:  # too large a model to run on values
-            raise
         except CaptureError as error:
             if alone := _error_alone(model, found.inputs):
                 raise ModelError(f"the library's model fails by itself: {alone}") from error
@@ -109,11 +107,14 @@ def _audited(found: Target, model: nn.Module) -> tuple[Audit, nn.Module, str]:
 
 
 def _error_alone(model: nn.Module, inputs: Inputs) -> str:
-    """What the model raises on these inputs without a capture; "" where it runs."""
+    """What the model raises on these inputs without a capture; "" where it runs, or where the meta device, on which it
+    runs here, has not the values that it asks for."""
     try:
         model.to("meta").eval()(*(given := inputs.on("meta", torch.get_default_dtype()))[0], **given[1])
+    except NotImplementedError:
+        return ""
     except Exception as error:
-        return first_line(error)
+        return "" if "meta tensor" in str(error) else first_line(error)
     return ""
 
 
