@@ -20,6 +20,13 @@ from resattn.graph.values import EMPTY, Values
 from resattn.graph.walk import OWN, tensors_in
 
 
+def _copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    """A deep copy by an operator: torch's own copies the memory, and no operator would lead to the copy."""
+    if id(tensor) not in memo:
+        memo[id(tensor)] = tensor.clone()
+    return memo[id(tensor)]
+
+
 class Calls(Values):
     """A pass that knows which module's forward is running."""
 
@@ -60,6 +67,7 @@ class Calls(Values):
 
         with ExitStack() as patches:
             patches.enter_context(mock.patch.object(nn.Module, "__call__", call))
+            patches.enter_context(mock.patch.object(Tensor, "__deepcopy__", _copied))
             if self.is_meta:
                 patches.enter_context(plain_sizes())
                 for owner, name, function in self._with_known_values():

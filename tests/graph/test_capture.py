@@ -477,6 +477,22 @@ def test_functional_calls_are_seen() -> None:
     assert graph.params[name] == weight.numel()
 
 
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_deep_copy_comes_from_what_is_copied(device: str) -> None:
+    a, b, constant = conv(4, 4), conv(4, 2), torch.arange(3)
+
+    def forward(x: Tensor) -> Tensor:
+        kept = copy.deepcopy({"maps": [a(x)], "constant": constant, "made": torch.arange(5, device=x.device)})
+        assert (kept["constant"].sum(), kept["made"].sum()) == (3, 10)
+        return b(kept["maps"][0])
+
+    model = Apply(forward)
+    model.a, model.b = a, b
+    ops = capture(model, X, device=device).ops
+    first, second = (i for i, op in enumerate(ops) if op.name == "aten.convolution")
+    assert any(first in ops[source].inputs for source in ops[second].inputs)
+
+
 # -- passes after the first
 
 
