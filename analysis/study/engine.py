@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from ctypes.util import find_library
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,6 +84,17 @@ def snakemake_command(profile: Profile, out: Path, engine: Engine) -> list[str]:
     ]  # fmt: skip
 
 
+def allocator() -> dict[str, str]:
+    """Environment that gives the jobs tcmalloc, where it is installed and nothing else is preloaded.
+
+    Training takes about 12 % less CPU time with it (docs/how-to/recipes.md), and gives the same bits.
+    """
+    if sys.platform != "linux" or "LD_PRELOAD" in os.environ:
+        return {}
+    name = find_library("tcmalloc_minimal") or find_library("tcmalloc")
+    return {} if name is None else {"LD_PRELOAD": name}
+
+
 def run_snakemake(
     profile: Profile, out: Path, engine: Engine, lock: int, *, once: Callable[[], object], often: Callable[[], None]
 ) -> int:
@@ -93,7 +105,7 @@ def run_snakemake(
     environment = {**os.environ, "PYTHONPATH": python_path(), PARENT: str(os.getpid())} | chosen_data()
     environment.pop("SNAKEMAKE_PROFILE", None)  # what a user has for other workflows
     if engine.kernels is not None:
-        environment[PLACES] = f"{engine.kernels}:{out / KERNELS}"
+        environment |= {PLACES: f"{engine.kernels}:{out / KERNELS}"} | allocator()
     with (out / SNAKEMAKE_LOG).open("a") as log:
         process = subprocess.Popen(
             snakemake_command(profile, out, engine), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from analysis.study import batch as module
+from analysis.study import engine
 from analysis.study.job_folder import read_result
 from analysis.study.plan import stale_jobs
 from analysis.study.profiles import read_profile
@@ -434,6 +435,18 @@ def test_snakemake_takes_options_and_what_it_says_of_bad_ones_is_kept(study, tmp
     assert "snakemake ended with 2" in run.stderr
     assert "no-such-option" in (tmp_path / "out" / "snakemake.log").read_text()
     assert _states(tmp_path / "out")["20_depth"] == "failed"
+
+
+def test_jobs_have_tcmalloc_where_it_is_found_and_nothing_else_is_preloaded(monkeypatch):
+    monkeypatch.setattr(engine, "find_library", {"tcmalloc": "libtcmalloc.so.4"}.get)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    assert engine.allocator() == {"LD_PRELOAD": "libtcmalloc.so.4"}
+    monkeypatch.setenv("LD_PRELOAD", "libother.so")
+    assert engine.allocator() == {}
+    monkeypatch.delenv("LD_PRELOAD")
+    monkeypatch.setattr(engine, "find_library", {}.get)
+    assert engine.allocator() == {}
 
 
 def test_a_terminal_sees_one_line_that_counts(study):
