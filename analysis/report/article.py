@@ -299,6 +299,7 @@ def _look(study: Study, title: str) -> Chapter:
     ]
     if facts.interventions:
         text.append(f"{facts.interventions[0]} [fig:replaced]")
+    text += facts.kept
     nulls = [s for s in facts.scores if s.state == "after" and s.map in ("other image", "constant", "brightness")]
     if nulls:
         name = nulls[0].network

@@ -357,6 +357,10 @@ INTERVENTION_MEANS = _table(
     Column("least", float, "smallest change of a run", "points of %"),
     Column("largest", float, "largest change of a run", "points of %"),
 )  # fmt: skip
+REPLACED_MASKS = replace(
+    INTERVENTION_MEANS, name="replaced_masks", notebook=steps.PROTOCOL,
+    columns=(*INTERVENTION_MEANS.columns, Column("epochs", int, "epochs of the runs")),
+)  # fmt: skip
 LESIONS = replace(INTERVENTIONS, name="lesions", row="one residual unit that one run lacks at test time")
 PATHS = Column("paths", str, "`all`, or those `past the masks`")
 LENGTH = Column("length", int, "weighted layers on the path", "layers")
@@ -430,8 +434,8 @@ STATE = _table(
 SCHEMAS = (
     SPECS, SUMMARY, DEPTH, STAGES, MODULES, ARTICLE, RATIOS, PATH_LENGTHS, PATH_SUMMARY, COST, CROSSCHECK, PUBLISHED,
     RECEPTIVE_FIELD, GRADIENT, EFFECTIVE, EPOCHS, RUN, RUNS, COMPARISON, DIFFERENCES, PRINTED_BESIDE, SWEEP, BUDGETS,
-    EXPECTED, MASKS, CHANNELS, GAINS, INTERVENTIONS, INTERVENTION_MEANS, LESIONS, USED_UNTRAINED, USED, USED_MEANS,
-    RESPONSES, MEASURED, ORDERS, CLAIMS, SOURCES, LAYOUTS, STATE,
+    EXPECTED, REPLACED_MASKS, MASKS, CHANNELS, GAINS, INTERVENTIONS, INTERVENTION_MEANS, LESIONS, USED_UNTRAINED, USED,
+    USED_MEANS, RESPONSES, MEASURED, ORDERS, CLAIMS, SOURCES, LAYOUTS, STATE,
 )  # fmt: skip
 
 

@@ -15,10 +15,12 @@ import pandas as pd
 
 from analysis.experiment.protocol import (
     BUDGET,
+    EXTRA,
     PROTOCOL,
     RESULTS,
     RUNS,
     SWEEP,
+    TRAINED,
     WHOLE,
     Protocol,
     State,
@@ -30,8 +32,10 @@ from analysis.statistics.conclusions import chance_pct
 from analysis.statistics.intervals import mean_interval
 from analysis.statistics.protocol import sweep_of
 from analysis.tables import schemas
-from analysis.tables.files import FrameError
+from analysis.tables.files import FrameError, read_table
 from analysis.tables.formats import display_name, listed
+from analysis.tables.runs import run_frame
+from analysis.trained.interventions import intervention_summary
 from resattn.measures.captured import captured
 from resattn.measures.quantities import count
 from resattn.training.kept import KeptRunError
@@ -186,6 +190,29 @@ def slope_words(slopes: Sequence[float]) -> str:
     mean = mean_interval(slopes)
     where = f" ({mean.low:+.2f} to {mean.high:+.2f})" if mean.low is not None else ""
     return f"The primary difference changes by {mean.mean:+.2f} points with each doubling{where}."
+
+
+# -- masks replaced in the runs beside the protocol
+
+
+def replaced_masks(folder: Path | str = RESULTS) -> pd.DataFrame:
+    """The interventions on the runs that are kept beside the protocol: `schemas.INTERVENTIONS`, empty without any.
+
+    Raises: TableError for a table that does not fit its schema.
+    """
+    path = Path(folder, TRAINED, EXTRA, schemas.INTERVENTIONS.file)
+    if not path.exists():
+        return pd.DataFrame(columns=schemas.INTERVENTIONS.names)
+    return read_table(path, schemas.INTERVENTIONS)
+
+
+def replaced_summary(replaced: pd.DataFrame, folder: Path | str = RESULTS) -> pd.DataFrame:
+    """Means over the seeds, and the epochs of the runs: `schemas.REPLACED_MASKS`. Raises: FrameError, TableError."""
+    if replaced.empty:
+        return pd.DataFrame(columns=schemas.REPLACED_MASKS.names)
+    epochs = run_frame(Path(folder, EXTRA)).groupby("network")["epochs"].first()
+    means = intervention_summary(replaced)
+    return means.assign(epochs=means["network"].map(epochs))
 
 
 # -- what was expected

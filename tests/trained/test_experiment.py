@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,8 @@ from analysis.trained.experiment import (
     experiment,
     outcome_words,
     progress_words,
+    replaced_masks,
+    replaced_summary,
     slope,
     sweep_frame,
     sweep_words,
@@ -175,3 +178,12 @@ def test_a_damaged_run_is_named(tmp_path) -> None:
     (place / "run.json").write_text("{")
     with pytest.raises(FrameError, match="run.json"):
         experiment(tmp_path)
+
+
+def test_masks_replaced_beside_the_protocol(tmp_path: Path) -> None:
+    assert list(replaced_summary(replaced_masks(tmp_path), tmp_path)) == schemas.REPLACED_MASKS.names
+    kept = replaced_masks()
+    means = replaced_summary(kept)
+    check_frame(means, schemas.REPLACED_MASKS)
+    assert set(means["epochs"]) == {1}
+    assert dict(zip(means["network"], means["n"], strict=True)) == dict(kept.groupby("network")["seed"].nunique())

@@ -32,6 +32,7 @@ class Masks:
     # Sentences; empty where the study has no table of interventions.
     findings: tuple[str, ...] = ()
     interventions: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()  # the findings on the runs beside the protocol
 
     @property
     def stages(self) -> list[str]:
@@ -65,4 +66,18 @@ def masks(study: Study) -> Masks:
         replaced = tuple(sentences.interventions(means[means["network"] == network]) for network in networks)
     except MissingError:  # a study of an earlier version
         findings, replaced = (), ()
-    return Masks(tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()), findings, replaced)
+    return Masks(
+        tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()), findings, replaced, _kept(study)
+    )
+
+
+def _kept(study: Study) -> tuple[str, ...]:
+    try:
+        means = study.table(schemas.REPLACED_MASKS)
+    except MissingError:
+        return ()
+    said = []
+    for (dataset, epochs), part in means.groupby(["dataset", "epochs"], sort=False):
+        findings = " ".join(sentences.mask_findings(part, {}))
+        said.append(f"On {dataset}, after {epochs} {'epoch' if epochs == 1 else 'epochs'}: {findings}")
+    return tuple(said)
