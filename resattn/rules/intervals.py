@@ -485,10 +485,17 @@ def _regrouped(extent: Extent, olds: list[int], news: list[int], old: Shape, new
     laid = extent._relaid(range(len(numbers)), lay)
     # Where nothing differs along a new dimension, it is not kept.
     for axis in reversed(range(len(others), len(numbers))):
-        if all((a == a.take([0], axis)).all() for a in (laid.lo, laid.hi, laid.clipped)):
+        if all(_is_constant(a, axis) for a in (laid.lo, laid.hi, laid.clipped)):
             del numbers[axis]
             laid = laid._relaid(range(len(numbers)), lambda a, axis=axis: a.take(0, axis))  # type: ignore[misc]
     return laid.moved(dict(enumerate(numbers)))
+
+
+def _is_constant(array: np.ndarray, axis: int) -> bool:
+    """Does nothing differ along the axis? Its ends are compared first: where something does, they nearly always do."""
+    lead = (slice(None),) * axis
+    first = array[(*lead, slice(1))]
+    return bool((first == array[(*lead, slice(-1, None))]).all() and (array == first).all())
 
 
 def _groups(old: Shape, new: Shape) -> Iterator[tuple[list[int], list[int]]]:
