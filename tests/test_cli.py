@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 
 from resattn import cli
-from resattn.cli import main
+from resattn.cli import door, main
 from resattn.extras import EXTRAS
 from resattn.networks.catalog import UnknownNetworkError
 
@@ -507,7 +507,7 @@ def test_what_a_name_holds_cannot_drive_a_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("closed", ["2>&-", "2>&- >&- <&-", "2>&1 | head -c 1"])
 def test_messages_that_nobody_reads_cost_nothing_else(tmp_path: Path, closed: str) -> None:
-    script = f"import sys; from resattn import cli; cli._list = lambda a: [print('x' * 9999, file=sys.stderr) for _ in range(99)] and (open({str(tmp_path / 'done')!r}, 'w').write('done'), None)[1]; sys.exit(cli.main(['list']))"
+    script = f"import sys; from resattn import cli; cli.named._list = lambda a: [print('x' * 9999, file=sys.stderr) for _ in range(99)] and (open({str(tmp_path / 'done')!r}, 'w').write('done'), None)[1]; sys.exit(cli.main(['list']))"
     run = subprocess.run(
         ["bash", "-c", f'set -o pipefail; {sys.executable} -c "$0" {closed}', script],
         cwd=ROOT,
@@ -576,7 +576,7 @@ def test_the_commands_of_the_study_need_the_clone(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "analysis").mkdir()  # a package of that name beside the installed one is not the study's
-    monkeypatch.setattr(cli, "CLONE", tmp_path)
+    monkeypatch.setattr(door, "CLONE", tmp_path)
     done = resattn(*words)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "needs a clone of the repository: clone it and run `make report` there" in done.stderr

@@ -1,0 +1,85 @@
+"""Standard streams that survive a reader who leaves, and messages that cannot drive a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import Any
+
+from resattn.views.table import plain
+
+
+class _Stream:
+    """A standard stream whose reader may be gone: what is printed from then on is lost, and the work goes on."""
+
+    lost: tuple[type[Exception], ...]  # how a stream fails that nobody reads
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._try(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except self.lost:
+            with suppress(OSError, ValueError):  # what it still holds is written when the process ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._stream = io.StringIO()
+            return 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class Messages(_Stream):
+    """The stream of messages. A closed or broken one costs the messages and not the work, and what it shows cannot
+    drive a terminal: control characters, which a name or the text of a notebook may hold, are written out."""
+
+    lost = (OSError, ValueError)  # a pipe that nobody reads, a terminal that is gone, a closed stream
+
+    def write(self, text: str) -> int:
+        return super().write(plain(text))
+
+
+class Data(_Stream):
+    """The stream of data. A reader that stops, as `head` does, changes no exit status; a full disk is an error."""
+
+    lost = (BrokenPipeError,)
+
+
+def replace_closed_streams() -> None:
+    """A file must never get the number of a standard stream that was closed: what is printed would go into it."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+@contextmanager
+def printing_to_stderr() -> Iterator[None]:
+    """What the code of a target prints is not data of ours, also where it writes to the file descriptor."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # stdout is closed
+        kept = None
+    try:
+        if kept is not None:
+            os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
