@@ -230,7 +230,7 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str], mov
 
 NAV = {
     "abstract": "Abstract", "named": "Depth", "price": "Cost", "sight": "Field", "look": "Masks", "worth": "Training",
-    "print": "Print", "limits": "Limits", "references": "References", "appendix": "Appendix", "claims": "Ledger",
+    "print": "Verdicts", "limits": "Limits", "references": "References", "appendix": "Appendix", "claims": "Claims",
     "notebooks": "Notebooks",
 }  # fmt: skip
 

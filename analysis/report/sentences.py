@@ -27,8 +27,8 @@ def depths(frame: pd.DataFrame) -> str:
     for network, row in deeper.iterrows():
         more, times = 100 * (row["longest_path"] / row["trunk_depth"] - 1), row["weighted_layers"] / row["trunk_depth"]
         sentences.append(
-            f"The longest path of {display_name(str(network))} leads through the masks and is {more:.0f} % longer than "
-            f"its trunk; all its layers are {times:.1f} times as many."
+            f"The longest path of {display_name(str(network))} passes through the masks and is {more:.0f} % longer "
+            f"than its trunk; the network has {times:.1f} times as many weighted layers as its trunk."
         )
     return " ".join(sentences)
 
@@ -41,8 +41,8 @@ def modules(frame: pd.DataFrame) -> str:
         met = sum(n == given for n in deep)
         share = "each of them" if met == len(deep) else f"{met or 'none'} of the {len(deep)}"
         sentences.append(
-            f"The modules of {display_name(str(network))} are {listed(deep)} layers deep; the {given} of the article "
-            f"hold for {share}."
+            f"The modules of {display_name(str(network))} are {listed(deep)} layers deep; the article's {given} is "
+            f"correct for {share}."
         )
     return " ".join(sentences)
 
@@ -57,10 +57,10 @@ def article(frame: pd.DataFrame, *, is_short: bool = False) -> str:
         *steps, total = part.to_dict("records")
         wrong = [f"{row['step']} is {row['counted']}, not {row['stated']}" for row in steps if not row["holds"]]
         if total["holds"]:
-            end = f"The sum for {display_name(str(network))} holds"
-            few = f"{len(wrong)} of its {len(steps)} parts do not"
-            which = few if is_short else f"not all of its parts: {listed(wrong)}"
-            sentences.append(f"{end}, though {which}." if wrong else f"{end}.")
+            end = f"The sum for {display_name(str(network))} is correct"
+            few = f"{len(wrong)} of its {len(steps)} terms are wrong"
+            which = few if is_short else f"{few}: {listed(wrong)}"
+            sentences.append(f"{end}, but {which}." if wrong else f"{end}.")
         else:
             sentences.append(
                 f"For {display_name(str(network))} the same rule gives {total['stated']}, "
@@ -75,8 +75,8 @@ def ratios(frame: pd.DataFrame, shorter: str, longer: str) -> str:
     trunk, path, layers = (shares[q] for q in ("trunk_depth", "longest_path", "weighted_layers"))
     other = f", or {layers[1]:.0%} of the number in its name" if round(layers[0], 2) != round(layers[1], 2) else ""
     return (
-        f"By its trunk {display_name(shorter)} is {trunk[0]:.0%} of {display_name(longer)}. That compares a part with "
-        f"a whole: by the longest path it is {path[0]:.0%}, and by layers {layers[0]:.0%}{other}."
+        f"{display_name(shorter)} has {trunk[0]:.0%} of the trunk depth of {display_name(longer)}. The trunk is only a "
+        f"part of it: by the longest path the share is {path[0]:.0%}, and by weighted layers {layers[0]:.0%}{other}."
     ).replace("%", " %")
 
 
@@ -121,20 +121,21 @@ def mask_findings(means: pd.DataFrame, areas: Mapping[str, float]) -> tuple[str,
         n, name = int(other["n"]), display_name(str(network))
         if pd.notna(other["low"]):
             is_needed = other["low"] > 0
-            scope = f"95 % interval of the change {_range(other)} points of %, {n} seeds"
-            word = "its masks belong to their image and are needed" if is_needed else "no effect is shown"
+            scope = f"95 % interval of the change {_range(other)} points, {n} seeds"
+            word = "the network needs the masks of the image itself" if is_needed else "no effect is shown"
         else:
-            scope = f"change of a seed {_range(other)} points of %, {n} seeds" if n > 1 else "1 seed"
+            scope = f"change in each seed {_range(other)} points, {n} seeds" if n > 1 else "1 seed"
             word = "too few seeds to conclude"
         where = ""
         if network in areas:
             side = "lower" if areas[network] < 0.5 else "higher"
             where = (
-                f"; averaged over channels they are {side} on the object than on the ground (area {areas[network]:.2f})"
+                f" Averaged over channels, its own masks are {side} on the object than on the background "
+                f"(AUC {areas[network]:.2f})."
             )
         sentences.append(
-            f"With the masks of other images the test error of {name} is {other['test_error_pct']:.1f} % in place of "
-            f"{before['test_error_pct']:.1f} % ({scope}): {word}{where}."
+            f"With the masks of other images the test error of {name} is {other['test_error_pct']:.1f} % instead of "
+            f"{before['test_error_pct']:.1f} % ({scope}): {word}.{where}"
         )
     return tuple(sentences)
 
@@ -143,7 +144,7 @@ TOO_FEW = "the range over the seeds, which are too few for intervals"
 INTERVENED = {
     "another image's": "the masks of another image",
     "mean over images": "the mean mask of all images",
-    "mean over positions": "masks without places",
+    "mean over positions": "masks averaged over positions",
     "inverse about the mean": "masks inverted about their mean",
     "off": "the masks off",
 }
@@ -187,8 +188,7 @@ def used_depth(frame: pd.DataFrame) -> str:
         sentences.append(
             f"{display_name(str(network))} is named {named(str(network)).claimed_depth}; its longest path has "
             f"{found.longest} weighted layers, its mean path {found.mean_of_paths:.1f}. With random weights the "
-            f"gradient "
-            f"passes {found.mean:.1f} on average, and {found.low} to {found.high} in 90 % of its energy."
+            f"gradient passes {found.mean:.1f} on average; 90 % of its energy passes {found.low} to {found.high}."
         )
     return " ".join(sentences)
 
@@ -213,7 +213,8 @@ def path_lengths(frame: pd.DataFrame, summary: pd.DataFrame, network: str, short
         counts = dict(zip(part["length"], part["n_paths"], strict=True))
         inner = sum(n for length, n in counts.items() if low <= length - 2 <= high) / sum(counts.values())
         sentences.append(
-            f"Veit et al. found most of the gradient of such a network in paths of {low} to {high} layers, without the "
-            f"first layer and the last: in {display_name(short)} {100 * inner:.2g} % of the paths are so short."
+            f"Veit et al. measured most of the gradient of such a network on paths of {low} to {high} layers, not "
+            f"counting the first and the last; {100 * inner:.2g} % of the paths of {display_name(short)} are that "
+            f"short."
         )
     return " ".join(sentences)

@@ -196,7 +196,7 @@ def test_the_opening_answers_the_question(opening: BeautifulSoup) -> None:
     words = _words(opening.find(id="answer"))
     assert "What does the 56 in Attention-56 count?" in words
     assert "Named 56, really 80." in words
-    assert "111 are executed in all" in words
+    assert "a forward pass executes 111" in words
     assert "56 + 14 + 8 + 2 = 80" in words
     assert "31.0\N{NO-BREAK SPACE}M parameters" in words.replace("31.0 M", "31.0\N{NO-BREAK SPACE}M")
     assert "1,155 px with the masks" in words
@@ -307,9 +307,9 @@ def test_runs_are_shown_without_their_comparison(complete: Path) -> None:
 def test_masks_stand_beside_their_controls(opening: BeautifulSoup) -> None:
     section = opening.find(id="masks")
     words = _words(section)
-    assert "CIFAR Attention-56, test error 61.5 %" in words
-    assert "+0.20 from where they began" in words  # 0.75 after, 0.55 before
-    assert "+0.15 from the trunk beside them" in words
+    assert "CIFAR Attention-56 has a test error of 61.5 %" in words
+    assert "Training changes the AUC of its masks by +0.20" in words  # 0.75 after, 0.55 before
+    assert "minus that of the trunk's features is +0.15" in words
     assert "CIFAR Attention-56 mask after 0.75 0.75 0.75" in words
     assert section.find("svg") is not None  # type: ignore[union-attr]
 
@@ -392,7 +392,7 @@ def test_half_a_study_says_what_is_not_there(tmp_path: Path) -> None:
     assert "really 80" in _words(page.find(id="answer"))
     assert "3 of 13 jobs are done; not run:" in _words(page.find(id="answer"))
     assert "30_cost.ipynb has not run" in _words(page.find(id="cost"))
-    assert "1 run of 6 asked for" in _words(page.find(id="training"))
+    assert "1 run of 6 planned" in _words(page.find(id="training"))
     assert "One network alone allows no comparison" in _words(page.find(id="answer"))
 
 

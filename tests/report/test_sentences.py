@@ -27,21 +27,19 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_depths_say_how_much_longer() -> None:
     text = sentences.depths(depth_frame(["attention56", "attention92", "resnet50"]))
     assert "The longest path of ResNet-50 is the trunk." in text
-    assert (
-        "Attention-56 leads through the masks and is 43 % longer than its trunk; all its layers are 2.0 times" in text
-    )
-    assert "Attention-92 leads through the masks and is 39 % longer" in text
+    assert "Attention-56 passes through the masks and is 43 % longer than its trunk; the network has 2.0 times" in text
+    assert "Attention-92 passes through the masks and is 39 % longer" in text
 
 
 def test_modules_say_for_how_many_the_article_holds() -> None:
     text = sentences.modules(module_frame(["attention56", "attention92"]))
-    assert "Attention-56 are 26, 20 and 14 layers deep; the 20 of the article hold for 1 of the 3" in text
-    assert "hold for 2 of the 6" in text
+    assert "Attention-56 are 26, 20 and 14 layers deep; the article's 20 is correct for 1 of the 3" in text
+    assert "correct for 2 of the 6" in text
 
 
 def test_the_article_is_right_in_its_sum_for_one_network_only() -> None:
     text = sentences.article(article_steps(["attention56", "attention92"]))
-    assert "The sum for Attention-56 holds, though not all of its parts" in text
+    assert "The sum for Attention-56 is correct, but 4 of its 13 terms are wrong: " in text
     assert "mask and p units of stage 1, module 1 is 26, not 20" in text
     assert "For Attention-92 the same rule gives 140, and 128 are counted." in text
 
@@ -49,10 +47,12 @@ def test_the_article_is_right_in_its_sum_for_one_network_only() -> None:
 def test_ratios_are_those_of_the_networks_asked_about() -> None:
     found = depth_ratios("attention92", "resnet200")
     text = sentences.ratios(found, "attention92", "resnet200")
-    assert "By its trunk Attention-92 is 46 % of ResNet-200." in text
-    assert "by the longest path it is 64 %, and by layers 88 %, or 90 % of the number in its name" in text
+    assert "Attention-92 has 46 % of the trunk depth of ResNet-200." in text
+    assert (
+        "by the longest path the share is 64 %, and by weighted layers 88 %, or 90 % of the number in its name" in text
+    )
     other = sentences.ratios(depth_ratios("attention56", "resnet152"), "attention56", "resnet152")
-    assert "is 37 % of ResNet-152" in other
+    assert "has 37 % of the trunk depth of ResNet-152" in other
 
 
 def test_path_lengths_name_the_nearest_network() -> None:
@@ -62,7 +62,7 @@ def test_path_lengths_name_the_nearest_network() -> None:
     assert "nearest to that is CIFAR ResNet-80 basic" in text
     # veit2016, section 4.2: paths of 10 to 34 layers are 0.45 % of all.
     assert "paths of 10 to 34 layers" in text
-    assert "0.45 % of the paths are so short" in text
+    assert "0.45 % of the paths of CIFAR ResNet-110 basic are that short" in text
 
 
 def test_the_notebook_types_no_counted_number_into_its_prose() -> None:
@@ -91,19 +91,22 @@ def interventions(n: int) -> pd.DataFrame:
 def test_interventions_are_told_with_an_interval_or_as_a_range() -> None:
     few, many = interventions(3), interventions(6)
     (text,) = sentences.mask_findings(few, {"cifar-attention56": 0.41})
-    assert "test error of CIFAR Attention-56 is 25.0 % in place of 4.0 %" in text
-    assert "change of a seed +20.0 to +22.0 points of %, 3 seeds): too few seeds to conclude" in text
-    assert "averaged over channels they are lower on the object than on the ground (area 0.41)" in text
+    assert "test error of CIFAR Attention-56 is 25.0 % instead of 4.0 %" in text
+    assert "change in each seed +20.0 to +22.0 points, 3 seeds): too few seeds to conclude" in text
+    assert "Averaged over channels, its own masks are lower on the object than on the background (AUC 0.41)." in text
     reach = stats.t.ppf(0.975, 5) * np.std([20, 21, 22, 23, 24, 25], ddof=1) / 6**0.5
     interval = f"{22.5 - reach:+.1f} to {22.5 + reach:+.1f}"
     (text,) = sentences.mask_findings(many, {})
-    assert f"95 % interval of the change {interval} points of %, 6 seeds): its masks belong to their image" in text
+    assert (
+        f"95 % interval of the change {interval} points, 6 seeds): the network needs the masks of the image itself"
+        in text
+    )
     assert interval in sentences.interventions(many)
     assert "95 % intervals" in sentences.interventions(many)
     assert "too few for intervals" in sentences.interventions(few)
     one = interventions(1)
     assert sentences.interventions(one).endswith("in points of %.")  # one seed has no range
-    assert "in place of 4.0 % (1 seed): too few" in sentences.mask_findings(one, {})[0]
+    assert "instead of 4.0 % (1 seed): too few" in sentences.mask_findings(one, {})[0]
     naive = one.assign(network="cifar-attention56[merge=naive]")
     texts = sentences.mask_findings(pd.concat([naive, one], ignore_index=True), {})
     assert ["merge=naive" in text for text in texts] == [False, True]  # the network of the paper first
@@ -116,5 +119,5 @@ def test_used_depth_stands_beside_the_number_in_the_name() -> None:
     text = sentences.used_depth(pd.DataFrame(rows, columns=["network", "length", "share", "share_of_paths"]))
     assert text == (
         "CIFAR ResNet-56 is named 56; its longest path has 56 weighted layers, its mean path 29.0. With random weights "
-        "the gradient passes 25.3 on average, and 20 to 30 in 90 % of its energy."
+        "the gradient passes 25.3 on average; 90 % of its energy passes 20 to 30."
     )

@@ -40,13 +40,13 @@ def summary(study: Study) -> dict[str, str]:
         held = [row for row in paper if row["verdict"] == "confirmed"]
         fell = [row for row in paper if row["verdict"] in WRONG]
         other = [row for row in paper if row["verdict"] in ("other definition", "by reading")]
-        found["What held"] = _examples(held, "confirmed")
+        found["What held"] = _examples(held, "are confirmed")
         if other:
             found["What held under a condition"] = _examples(other, "hold under another definition or one reading")
         found["What did not"] = _examples(fell, "are off, contradict the paper itself or misquote a source")
         reasons = [f"{n} ({reason})" for reason, n in judged.reasons.items()]
         if reasons:
-            found["What was not tested"] = f"{listed(reasons)}: training results of other recipes and of ImageNet."
+            found["What was not tested"] = f"{listed(reasons)}."
     runs = part(study.table, schemas.RUNS).facts
     spent = [f"{duration(made.job_time_s)} over all jobs on {listed(made.machines)}"] if made else []
     if runs is not None and "training_macs" in runs and runs["training_macs"].notna().any():
@@ -61,14 +61,13 @@ def summary(study: Study) -> dict[str, str]:
         "Layers, paths, parameters, multiply-adds and receptive fields: they follow from one forward pass without data "
         "or weights, and other instruments agree with them."
     )
-    hard = ["Where the paper is silent, each choice is a reading that has to be named and counted under."]
+    hard = ["Where the paper does not state a choice, each possible reading has to be counted separately."]
     if layouts is not None and not layouts.empty:
         best = int(layouts["n_matches"].max())
         n_best = int((layouts["n_matches"] == best).sum())
         hard.append(
-            f"The paper does not give the layout of its CIFAR networks: of {len(layouts):,} layouts {n_best} meet "
-            f"the most "
-            f"printed parameter counts, {best}."
+            f"The paper does not give the layout of its CIFAR networks; of {len(layouts):,} layouts, {n_best} match "
+            f"{best} of the printed parameter counts, and none matches more."
         )
     hard.append("Training results could not be repeated with the printed recipe.")
     found["What was hard"] = " ".join(hard)
@@ -87,29 +86,27 @@ def limits(study: Study) -> list[str]:
     """What this study cannot say, each in a sentence or two."""
     trained, layouts = part(training.training, study).facts, part(study.table, schemas.LAYOUTS).facts
     found = [
-        "A depth is a count, not a strength: a longer path does not say that a network learns more or better.",
-        "A receptive field says what can reach a unit, not how much it matters.",
+        "Depth is a count: a longer path does not imply that a network learns more or better.",
+        "A receptive field shows which pixels can change a unit, not how strongly.",
     ]
     if trained:
         found.append(
-            f"What is said of training holds for {listed(trained.datasets)} and this budget alone: "
+            f"The training results hold only for {listed(trained.datasets)} and this budget: "
             f"{listed(trained.epochs)} epochs on {training.images_words(trained.images)}. Nothing was trained on "
-            f"ImageNet, "
-            "and no run follows the recipe of the paper. All runs share one set of test images, whose sampling is not "
-            "part of any interval."
+            "ImageNet, and no run follows the recipe of the paper. All runs share one set of test images, whose "
+            "sampling error is not part of the intervals."
         )
     else:
-        found.append("Nothing was trained here, so nothing is said of errors.")
+        found.append("No network was trained, so there are no test errors.")
     scores = part(study.table, schemas.MASKS).facts
     if scores is not None and not scores.empty:
         n = int(scores["seed"].nunique())
         found.append(
-            f"What masks do was measured on {listed(scores['dataset'].unique())} with {n} "
-            f"{'seed' if n == 1 else 'seeds'}: "
-            "small pictures with one object, not photographs."
+            f"The masks were analysed on {listed(scores['dataset'].unique())} with {n} "
+            f"{'seed' if n == 1 else 'seeds'}: small images with one object, not photographs."
         )
     if layouts is not None:
-        found.append("The CIFAR networks are one layout that fits the print; others fit as well.")
+        found.append("The layout of the CIFAR networks is one of several that fit the printed numbers.")
     return found
 
 
