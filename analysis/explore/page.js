@@ -101,7 +101,7 @@ for (const root of document.querySelectorAll(".explore")) {
     parts += tag("path", { d: `M${mean} 14V${base}`, stroke: "currentColor" }) + tag("text", { x: mean + 4, y: 16 }, `mean ${q.mean_path_length.toFixed(1)}`);
     for (let k = 0; k <= longest; k += longest > 60 ? 20 : 10) parts += tag("text", { x: ((k + 0.5) * step).toFixed(1), y: base + 14, "text-anchor": "middle" }, k);
     parts += tag("text", { x: width, y: base + 30, "text-anchor": "end" }, "weighted layers on a path");
-    return tag("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${q.n_paths} paths, of ${q.shortest_path} to ${q.longest_path} layers, ${q.mean_path_length.toFixed(1)} in the mean` }, parts);
+    return tag("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${q.n_paths} paths, of ${q.shortest_path} to ${q.longest_path} layers, ${q.mean_path_length.toFixed(1)} on average` }, parts);
   }
 
   function costs(found) {
@@ -120,7 +120,7 @@ for (const root of document.querySelectorAll(".explore")) {
       tag("rect", { x: x(lo).toFixed(1), y: x(lo).toFixed(1), width: Math.max(x(hi) - x(lo), 2).toFixed(1), height: Math.max(x(hi) - x(lo), 2).toFixed(1), fill: "none", stroke: colour, "stroke-width": 2.5, "stroke-dasharray": dash });
     parts += square(all, "var(--mask)", "none");
     if (bare) parts += square(bare, "var(--trunk)", "5 3");
-    return tag("svg", { viewBox: "0 0 340 340", class: "e-scene", role: "img", "aria-label": `the field: ${all[1] - all[0]} px with the masks${bare ? `, ${bare[1] - bare[0]} px without` : ""}` , style: "overflow:hidden" }, parts);
+    return tag("svg", { viewBox: "0 0 340 340", class: "e-scene", role: "img", "aria-label": `receptive field: ${all[1] - all[0]} px with the masks${bare ? `, ${bare[1] - bare[0]} px without` : ""}` , style: "overflow:hidden" }, parts);
   }
 
   function showField(index) {
@@ -130,9 +130,9 @@ for (const root of document.querySelectorAll(".explore")) {
     const last = [...shown.layers].reverse().find((m) => m.role === "trunk" && m.stage !== "head");
     const { all, bare } = l && l.all ? l : last;
     at("scene").innerHTML = scene(all, bare);
-    const where = l ? `${l.stage}${l.module ? `, ${l.module}` : ""}, ${l.role}, layer ${l.start + 1} on its longest path, map ${l.size} px, ${brief(l.macs)} multiply-adds` : "the end of the last stage";
-    at("seen").textContent = l && !l.all ? `${where}: it sees the whole image`
-      : `${where}: it sees ${commas(all[1] - all[0])} px${bare ? (bare[0] === all[0] && bare[1] === all[1] ? ", with masks or without" : ` through the masks (solid), ${commas(bare[1] - bare[0])} px without them (dashed)`) : "; without the masks it does not exist"}.` + (l ? "" : ` The largest of its units sees ${commas(q.receptive_field_px)} px.`);
+    const where = l ? `${l.stage}${l.module ? `, ${l.module}` : ""}, ${l.role}, layer ${l.start + 1} on its longest path, map ${l.size} px, ${brief(l.macs)} multiply-adds` : "End of the last stage";
+    at("seen").textContent = l && !l.all ? `${where}: its receptive field is the whole image.`
+      : `${where}: receptive field ${commas(all[1] - all[0])} px${bare ? (bare[0] === all[0] && bare[1] === all[1] ? ", with masks or without" : ` through the masks (solid), ${commas(bare[1] - bare[0])} px without them (dashed)`) : "; the layer is part of a mask"}.` + (l ? "" : ` The largest of a unit of this stage is ${commas(q.receptive_field_px)} px.`);
   }
 
   // -- the numbers, and what changed

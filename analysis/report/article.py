@@ -426,7 +426,7 @@ CHAPTERS: Mapping[str, Callable[[Study, str], Chapter]] = {
     "What the network costs": _cost,
     "How large the receptive field is": _field,
     "What the masks do": _masks,
-    "Test error at equal depth": _error,
+    "How the test errors compare": _error,
     "Which printed numbers are correct": _print,
 }
 

@@ -7,5 +7,5 @@
       if (isCut) target.tabIndex = 0;
     }
   });
-  for (const frame of document.querySelectorAll(".scroll, .drawing")) look.observe(frame);
+  for (const frame of document.querySelectorAll(".scroll, .drawing, .e-scroll")) look.observe(frame);
 })();
