@@ -446,6 +446,10 @@ def test_a_report_of_a_folder_without_a_study_writes_nothing(tmp_path: Path) -> 
     assert (done.returncode, done.stdout) == (1, "")
     assert "holds no study; give a folder that `resattn study` made" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "study.json").write_text("{}")
+    assert "is not a study; it holds these: mine. Give one of them" in resattn("report", str(tmp_path)).stderr
+    assert not (tmp_path / "report").exists()
 
 
 def test_crosscheck_ends_with_0_where_all_is_explained() -> None:

@@ -78,7 +78,10 @@ def summary(study: Study) -> dict[str, str]:
 def _examples(rows: Sequence[Mapping[str, str]], what: str) -> str:
     if not rows:
         return f"None of the testable claims of the paper {what}."
-    some = [f"{row['printed'].replace(' ', NO_BREAK)} ({row['place'].partition(';')[0]}, {row['id']})" for row in rows[:SHOWN]]
+    some = [
+        f"{row['printed'].replace(' ', NO_BREAK)} ({row['place'].partition(';')[0]}, {row['id']})"
+        for row in rows[:SHOWN]
+    ]
     more = f", and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
     return f"{len(rows)} claims of the paper {what}: {', '.join(some)}{more}."
 
