@@ -152,7 +152,17 @@ def _spec(target: Any, name: str, settings: Mapping[str, Any] | None) -> Network
     if isinstance(target, str) and catalog.is_name(target):
         if target.endswith(".py"):
             raise TargetError(f"which callable of {target}? {target}:NAME is expected")
-        return override(catalog.named(target), dict(settings or {}))
+        try:
+            return override(catalog.named(target), dict(settings or {}))
+        except catalog.UnknownNetworkError:
+            from resattn.networks.classic import ZOO
+
+            if target not in ZOO:
+                raise
+            shape = ",".join(map(str, ZOO[target].input_shape))
+            raise TargetError(
+                f"{target} is one of the census; its target is resattn.networks.classic:{target} --input {shape}"
+            ) from None
     if isinstance(target, NetworkSpec):
         return override(target, dict(settings)) if settings else target
     if settings:

@@ -317,6 +317,11 @@ def test_what_is_no_configuration_says_so(target: str, message: str, tmp_path: P
         audit(target.format(tmp_path))
 
 
+def test_a_name_of_the_census_says_its_target() -> None:
+    with pytest.raises(TargetError, match=r"its target is resattn\.networks\.classic:vgg16 --input 3,224,224$"):
+        audit("vgg16")
+
+
 def test_what_is_missing_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingError, match=r"^hf:BertConfig needs transformers: pip install 'resattn\[zoo\]'$"):
