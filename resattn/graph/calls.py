@@ -145,14 +145,13 @@ class Replay(Calls):
             return self._nothing(kwargs)
         plan = self.plan(func)
         signature, rule = plan.signature, plan.rule
-        arguments = signature.arguments(args, kwargs)
-        given = Given(arguments, True)
+        given = Given(args, kwargs, True)
         if (known := self.kept(plan, given)) is not None:
             self.log.append((signature.name, self.path, known.shapes))
-            return self.once_more(known, args)[0]
+            return self.once_more(known, func, args, kwargs)[0]
         result = self.run_on_meta(func, plan, given, args, kwargs)
         if rule is not None and rule.kind == "shape":
-            return self._filled(signature, arguments, result)
+            return self._filled(signature, signature.arguments(args, kwargs), result)
         self.log.append((signature.name, self.path, tuple([tuple(t.shape) for t in tensors_in(result)])))
         return result
 

@@ -22,7 +22,8 @@ INPUT = "input"  # an input of the model
 OVERWRITE = "overwrite"  # a tensor after a write in place to one that shares its memory
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, which would take several times as long to make: a deep network has thousands of both. Nothing changes one.
+@dataclass(slots=True, unsafe_hash=True)
 class Operand:
     """A tensor argument: the operator that made it (None: no data reaches it) and the parameters it was made from.
 
@@ -38,11 +39,12 @@ class Operand:
     values: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Op:
     """One executed operator. `module` is the path of the innermost module in whose forward it ran, `rule` its row in
     the operator table that the graph was captured with; None where it has none. `operands`: the tensor arguments in
-    order, those inside of lists too."""
+    order, those inside of lists too. `call`: one object for calls with equal arguments and results, operands apart; None
+    where that is not known."""
 
     index: int
     name: str
@@ -50,21 +52,23 @@ class Op:
     arguments: Mapping[str, Any]
     shapes: tuple[Shape, ...]
     rule: Rule | None = field(default=None, repr=False, compare=False)
+    call: Any = field(default=None, repr=False, compare=False)
+    operands: tuple[Operand, ...] = field(default=(), repr=False, compare=False)
     inputs: tuple[int, ...] = field(init=False)
     params: tuple[str, ...] = field(init=False)
-    operands: tuple[Operand, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        operands: list[Operand] = []
-        for value in self.arguments.values():
-            if type(value) is Operand:
-                operands.append(value)
-            elif type(value) is tuple:
-                operands += [v for v in value if type(v) is Operand]
+        if not self.operands:
+            found: list[Operand] = []
+            for value in self.arguments.values():
+                if type(value) is Operand:
+                    found.append(value)
+                elif type(value) is tuple:
+                    found += [v for v in value if type(v) is Operand]
+            self.operands = tuple(found)
         # A producer is listed once for each read: x * x has two paths.
-        object.__setattr__(self, "inputs", tuple([o.producer for o in operands if o.producer is not None]))
-        object.__setattr__(self, "params", tuple([name for o in operands for name in o.params]))
-        object.__setattr__(self, "operands", tuple(operands))
+        self.inputs = tuple([o.producer for o in self.operands if o.producer is not None])
+        self.params = tuple([name for o in self.operands for name in o.params])
 
     @property
     def shape(self) -> Shape:
@@ -77,13 +81,17 @@ class Op:
 
     def alike(self, read: Operand) -> Any:
         """Equal for operators of equal rules, shapes and arguments, `read` being the same one of their operands."""
+        if self.call is not None:
+            operands = tuple([(o is read, bool(o.params), o.values) for o in self.operands])
+            return self.call, id(self.rule), operands
+        arguments = tuple([(name, _described(value, read)) for name, value in self.arguments.items()])
+        return self.name, id(self.rule), self.shapes, arguments
 
-        def described(value: Any) -> Any:
-            if isinstance(value, Operand):
-                return value.shape, value is read, bool(value.params), value.values
-            return tuple(map(described, value)) if isinstance(value, tuple) else repr(value)
 
-        return self.name, id(self.rule), self.shapes, tuple((n, described(v)) for n, v in self.arguments.items())
+def _described(value: Any, read: Operand) -> Any:
+    if isinstance(value, Operand):
+        return value.shape, value is read, bool(value.params), value.values
+    return tuple([_described(v, read) for v in value]) if isinstance(value, tuple) else repr(value)
 
 
 @dataclass(frozen=True)
@@ -138,9 +146,11 @@ class Graph:
 
 
 def _cut(op: Op, gone: set[int]) -> Op:
-    def cut(value: Any) -> Any:
-        if isinstance(value, Operand) and value.producer in gone:
-            return Operand(value.shape)
-        return tuple(cut(v) for v in value) if isinstance(value, tuple) else value
+    arguments = {name: _without(value, gone) for name, value in op.arguments.items()}
+    return Op(op.index, op.name, op.module, arguments, op.shapes, op.rule, op.call)
 
-    return Op(op.index, op.name, op.module, {k: cut(v) for k, v in op.arguments.items()}, op.shapes, op.rule)
+
+def _without(value: Any, gone: set[int]) -> Any:
+    if isinstance(value, Operand) and value.producer in gone:
+        return Operand(value.shape)
+    return tuple([_without(v, gone) for v in value]) if isinstance(value, tuple) else value

@@ -158,22 +158,21 @@ class Recorder(Calls):
             return self._nothing(kwargs)
         plan = self.plan(func)
         signature, rule = plan.signature, plan.rule
-        arguments = signature.arguments(args, kwargs)
-        given = Given(arguments, self.is_meta)
-        operands = arguments.copy()
-        operands.update(given.lists)
-        found: list[Operand] = []
-        has_data = False
-        for name, value in given.others:
-            operands[name] = described = self._described(value)
-            for operand in described if type(described) is tuple else (described,):
-                if type(operand) is Operand:
-                    found.append(operand)
-                    has_data = has_data or operand.producer is not None
+        given = Given(args, kwargs, self.is_meta)
         if (known := self.kept(plan, given)) is not None:
-            shapes = known.shapes
-            result, outputs = self.once_more(known, args)
+            found = tuple(map(self.operand, given.tensors))
+            operands, shapes = known.filled(found), known.shapes
+            result, outputs = self.once_more(known, func, args, kwargs)
+            arguments = signature.arguments(args, kwargs) if signature.written else {}
         else:
+            arguments = signature.arguments(args, kwargs)
+            operands = {name: self._described(value) for name, value in arguments.items()}
+            found = tuple(
+                operand
+                for value in operands.values()
+                for operand in (value if type(value) is tuple else (value,))
+                if type(operand) is Operand
+            )
             if self.is_meta:
                 result = self.run_on_meta(func, plan, given, args, kwargs)
             else:
@@ -185,20 +184,22 @@ class Recorder(Calls):
             shapes = tuple([tuple(t.shape) for t in outputs])
         self.log.append((signature.name, self.path, shapes))
         if outputs or signature.written:
-            if has_data:
-                self._record(signature, rule, operands, arguments, outputs, shapes)
+            for operand in found:
+                if operand.producer is not None:
+                    self._record(signature, rule, operands, arguments, outputs, shapes, known, found)
+                    break
             else:
-                self._keep_constant(signature, rule, operands, arguments, outputs, found)
+                self._keep_constant(signature, rule, operands, arguments, given.tensors, outputs, found)
         return result
 
     def _keep_constant(
-        self, signature: Signature, rule: Rule | None, operands: dict, arguments: dict, outputs: list[Tensor],
-        found: list[Operand],
+        self, signature: Signature, rule: Rule | None, operands: dict, arguments: dict, given: list[Tensor],
+        outputs: list[Tensor], found: tuple[Operand, ...],
     ) -> None:  # fmt: skip
         """An operator that no input reaches: it is recorded if it multiplies, or reads what a product made."""
         params = tuple(dict.fromkeys(p for o in found for p in o.params))
         is_product = rule.kind in PRODUCTS if rule is not None else not signature.name.startswith("aten.")
-        origins = [o for v in arguments.values() for t in tensors_in(v) if (o := self._origin(t)) is not None]
+        origins = [o for t in given if (o := self._origin(t)) is not None]
         is_made = any(o.is_activation for o in origins)
         made_by = -1 - len(self.constants) if is_product or is_made else 0
         if made_by:
@@ -225,16 +226,18 @@ class Recorder(Calls):
 
     def _record(
         self, signature: Signature, rule: Rule | None, operands: dict[str, Any], arguments: dict[str, Any],
-        outputs: list[Tensor], shapes: tuple[Shape, ...],
+        outputs: list[Tensor], shapes: tuple[Shape, ...], call: Any, found: tuple[Operand, ...],
     ) -> None:  # fmt: skip
         if signature.written:
+            found = ()
             is_replacing = rule is not None and rule.is_replacing and signature.name.endswith("_")
             for name in signature.written if is_replacing else signature.outputs:
                 operands[name] = _blank(operands[name])
         if rule is not None and rule.indices:
+            found = ()
             operands |= {k: _with_values(operands[k], self._known(arguments[k])) for k in rule.indices if k in operands}
         index = len(self.ops)
-        self.ops.append(Op(index, signature.name, self.path, operands, shapes, rule))
+        self.ops.append(Op(index, signature.name, self.path, operands, shapes, rule, call, found))
         for slot, tensor in enumerate(outputs):
             self._mark(tensor, index, slot)
         for name in signature.written:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,6 @@ MOST_RESULTS = 4096
 PLAIN = frozenset((int, float, bool, str, complex, type(None)))
 TENSORS = frozenset((Tensor, nn.Parameter))
 SETTINGS = (torch.dtype, torch.layout, torch.memory_format, torch.device)
-META = torch.device("meta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,8 @@ class Signature:
     written: tuple[str, ...]
     outputs: tuple[str, ...]  # of those written, arguments that only take a result
     needs_values: bool
-    is_repeatable: bool  # its results are new tensors, or its first argument; their shapes do not depend on values
-    results: dict[Any, Again] = field(default_factory=dict, compare=False, repr=False)
+    is_repeatable: bool  # it writes to nothing, or to its first argument, which it returns; shapes depend on no values
+    results: dict[Any, Known] = field(default_factory=dict, compare=False, repr=False)
 
     def arguments(self, args: Any, kwargs: Any) -> dict[str, Any]:
         """Every argument by its name, in the order of the schema."""
@@ -59,94 +58,107 @@ def signature_of(func: Any) -> Signature:
         written=tuple(a.name for a in written),
         outputs=tuple(a.name for a in written if a.kwarg_only),
         needs_values=not VALUE_TAGS.isdisjoint(func.tags),
-        is_repeatable=tags.isdisjoint(func.tags) and name not in READ_ON_CPU and _returns_new_or_first(schema),
+        is_repeatable=tags.isdisjoint(func.tags) and name not in READ_ON_CPU and _writes_first_or_nothing(schema),
     )
 
 
-def _returns_new_or_first(schema: Any) -> bool:
+def _writes_first_or_nothing(schema: Any) -> bool:
     shared = [k for k, a in enumerate(schema.arguments) if a.alias_info is not None]
-    if not shared:
-        return not any(r.alias_info is not None for r in schema.returns)
-    return shared == [0] and schema.arguments[0].alias_info.is_write and len(schema.returns) == 1
+    if any(schema.arguments[k].alias_info.is_write for k in shared):
+        return shared == [0] and len(schema.returns) == 1
+    return True
 
 
 class Given:
-    """The arguments of one call: those that are no plain values, and what its result on meta follows from."""
+    """The tensors among the arguments of one call, and what its result on meta follows from."""
 
-    __slots__ = ("key", "lists", "others", "tensors")
+    __slots__ = ("key", "tensors")
 
-    def __init__(self, arguments: Mapping[str, Any], is_meta: bool) -> None:
-        self.lists: list[tuple[str, tuple[Any, ...]]] = []  # of plain values
-        self.others: list[tuple[str, Any]] = []  # tensors, lists with tensors, and objects
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], is_meta: bool) -> None:
         self.tensors: list[Tensor] = []
-        self.key: tuple[Any, ...] | None = None  # None where it is not certain that nothing else decides
         key: list[Any] = [torch.get_default_dtype()]
-        is_certain = is_meta
-        for name, value in arguments.items():
+        is_certain = self._add(key, args)
+        if kwargs:
+            key += kwargs
+            is_certain = self._add(key, kwargs.values()) and is_certain
+        # None where it is not certain that nothing else decides.
+        self.key: tuple[Any, ...] | None = tuple(key) if is_certain and is_meta else None
+
+    def _add(self, key: list[Any], values: Iterable[Any]) -> bool:
+        is_certain = True
+        for value in values:
             kind = type(value)
             if kind in PLAIN:
                 key.append(value)
                 if kind is not int:  # 1, 1.0 and True are equal
                     key.append(kind)
             elif kind in TENSORS:
-                self.others.append((name, value))
                 self.tensors.append(value)
-                is_certain = is_certain and self._add(key, value)
+                try:
+                    key += value.shape, value.stride(), value.dtype
+                except RuntimeError:  # no strides
+                    is_certain = False
+                is_certain = is_certain and value.is_meta
             elif kind is list or kind is tuple:
-                kinds = set(map(type, value))
-                if kinds <= PLAIN:
-                    plain = tuple(value)
-                    self.lists.append((name, plain))
-                    key += (kind, plain) if kinds == {int} else (kind, plain, *map(type, plain))
-                    continue
-                self.others.append((name, value))
-                inside = tensors_in(value)
-                self.tensors += inside
-                key += kind, len(inside)
-                is_certain = is_certain and kinds <= TENSORS and all(self._add(key, each) for each in inside)
+                kinds = tuple(map(type, value))
+                if PLAIN.issuperset(kinds):
+                    key += kind, kinds, tuple(value)
+                elif TENSORS.issuperset(kinds):
+                    key += kind, len(value)
+                    is_certain = self._add(key, value) and is_certain
+                else:
+                    self.tensors += tensors_in(value)
+                    is_certain = False
             elif isinstance(value, SETTINGS):
                 key.append(value)
             else:
-                self.others.append((name, value))
                 self.tensors += tensors_in(value)
                 is_certain = False
-        if is_certain:
-            self.key = tuple(key)
-
-    @staticmethod
-    def _add(key: list[Any], tensor: Tensor) -> bool:
-        if not tensor.is_meta:
-            return False
-        try:
-            key += tensor.shape, tensor.stride(), tensor.dtype
-        except RuntimeError:  # no strides
-            return False
-        return True
+        return is_certain
 
 
-class Again:
-    """Makes a result on meta again."""
+class Known:
+    """What is known of a call whose like has run on meta: its arguments, the shapes of its results, and how to make
+    them again."""
 
-    __slots__ = ("is_first", "is_tuple", "metas", "shapes")
+    __slots__ = ("arguments", "is_first", "is_tuple", "metas", "places", "shapes")
 
-    def __init__(self, result: Any, results: tuple[Tensor, ...], is_first: bool) -> None:
-        self.is_first = is_first  # it is the first argument itself
+    def __init__(self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        # As an operator of a graph has them; those with tensors, in order, are to be filled in.
+        self.arguments = signature.arguments(args, kwargs)
+        self.places: list[tuple[str, int | None]] = []  # their names; of a list, how many tensors it has
+        for name, value in (*zip(signature.names, args, strict=False), *kwargs.items()):
+            if type(value) in TENSORS:
+                self.places.append((name, None))
+            elif isinstance(value, list | tuple):
+                self.arguments[name] = tuple(value)
+                if tensors_in(value):
+                    self.places.append((name, len(value)))
+        self.shapes: tuple[Shape, ...] = tuple(tuple(t.shape) for t in tensors_in(result))
         self.is_tuple = isinstance(result, tuple)
-        self.metas = [(t.shape, t.stride(), t.dtype) for t in results]
-        self.shapes: tuple[Shape, ...] = tuple(tuple(t.shape) for t in results)
+        self.is_first = bool(args) and result is args[0]  # it is the first argument itself
+        results = result if self.is_tuple else (result,)
+        is_new = not self.is_first and _are_new(results, args)
+        # None where the result shares memory with an argument, or is no plain tensor.
+        self.metas = [(t.shape, t.stride(), t.dtype) for t in results] if is_new else None
 
-    def make(self) -> list[Tensor]:
-        return [torch.empty_strided(shape, strides, dtype=dtype, device=META) for shape, strides, dtype in self.metas]
+    def filled(self, found: Sequence[Any]) -> dict[str, Any]:
+        """The arguments with these in the places of tensors."""
+        arguments, at = self.arguments.copy(), 0
+        for name, n in self.places:
+            if n is None:
+                arguments[name] = found[at]
+                at += 1
+            else:
+                arguments[name] = tuple(found[at : at + n])
+                at += n
+        return arguments
 
 
-def repeated(result: Any, args: Any) -> Again | None:
-    """What makes an equal result again; None where it shares memory with an argument or is no plain tensor."""
-    if isinstance(result, Tensor) and args and result is args[0]:
-        return Again(result, (result,), True)
-    results = result if isinstance(result, tuple) else (result,)
+def _are_new(results: Sequence[Any], args: Any) -> bool:
     read = {storage_of(t) for t in tensors_in(args)}
     for t in results:
         is_plain = type(t) is Tensor and t.is_meta and t.layout is torch.strided and not t.storage_offset()
         if not is_plain or t.is_conj() or t.is_neg() or storage_of(t) in read:
-            return None
-    return Again(result, results, False)
+            return False
+    return True

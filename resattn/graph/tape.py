@@ -44,9 +44,9 @@ class _Taping(Recorder):
         self.leaves: list[Tensor] = []
 
     def _record(
-        self, signature: Any, rule: Any, operands: Any, arguments: Any, outputs: list[Tensor], shapes: Any
+        self, signature: Any, rule: Any, operands: Any, arguments: Any, outputs: list[Tensor], *more: Any
     ) -> None:
-        super()._record(signature, rule, operands, arguments, outputs, shapes)
+        super()._record(signature, rule, operands, arguments, outputs, *more)
         index, number = len(self.ops) - 1, _get_sequence_nr() - 1
         given = tensors_in(arguments)
         if not torch.is_grad_enabled():

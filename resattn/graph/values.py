@@ -13,15 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from resattn.graph.errors import NEEDS_VALUES, NeedsValuesError
 from resattn.graph.kernels import QUICK
-from resattn.graph.signature import (
-    MOST_RESULTS,
-    READ_ON_CPU,
-    Again,
-    Given,
-    Signature,
-    repeated,
-    signature_of,
-)  # fmt: skip
+from resattn.graph.signature import MOST_RESULTS, READ_ON_CPU, Given, Known, Signature, signature_of
 from resattn.graph.walk import Index, offset_of, storage_of, tensors_in
 
 if TYPE_CHECKING:
@@ -30,6 +22,7 @@ if TYPE_CHECKING:
 # Elements of a tensor up to which its values are computed, where all that it is made from has values.
 MOST_VALUES = 2**22
 EMPTY = torch.ops.aten.empty.memory_format
+META = torch.device("meta")
 # What fills the constants that have the shape of another tensor.
 FILLS = {"zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1}
 
@@ -39,7 +32,7 @@ class Plan:
 
     __slots__ = ("is_quick", "results", "rule", "signature")
 
-    def __init__(self, signature: Signature, rule: Rule | None, results: dict[Any, Again]) -> None:
+    def __init__(self, signature: Signature, rule: Rule | None, results: dict[Any, Known]) -> None:
         self.signature, self.rule, self.results = signature, rule, results
         # Nothing but shapes decides what it gives.
         self.is_quick = signature.is_repeatable and (rule is None or (rule.kind != "shape" and not rule.indices))
@@ -89,7 +82,7 @@ class Values(TorchDispatchMode):
         if known is None:
             signature = signature_of(func)
             # An operator of a user may be defined anew.
-            results: dict[Any, Again] = signature.results if signature.name.startswith("aten.") else {}
+            results: dict[Any, Known] = signature.results if signature.name.startswith("aten.") else {}
             known = self.plans[id(func)] = Plan(signature, self.rule_of(signature.name), results)
         return known
 
@@ -103,24 +96,25 @@ class Values(TorchDispatchMode):
 
     # -- operators
 
-    def kept(self, plan: Plan, given: Given) -> Again | None:
-        """What makes the result of a call on meta, where it is known and nothing in it has values."""
-        if not plan.is_quick or given.key is None or not given.tensors:
-            return None
-        if (known := plan.results.get(given.key)) is None:
+    def kept(self, plan: Plan, given: Given) -> Known | None:
+        """What is known of the result of a call on meta, where nothing in it has values."""
+        if not plan.is_quick or given.key is None or (known := plan.results.get(given.key)) is None:
             return None
         for tensor in given.tensors:
             if getattr(tensor, "_resattn_value", None) is None:
                 return known
         return None
 
-    def once_more(self, known: Again, args: Any) -> tuple[Any, list[Tensor]]:
-        """A kept result made again, and the tensors in it."""
+    def once_more(self, known: Known, func: Any, args: Any, kwargs: Any) -> tuple[Any, list[Tensor]]:
+        """A result of which all is known made again, and the tensors in it."""
+        if known.metas is not None:
+            made = [torch.empty_strided(shape, strides, dtype=dtype, device=META) for shape, strides, dtype in known.metas]
+            return tuple(made) if known.is_tuple else made[0], made
         if known.is_first:
             self._forget(args[0])
             return args[0], [args[0]]
-        made = known.make()
-        return tuple(made) if known.is_tuple else made[0], made
+        result = func(*args, **self._on_meta(kwargs))
+        return result, [result] if type(result) is Tensor else tensors_in(result)
 
     def run_on_meta(self, func: Any, plan: Plan, given: Given, args: Any, kwargs: Any) -> Any:
         try:
@@ -140,18 +134,18 @@ class Values(TorchDispatchMode):
         key = given.key if signature.is_repeatable else None
         if rule is not None and rule.indices:
             args = [positions(self._known(a)) if i else a for i, a in enumerate(args)]
-            key = Given(signature.arguments(args, kwargs), True).key if key is not None else None
+            key = Given(args, kwargs, True).key if key is not None else None
         if key is not None and (known := plan.results.get(key)) is not None:
-            return self.once_more(known, args)[0]
+            return self.once_more(known, func, args, kwargs)[0]
         if (quick := QUICK.get(func)) and (result := quick(*args, **kwargs)) is not None:
-            return _repeatable(result, args, plan.results, key)
+            return _kept(plan, key, args, kwargs, result)
         written = {id(t) for t in tensors if t.device.type != "meta"}
         result = func(*self._on_meta(args), **self._on_meta(kwargs))
         for tensor in (t for n in signature.written for t in tensors_in(_argument(signature, n, args, kwargs))):
             self._forget(tensor)
         if written and signature.written:
             return self._same_objects(func, args, kwargs, result)
-        return _repeatable(result, args, plan.results, key)
+        return _kept(plan, key, args, kwargs, result)
 
     def _save(self, signature: Signature, arguments: Mapping[str, Any]) -> None:
         """Keeps what a real write in place would take from the model's own tensors."""
@@ -328,12 +322,12 @@ class Values(TorchDispatchMode):
         return targets[0] if isinstance(result, Tensor) and targets else result
 
 
-def _repeatable(result: Any, args: Any, results: dict[Any, Again], key: Any) -> Any:
-    """The result, kept for the next time that the same is asked."""
-    if key is not None and (again := repeated(result, args)) is not None:
-        if len(results) >= MOST_RESULTS:
-            results.clear()
-        results[key] = again
+def _kept(plan: Plan, key: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    """The result; what is known of it is kept for the next time that the same is asked."""
+    if key is not None:
+        if len(plan.results) >= MOST_RESULTS:
+            plan.results.clear()
+        plan.results[key] = Known(plan.signature, args, kwargs, result)
     return result
 
 
