@@ -6,7 +6,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from operator import is_not
+from operator import is_
 from typing import Any
 from unittest import mock
 
@@ -189,7 +189,7 @@ def _restore(module: nn.Module, before: dict[str, Any], kept: list[tuple[str, An
             now[name] = before[name]
     for name, items in kept:
         value = now.get(name)
-        if value is not before[name] or not _differ(value, items):
+        if not (value or items) or value is not before[name] or not _differ(value, items):
             continue
         if name in ("_parameters", "_buffers") or _holds_other_meta(value, items):
             value.clear()
@@ -202,8 +202,8 @@ def _differ(now: Any, before: Any) -> bool:
     if len(now) != len(before):
         return True
     if isinstance(now, dict):
-        return any(map(is_not, now, before)) or any(map(is_not, now.values(), before.values()))
-    return any(map(is_not, now, before))
+        return not all(map(is_, now.values(), before.values())) or list(now) != list(before)
+    return not all(map(is_, now, before))
 
 
 def _holds_other_meta(value: Any, items: Any) -> bool:

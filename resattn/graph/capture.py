@@ -41,7 +41,14 @@ def capture(
 
     Raises: CaptureError if the forward fails, NeedsValuesError if it needs values that "meta" lacks.
     """
-    inputs = Inputs.of(args, kwargs)
+    with without_collection() if device == "meta" else nullcontext():
+        return _captured(model, Inputs.of(args, kwargs), rule_of, device, index, log)
+
+
+def _captured(
+    model: nn.Module, inputs: Inputs, rule_of: Callable[[str], Rule | None], device: str, index: Index | None,
+    log: Log | None,
+) -> Graph:  # fmt: skip
     recorder = Recorder(model, rule_of, device, index)
     args, kwargs, tensors = inputs.on(device, recorder.dtype)
     shapes = tuple(tuple(tensor.shape) for tensor in tensors)
@@ -86,7 +93,6 @@ def replay(index: Index, inputs: Inputs, rule_of: Callable[[str], Rule | None]) 
 def _passing(recorder: Calls, device: str) -> Iterator[None]:
     torch.clear_autocast_cache()  # it would hand out casts of the parameters that no one saw being made
     with (
-        without_collection() if device == "meta" else nullcontext(),
         recorder.restoring(),
         torch.no_grad(),
         without_fast_path(),

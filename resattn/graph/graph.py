@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ INPUT = "input"  # an input of the model
 OVERWRITE = "overwrite"  # a tensor after a write in place to one that shares its memory
 
 
-# Not frozen, which would take several times as long to make: a deep network has thousands of both. Nothing changes one.
+# These are not frozen, which would take several times as long to make: there are thousands. Nothing changes one.
 @dataclass(slots=True, unsafe_hash=True)
 class Operand:
     """A tensor argument: the operator that made it (None: no data reaches it) and the parameters it was made from.
@@ -87,6 +87,16 @@ class Op:
         arguments = tuple([(name, _described(value, read)) for name, value in self.arguments.items()])
         return self.name, id(self.rule), self.shapes, arguments
 
+    def alike_all(self, reads: Sequence[tuple[Operand, int]]) -> Any:
+        """Equal for operators of equal rules, shapes and arguments whose operands have equal numbers; None where that
+        is not certain. `reads`: some of the operands, each with a number.
+        """
+        if self.call is None:
+            return None
+        numbers = {id(operand): number for operand, number in reads}
+        operands = tuple([(numbers.get(id(o)), not o.params, o.values) for o in self.operands])
+        return self.call, id(self.rule), operands
+
 
 def _described(value: Any, read: Operand) -> Any:
     if isinstance(value, Operand):
@@ -94,7 +104,7 @@ def _described(value: Any, read: Operand) -> Any:
     return tuple([_described(v, read) for v in value]) if isinstance(value, tuple) else repr(value)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Module:
     """A module of the model as it is defined: its own parameters, whether its forward ran,
     and whether it holds a weight that multiplies data (a matrix or a kernel, not a norm's scale).

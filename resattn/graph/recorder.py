@@ -33,8 +33,8 @@ class _Origin:
 
     capture: object  # which one: a token, so that a tensor that a model keeps does not keep the capture
     producer: int | None
-    slot: int
-    params: tuple[str, ...]
+    slot: int = 0
+    params: tuple[str, ...] = ()
     is_activation: bool = False  # of what no input reaches: the result of a product of parameters, or made from one
     constant: int = 0  # the index of the recorded operator that made it, where no input reaches it
     operand: Operand | None = None  # what describes it as an argument, once it has been one
@@ -60,7 +60,7 @@ class Recorder(Calls):
         self.ops: list[Op] = []
         self.constants: list[Op] = []
         self.unread: set[int] = set()
-        self.returned: dict[int, Operand | tuple[_Origin, Shape]] = {}
+        self.returned: dict[int, Operand] = {}
         self.operands_of: dict[int, Operand] = {}  # of parameters
         self.writes: dict[int, list[_Write]] = {}
         self.last_write = -1
@@ -78,12 +78,8 @@ class Recorder(Calls):
         self._mark(tensor, op.index)
         self.marked.append(weakref.ref(tensor))
 
-    def _mark(
-        self, tensor: Tensor, producer: int | None, slot: int = 0, params: tuple[str, ...] = (),
-        is_activation: bool = False, constant: int = 0,
-    ) -> None:  # fmt: skip
-        origin = _Origin(self.token, producer, slot, params, is_activation, constant)
-        tensor._resattn_origin = origin  # type: ignore[attr-defined]
+    def _mark(self, tensor: Tensor, *origin: Any) -> None:
+        tensor._resattn_origin = _Origin(self.token, *origin)  # type: ignore[attr-defined]
 
     def _origin(self, tensor: Tensor) -> _Origin | None:
         origin = getattr(tensor, "_resattn_origin", None)
@@ -102,22 +98,24 @@ class Recorder(Calls):
         return found
 
     def _unwritten(self, tensor: Tensor, origin: _Origin | None) -> Operand:
+        shape = tensor.shape
         if origin is not None:
-            self.unread.discard(origin.constant)
+            if origin.constant:
+                self.unread.discard(origin.constant)
             known = origin.operand
-            if known is None or known.shape != tensor.shape:
-                known = origin.operand = Operand(tuple(tensor.shape), origin.producer, origin.slot, origin.params)
-            return known
-        shape = tuple(tensor.shape)
-        if id(tensor) in self.named or isinstance(tensor, nn.Parameter):
-            known = self.operands_of.get(id(tensor))
             if known is None or known.shape != shape:
-                known = self.operands_of[id(tensor)] = Operand(shape, None, 0, (self._name(tensor),))
+                known = origin.operand = Operand(tuple(shape), origin.producer, origin.slot, origin.params)
+            return known
+        known = self.operands_of.get(id(tensor))
+        if known is not None and known.shape == shape:
+            return known
+        if id(tensor) in self.named or isinstance(tensor, nn.Parameter):
+            known = self.operands_of[id(tensor)] = Operand(tuple(shape), None, 0, (self._name(tensor),))
             return known
         # The data of a parameter, without the parameter (`weight.data`), lies where it lies.
         if param := self.places.get((self._storage(tensor), offset_of(tensor))):
-            return Operand(shape, None, 0, (self.named[param],))
-        return Operand(shape)
+            return Operand(tuple(shape), None, 0, (self.named[param],))
+        return Operand(tuple(shape))
 
     def _name(self, param: Tensor) -> str:
         return self._adopt(param, f"{self.path}.parameter{len(self.params) + 1}".lstrip("."))
@@ -239,7 +237,7 @@ class Recorder(Calls):
         index = len(self.ops)
         self.ops.append(Op(index, signature.name, self.path, operands, shapes, rule, call, found))
         for slot, tensor in enumerate(outputs):
-            self._mark(tensor, index, slot)
+            tensor._resattn_origin = _Origin(self.token, index, slot)  # type: ignore[attr-defined]
         for name in signature.written:
             for tensor in tensors_in(arguments.get(name)):
                 self._written(tensor, index)
@@ -259,15 +257,8 @@ class Recorder(Calls):
 
     def returned_by(self, module: nn.Module, result: Any) -> None:
         first = result if isinstance(result, Tensor) else next(iter(tensors_in(result)), None)
-        if first is None:
-            return
-        origin = self._origin(first)
-        if origin is None:
-            self.returned[id(module)] = self._unwritten(first, None)
-        else:
-            if origin.constant:
-                self.unread.discard(origin.constant)
-            self.returned[id(module)] = origin, first.shape
+        if first is not None:
+            self.returned[id(module)] = self._unwritten(first, self._origin(first))
 
     def finish(self) -> None:
         """No tensor refers to this pass any more."""
@@ -275,16 +266,17 @@ class Recorder(Calls):
             vars(tensor).pop("_resattn_origin", None)
 
     def graph(self, outputs: Sequence[int], shapes: tuple[Shape, ...], returned: frozenset[str] = frozenset()) -> Graph:
+        named = self.named
         modules = tuple(
             [
                 Module(
                     path=own.path,
                     kind=own.kind,
-                    params=tuple(dict.fromkeys([self._adopt(p, name) for name, p in own.params])),
+                    params=tuple(dict.fromkeys([named.get(id(p)) or self._adopt(p, name) for name, p in own.params])),
                     is_executed=id(m) in self.runs,
                     is_weighted=own.is_weighted,
                     n_runs=self.runs.get(id(m), 0),
-                    result=_result(self.returned.get(id(m))),
+                    result=self.returned.get(id(m)),
                 )
                 for own, (_, m) in zip(self.index.defined, self.modules, strict=True)
             ]
@@ -299,16 +291,6 @@ class Recorder(Calls):
             frozenset(self.unread),
             returned,
         )
-
-
-def _result(returned: Operand | tuple[_Origin, Shape] | None) -> Operand | None:
-    if not isinstance(returned, tuple):
-        return returned
-    origin, shape = returned
-    known = origin.operand
-    if known is not None and known.shape == shape:
-        return known
-    return Operand(tuple(shape), origin.producer, origin.slot, origin.params)
 
 
 def _view(tensor: Tensor) -> View:

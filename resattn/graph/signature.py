@@ -54,12 +54,16 @@ def signature_of(func: Any) -> Signature:
         function=func,
         name=name,
         names=tuple(a.name for a in schema.arguments),
-        defaults={a.name: a.default_value if a.has_default_value() else None for a in schema.arguments},
+        defaults={a.name: _plain(a.default_value) if a.has_default_value() else None for a in schema.arguments},
         written=tuple(a.name for a in written),
         outputs=tuple(a.name for a in written if a.kwarg_only),
         needs_values=not VALUE_TAGS.isdisjoint(func.tags),
         is_repeatable=tags.isdisjoint(func.tags) and name not in READ_ON_CPU and _writes_first_or_nothing(schema),
     )
+
+
+def _plain(default: Any) -> Any:
+    return tuple(default) if isinstance(default, list) else default
 
 
 def _writes_first_or_nothing(schema: Any) -> bool:

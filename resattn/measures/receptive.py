@@ -12,6 +12,7 @@ from resattn.graph.graph import INPUT, Graph, Op, Operand, Shape
 from resattn.rules.intervals import Extent, NoIntervalError
 from resattn.rules.rule import spread_of
 
+MOST_ALIKE = 1024  # positions of a tensor that is compared with others
 Extents = Extent | list[Extent]  # of an operator's result, or of each of several results
 
 
@@ -46,12 +47,13 @@ def _followed(
             wanted.update(op.inputs)
     unread = Counter(i for op in graph.ops if op.index in wanted for i in op.inputs)
     live: dict[int, Extents | NoReceptiveFieldError] = {}
+    alike = _Alike()
     for op in graph.ops:
         if op.index not in wanted:
             continue
         extent: Extents | NoReceptiveFieldError | None
         try:
-            extent = _extent(op, axis, source, live)
+            extent = _extent(op, axis, source, live, alike)
         except NoReceptiveFieldError as error:
             extent = error
         for i in op.inputs:
@@ -63,8 +65,36 @@ def _followed(
             yield op, extent
 
 
+class _Alike:
+    """What small tensors' positions see, by all that it follows from: layers of tokens repeat each other."""
+
+    def __init__(self) -> None:
+        self.equal: dict[Any, Extent] = {}
+        self.known: dict[int, Extent] = {}  # those of them, by their ids
+        self.spread: dict[Any, Extent] = {}
+
+    def of(self, op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extents:
+        """As `spread`."""
+        if not all(id(extent) in self.known for _, extent in reads):
+            return self._kept(spread(op, reads))
+        key = op.alike_all([(operand, id(extent)) for operand, extent in reads])
+        if key is None or (found := self.spread.get(key)) is None:
+            found = self._kept(spread(op, reads))
+            if key is not None and isinstance(found, Extent):
+                self.spread[key] = found
+        return found
+
+    def _kept(self, found: Extents) -> Extents:
+        if isinstance(found, list) or prod(found.shape) > MOST_ALIKE or id(found) in self.known:
+            return found
+        ends = found.lo.tobytes(), found.hi.tobytes(), found.clipped.tobytes()
+        kept = self.equal.setdefault((found.dims, found.shape, *ends, found.is_bound), found)
+        self.known[id(kept)] = kept
+        return kept
+
+
 def _extent(
-    op: Op, axis: int, source: int, live: Mapping[int, Extents | NoReceptiveFieldError]
+    op: Op, axis: int, source: int, live: Mapping[int, Extents | NoReceptiveFieldError], alike: _Alike
 ) -> Extents | NoReceptiveFieldError | None:
     if op.name == INPUT:
         has_axis = op.index == source and len(op.shape) > 2 + axis
@@ -76,7 +106,7 @@ def _extent(
             if isinstance(extent, NoReceptiveFieldError):
                 return extent
             reads.append((o, _result(extent, o.slot)))
-    return spread(op, reads) if reads else None
+    return alike.of(op, reads) if reads else None
 
 
 def spread(op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extents:
@@ -84,26 +114,29 @@ def spread(op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extents:
 
     Raises: NoReceptiveFieldError; RuleError if the row's function fails.
     """
-    where = f"{op.name} in {op.module or 'the model'}"
     if op.rule is None or op.rule.spread is None:
-        raise NoReceptiveFieldError(f"no rule {'' if op.rule is None else 'of its positions '}for {where}")
+        raise NoReceptiveFieldError(f"no rule {'' if op.rule is None else 'of its positions '}for {_place(op)}")
     try:
         extent = spread_of(op, reads)
     except NoIntervalError as error:
-        raise NoReceptiveFieldError(f"{where}: {error}") from None
+        raise NoReceptiveFieldError(f"{_place(op)}: {error}") from None
     if isinstance(extent, list):
-        return [_checked(e, shape, where) for e, shape in zip(extent, op.shapes, strict=True)]
-    return _checked(extent, op.shape, where)
+        return [_checked(e, shape, op) for e, shape in zip(extent, op.shapes, strict=True)]
+    return _checked(extent, op.shape, op)
+
+
+def _place(op: Op) -> str:
+    return f"{op.name} in {op.module or 'the model'}"
 
 
 def _result(extent: Extents, slot: int) -> Extent:
     return extent[slot] if isinstance(extent, list) else extent
 
 
-def _checked(extent: Extent, shape: Shape, where: str) -> Extent:
-    sizes = tuple(shape[d] for d in extent.dims if d < len(shape))
-    if extent.lo.shape != sizes:
-        raise NoReceptiveFieldError(f"{where}: intervals for {extent.lo.shape} positions, {sizes} exist")
+def _checked(extent: Extent, shape: Shape, op: Op) -> Extent:
+    sizes = tuple([shape[d] for d in extent.dims if d < len(shape)])
+    if extent.shape != sizes:
+        raise NoReceptiveFieldError(f"{_place(op)}: intervals for {extent.shape} positions, {sizes} exist")
     return extent.without_single()
 
 

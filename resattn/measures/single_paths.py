@@ -98,6 +98,10 @@ class _Spans:
         return self.first > self.last
 
     @cached_property
+    def has_empty(self) -> bool:
+        return bool(self.is_empty.any())
+
+    @cached_property
     def is_itself(self) -> bool:
         return np.array_equal(self.first, self.last) and np.array_equal(self.first, np.arange(self.first.size))
 
@@ -175,7 +179,7 @@ def _alive(reads: Sequence[tuple[_Spans | None, np.ndarray | None]]) -> np.ndarr
     """
     found = None
     for spans, alive in reads:
-        if alive is None and (spans is None or not spans.is_empty.any()):
+        if alive is None and (spans is None or not spans.has_empty):
             return None
         if spans is None:
             each = alive
@@ -189,6 +193,10 @@ def _alive(reads: Sequence[tuple[_Spans | None, np.ndarray | None]]) -> np.ndarr
 Edges = dict[int, dict[int, list[_Edge]]]  # for each operator and each of its results, what it reads of the operands
 
 
+# For each of an operator's results its line, and what its places read of some of the operands, by their numbers.
+Step = dict[int, tuple[_Line, list[tuple[int, _Spans | None]]]]
+
+
 class _Known:
     """What was computed before, by all that it follows from: hundreds of layers are alike."""
 
@@ -197,6 +205,7 @@ class _Known:
         self.spans: dict[Any, list[Extent]] = {}
         self.equal: dict[Any, _Line] = {}
         self.joints: dict[Any, tuple[_Line, list[_Spans | None]]] = {}
+        self.steps: dict[Any, Step] = {}
 
     def along(self, dim: int | None, n: int) -> _Line:
         if (dim, n) not in self.lines:
@@ -227,6 +236,33 @@ class _Known:
             self.joints[key] = self._one_of(line), spans
         return self.joints[key]
 
+    def step(self, op: Op, live: Sequence[tuple[Operand, _Line]]) -> Step:
+        """For each of an operator's results its line, and what its places read of which of the operands."""
+        key = op.alike_all([(operand, id(line)) for operand, line in live])
+        if key is None or (found := self.steps.get(key)) is None:
+            found = self._step(op, live)
+            if key is not None:
+                self.steps[key] = found
+        return found
+
+    def _step(self, op: Op, live: Sequence[tuple[Operand, _Line]]) -> Step:
+        joined = op.arguments.get("dim") if op.kind == "join" else None
+        # Joined channels stay where they are; that some of them do not meet does not matter.
+        is_kept = isinstance(joined, int) and "cat" in op.name
+        is_kept &= not any(int(joined or 0) % len(op.shape) in line.dims for _, line in live)
+        parts: dict[int, list[tuple[int, Extent]]] = {}
+        for k, (operand, line) in enumerate(live):
+            for slot, spans in enumerate(self.read(op, operand, line, is_kept)):
+                parts.setdefault(slot, []).append((k, spans))
+        found: Step = {}
+        for slot, reads in parts.items():
+            try:
+                line, read = self.joint([(live[k][1], spans) for k, spans in reads])
+            except NoReceptiveFieldError as error:
+                raise NoReceptiveFieldError(f"{op.name} in {op.module or 'the model'}: {error}") from None
+            found[slot] = line, [(k, spans) for (k, _), spans in zip(reads, read, strict=True)]
+        return found
+
     def _one_of(self, line: _Line) -> _Line:
         """The first line that was equal to this one: what was computed of it holds."""
         if line.numbers.size > MOST_COMPARED:
@@ -253,21 +289,10 @@ def _lines(sight: Sight, axis: int, target: int) -> tuple[dict[Result, _Line], E
             continue
         live = [(o, (o.producer, o.slot)) for o in op.operands if o.producer is not None]
         live = [(o, result) for o, result in live if result in lines]
-        joined = op.arguments.get("dim") if op.kind == "join" else None
-        # Joined channels stay where they are; that some of them do not meet does not matter.
-        is_kept = isinstance(joined, int) and "cat" in op.name
-        is_kept &= not any(int(joined or 0) % len(op.shape) in lines[result].dims for _, result in live)
-        parts: dict[int, list[tuple[Result, Extent]]] = {}
-        for operand, result in live:
-            for slot, spans in enumerate(known.read(op, operand, lines[result], is_kept)):
-                parts.setdefault(slot, []).append((result, spans))
         edges[index] = {}
-        for slot, reads in parts.items():
-            try:
-                lines[index, slot], found = known.joint([(lines[result], spans) for result, spans in reads])
-            except NoReceptiveFieldError as error:
-                raise NoReceptiveFieldError(f"{op.name} in {op.module or 'the model'}: {error}") from None
-            pairs = [(result, spans) for (result, _), spans in zip(reads, found, strict=True)]
+        for slot, (line, reads) in known.step(op, [(o, lines[result]) for o, result in live]).items():
+            pairs = [(live[k][1], spans) for k, spans in reads]
+            lines[index, slot] = line
             edges[index][slot] = [_Edge(result, spans, alive[result]) for result, spans in pairs]
             alive[index, slot] = _alive([(spans, alive[result]) for result, spans in pairs])
     return lines, edges

@@ -8,7 +8,7 @@ has no zeros (a mask on a kernel depends on values) and branches do not cancel.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import reduce
 from math import prod
@@ -59,6 +59,14 @@ class Extent:
         """The empty intervals of a constant."""
         return cls((), np.array(NOTHING), np.array(-NOTHING), np.array(False))
 
+    def changed(self, **new: Any) -> Extent:
+        kept = {name: getattr(self, name) for name in FIELDS if name not in new}
+        return Extent(**kept, **new)
+
+    @property
+    def shape(self) -> Shape:
+        return self.lo.shape
+
     @property
     def sides(self) -> np.ndarray:
         return np.maximum(self.hi - self.lo + 1, 0)
@@ -67,12 +75,12 @@ class Extent:
         return self.lo.size
 
     def size(self, dim: int) -> int:
-        return self.lo.shape[self.dims.index(dim)]
+        return self.shape[self.dims.index(dim)]
 
     def take(self, dim: int, index: Any) -> Extent:
         """The positions of a slice or an index array along one of the dimensions."""
         key = (slice(None),) * self.dims.index(dim) + (index,)
-        return replace(self, lo=self.lo[key], hi=self.hi[key], clipped=self.clipped[key])
+        return self.changed(lo=self.lo[key], hi=self.hi[key], clipped=self.clipped[key])
 
     def moved(self, dims: Mapping[int, int]) -> Extent:
         """The same positions in a tensor whose dimensions have new numbers."""
@@ -89,7 +97,7 @@ class Extent:
         """The dimensions from `since` on, moved by so many."""
         if not by:
             return self
-        return replace(self, dims=tuple(d + by if d >= since else d for d in self.dims))
+        return self.changed(dims=tuple(d + by if d >= since else d for d in self.dims))
 
     def over(self, dims: Collection[int], *, is_local: bool = False, is_window: bool = False) -> Extent:
         """One interval over all positions along these dimensions: a reduction, or a read of all of them at once.
@@ -120,11 +128,57 @@ class Extent:
 
     def without_single(self) -> Extent:
         """Without the axes of length 1: along those there is nothing to differ."""
-        if 1 not in self.lo.shape:
+        if 1 not in self.shape:
             return self
-        shape = [n for n in self.lo.shape if n > 1]
-        dims = [d for d, n in zip(self.dims, self.lo.shape, strict=True) if n > 1]
+        shape = [n for n in self.shape if n > 1]
+        dims = [d for d, n in zip(self.dims, self.shape, strict=True) if n > 1]
         return self._relaid(dims, lambda a: a.reshape(shape))
+
+
+FIELDS = tuple(field.name for field in fields(Extent))
+
+
+class Joined(Extent):
+    """Parts laid end to end along one dimension, without its arrays until something asks for them: a convolution over
+    channels needs the union of the parts alone, and the joined maps of a dense network are large."""
+
+    __slots__ = ("_before", "_dim", "_over", "_parts", "_shape")
+
+    def __init__(self, dims: tuple[int, ...], dim: int, parts: Sequence[tuple[Extent, Shape]], shape: Shape) -> None:
+        first = parts[0][0]
+        # Of the first part, where that is joined too, what is known already.
+        before = (0, None)
+        if isinstance(first, Joined) and (first.dims, first._dim) == (dims, dim):
+            before = len(first._parts), first._over
+            parts = (*first._parts, *parts[1:])
+        values = {"dims": dims, "is_bound": False, "_dim": dim, "_parts": parts, "_shape": shape}
+        for name, value in (values | {"_before": before, "_over": None}).items():
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("lo", "hi", "clipped"):
+            raise AttributeError(name)
+        axis = self.dims.index(self._dim)
+        for each in ("lo", "hi", "clipped"):
+            arrays = [np.broadcast_to(getattr(e.laid_over(self.dims), each), shape) for e, shape in self._parts]
+            object.__setattr__(self, each, np.concatenate(arrays, axis))
+        return getattr(self, name)
+
+    @property
+    def shape(self) -> Shape:
+        return self._shape
+
+    def over(self, dims: Collection[int], *, is_local: bool = False, is_window: bool = False) -> Extent:
+        if not is_local or set(dims) != {self._dim}:
+            return super().over(dims, is_local=is_local, is_window=is_window)
+        if self._over is None:
+            n, before = self._before
+            kept = tuple(d for d in self.dims if d != self._dim)
+            each = [e.over(dims, is_local=True).laid_over(kept) for e, _ in self._parts[n if before else 0 :]]
+            together = _union([*([before] if before else []), *each])
+            sizes = [self.size(d) for d in kept]
+            object.__setattr__(self, "_over", together if together.shape == tuple(sizes) else together.widened(sizes))
+        return self._over
 
 
 def hull(extents: Sequence[Extent]) -> Extent:
@@ -139,7 +193,7 @@ def hull(extents: Sequence[Extent]) -> Extent:
         # What is known exactly may reach as far as all of it: then all of it is exact.
         exact = [e for e in extents if not e.is_bound]
         is_exact = bool(exact) and _same(_union(exact), result)
-        result = replace(result, is_bound=not is_exact)
+        result = result.changed(is_bound=not is_exact)
     return result
 
 
@@ -181,7 +235,7 @@ def _aligned(extents: Sequence[Extent]) -> list[Extent]:
         # Position (i, j) sees i of one operand and j of another (attention scores): j is widened to all.
         kept = next(e.dims for e in extents if e.dims)
         widened = set(dims) - set(kept)
-        extents = [replace(e.over(widened), is_bound=True) if widened & set(e.dims) else e for e in extents]
+        extents = [e.over(widened).changed(is_bound=True) if widened & set(e.dims) else e for e in extents]
         dims = list(kept)
     return [e.laid_over(dims) for e in extents]
 
@@ -197,8 +251,7 @@ def window(extent: Extent, dim: int, n_out: int, kernel: int, stride: int, befor
     clipped = _padded(extent.clipped, axis, before, after, True)
     reach = (n_out - 1) * stride + 1
     taps = [(slice(None),) * axis + (slice(k, k + reach, stride),) for k in range(0, kernel * dilation, dilation)]
-    return replace(
-        extent,
+    return extent.changed(
         lo=reduce(np.minimum, [lo[tap] for tap in taps]),
         hi=reduce(np.maximum, [hi[tap] for tap in taps]),
         clipped=reduce(np.logical_or, [clipped[tap] for tap in taps]),
@@ -223,8 +276,7 @@ def taps(extent: Extent, dim: int, index: np.ndarray, exists: np.ndarray, clippe
     at = np.clip(index, 0, extent.size(dim) - 1)
     rest = (1,) * (extent.lo.ndim - axis - 1)
     there, border = exists.reshape(*exists.shape, *rest), clipped.reshape(*clipped.shape, *rest)
-    return replace(
-        extent,
+    return extent.changed(
         lo=np.where(there, extent.lo.take(at, axis), NOTHING).min(axis=axis + 1),
         hi=np.where(there, extent.hi.take(at, axis), -NOTHING).max(axis=axis + 1),
         clipped=border | (extent.clipped.take(at, axis) & there).any(axis=axis + 1),
@@ -330,8 +382,7 @@ def pad(extent: Extent, dim: int, before: int, after: int, mode: str) -> Extent:
     """Constant padding sees nothing; reflection, replication and wrapping see what they copy."""
     n, axis = extent.size(dim), extent.dims.index(dim)
     if mode == "constant":
-        return replace(
-            extent,
+        return extent.changed(
             lo=_padded(extent.lo, axis, before, after, NOTHING),
             hi=_padded(extent.hi, axis, before, after, -NOTHING),
             clipped=_padded(extent.clipped, axis, before, after, True),
@@ -340,13 +391,13 @@ def pad(extent: Extent, dim: int, before: int, after: int, mode: str) -> Extent:
     result = extent.take(dim, np.pad(np.arange(n), (before, after), mode=how))  # type: ignore[call-overload]
     at = np.arange(-before, n + after)
     beyond = ((at < 0) | (at >= n)).reshape(-1, *(1,) * (extent.lo.ndim - axis - 1))
-    return replace(result, clipped=result.clipped | beyond)
+    return result.changed(clipped=result.clipped | beyond)
 
 
 def running(extent: Extent, dim: int) -> Extent:
     """Output i reads inputs 0 to i: cumulative sums."""
     axis = extent.dims.index(dim)
-    return replace(extent, lo=np.minimum.accumulate(extent.lo, axis), hi=np.maximum.accumulate(extent.hi, axis))
+    return extent.changed(lo=np.minimum.accumulate(extent.lo, axis), hi=np.maximum.accumulate(extent.hi, axis))
 
 
 def joined(parts: Iterable[tuple[Extent | None, int]], dim: int) -> Extent:
@@ -354,23 +405,14 @@ def joined(parts: Iterable[tuple[Extent | None, int]], dim: int) -> Extent:
     pieces = [(Extent.nothing() if e is None else e, size) for e, size in parts]
     first = pieces[0][0]
     if dim not in first.dims and all(e is first or (e.dims == first.dims and _same(e, first)) for e, _ in pieces):
-        return replace(first, clipped=reduce(np.logical_or, [e.clipped for e, _ in pieces]))
+        return first.changed(clipped=reduce(np.logical_or, [e.clipped for e, _ in pieces]))
     dims = sorted({dim, *(d for e, _ in pieces for d in e.dims)})
     sizes = {d: e.size(d) for e, _ in pieces for d in e.dims}
     shapes = [[n if d == dim else sizes[d] for d in dims] for _, n in pieces]
     _refuse_large(sum(map(prod, shapes)), "joined tensors")
-    laid = [e.laid_over(dims) for e, _ in pieces]
-
-    def end_to_end(arrays: Iterable[np.ndarray]) -> np.ndarray:
-        return np.concatenate(list(map(np.broadcast_to, arrays, shapes)), dims.index(dim))
-
-    return Extent(
-        tuple(dims),
-        end_to_end(e.lo for e in laid),
-        end_to_end(e.hi for e in laid),
-        end_to_end(e.clipped for e in laid),
-        any(e.is_bound for e in laid),
-    )
+    total = tuple(sum(n for _, n in pieces) if d == dim else sizes[d] for d in dims)
+    joined = Joined(tuple(dims), dim, list(zip([e for e, _ in pieces], map(tuple, shapes), strict=True)), total)
+    return joined.changed(is_bound=True) if any(e.is_bound for e, _ in pieces) else joined
 
 
 def grouped(extent: Extent, dim: int, n_groups: int, n_out: int) -> Extent:
@@ -443,7 +485,7 @@ def overwritten(
     region = np.ix_(*(np.asarray(whole.get(d, range(shape[d]))) for d in dims))
     result = kept.laid_over(dims)._relaid(dims, lambda a: np.array(np.broadcast_to(a, sizes)))
     result.lo[region], result.hi[region], result.clipped[region] = written.lo, written.hi, written.clipped
-    return replace(result, is_bound=kept.is_bound or written.is_bound)
+    return result.changed(is_bound=kept.is_bound or written.is_bound)
 
 
 def _refuse_large(n_positions: int, what: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -330,7 +329,7 @@ def _rolled(extent: Extent, dim: int, shift: int) -> Extent:
     beyond = (at < 0) | (at >= at.size)
     rolled = extent.take(dim, at % at.size)
     axis = extent.dims.index(dim)
-    return replace(rolled, clipped=rolled.clipped | beyond.reshape(-1, *(1,) * (rolled.lo.ndim - axis - 1)))
+    return rolled.changed(clipped=rolled.clipped | beyond.reshape(-1, *(1,) * (rolled.lo.ndim - axis - 1)))
 
 
 def pixel_shuffle(op: Op, reads: Sequence[Read]) -> Extent:
