@@ -173,6 +173,7 @@ class Recorder(Calls):
             )
             if self.is_meta:
                 result = self.run_on_meta(func, plan, given, args, kwargs)
+                known = plan.results.get(given.key) if plan.is_quick else None
             else:
                 self._save(signature, arguments)
                 result = func(*args, **kwargs)
