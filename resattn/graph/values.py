@@ -109,7 +109,9 @@ class Values(TorchDispatchMode):
     def once_more(self, known: Known, func: Any, args: Any, kwargs: Any) -> tuple[Any, list[Tensor]]:
         """A result of which all is known made again, and the tensors in it."""
         if known.metas is not None:
-            made = [torch.empty_strided(shape, strides, dtype=dtype, device=META) for shape, strides, dtype in known.metas]
+            made = [
+                torch.empty_strided(shape, strides, dtype=dtype, device=META) for shape, strides, dtype in known.metas
+            ]
             return tuple(made) if known.is_tuple else made[0], made
         if known.is_first:
             self._forget(args[0])

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import Any
 
 from resattn.graph.graph import INPUT, Graph, Op, Operand, Shape
 from resattn.rules.intervals import Extent, NoIntervalError
@@ -71,17 +72,18 @@ class _Alike:
     def __init__(self) -> None:
         self.equal: dict[Any, Extent] = {}
         self.known: dict[int, Extent] = {}  # those of them, by their ids
-        self.spread: dict[Any, Extent] = {}
+        self.spread: dict[Any, Extents] = {}
 
     def of(self, op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extents:
         """As `spread`."""
-        if not all(id(extent) in self.known for _, extent in reads):
-            return self._kept(spread(op, reads))
-        key = op.alike_all([(operand, id(extent)) for operand, extent in reads])
-        if key is None or (found := self.spread.get(key)) is None:
-            found = self._kept(spread(op, reads))
-            if key is not None and isinstance(found, Extent):
-                self.spread[key] = found
+        key = None
+        if all(id(extent) in self.known for _, extent in reads):
+            key = op.alike_all([(operand, id(extent)) for operand, extent in reads])
+        if key is not None and key in self.spread:
+            return self.spread[key]
+        found = self._kept(spread(op, reads))
+        if key is not None:
+            self.spread[key] = found
         return found
 
     def _kept(self, found: Extents) -> Extents:
