@@ -43,7 +43,7 @@ class Operand:
 class Op:
     """One executed operator. `module` is the path of the innermost module in whose forward it ran, `rule` its row in
     the operator table that the graph was captured with; None where it has none. `operands`: the tensor arguments in
-    order, those inside of lists too. `call`: one object for calls whose arguments and results are equal, operands apart;
+    order, those inside of lists too. `call`: one object for calls that are equal but for their operands;
     None where that is not known."""
 
     index: int
