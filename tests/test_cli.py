@@ -499,14 +499,34 @@ def test_diff_keeps_both_records_of_one_target_and_takes_numbers_of_any_length(t
 
 
 def test_what_a_name_holds_cannot_drive_a_terminal(tmp_path: Path) -> None:
-    name = "m:f\x1b]0;title\x07\x9b2J\u202e"
+    name = "m:f\x1b]0;title\x07\x9b2J\u202e\rdone"
     (tmp_path / "a.json").write_text(json.dumps([{"target": name, "quantities": {"macs": 1}}]))
     (tmp_path / "b.json").write_text(json.dumps([{"target": name, "quantities": {"macs": 2}}]))
     printed = resattn("diff", str(tmp_path / "a.json"), str(tmp_path / "b.json")).stdout
     assert "m:f\\x1b]0;title\\x07\\x9b2J\\u202e" in printed
+    (folder := tmp_path / name).mkdir()
+    (folder / "study.json").write_text(json.dumps({"profile": name, "jobs": {}}))
+    printed += resattn("report", str(folder)).stdout
+    printed += resattn("audit", "cifar-resnet11", "--html", str(folder / "a.html")).stdout
+    assert printed.count("\\x9b2J\\u202e\\x0ddone/") == 2
     said = resattn("audit", name.replace("m:", "torch.nn:")).stderr
     assert "\\x1b]0;title" in said
     assert not [c for c in printed + said if c != "\n" and not c.isprintable()]
+
+
+def test_a_model_that_ends_the_process_is_named_with_its_line(tmp_path: Path) -> None:
+    lines = [
+        "import os",
+        "from torch import nn",
+        "class Kills(nn.Module):",
+        "    def forward(self, x):",
+        "        os.abort()",
+    ]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    words = [sys.executable, "-m", "resattn", "audit", f"{tmp_path}/mine.py:Kills", "--input", "3"]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode < 0
+    assert re.search(r'Aborted\b(.|\n)*mine.py", line 5 in forward', ended.stderr)
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "2>&- >&- <&-", "2>&1 | head -c 1"])

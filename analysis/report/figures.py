@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +17,21 @@ from analysis.tables.files import read_regular
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 HREFS = ("href", f"{{{XLINK}}}href")
+WORDS = re.compile("aria-.*|data-.*|class|d|points")  # attributes that are never read as a style
 PX_PER = {"pt": 4 / 3, "px": 1.0, "": 1.0, "in": 96.0}
 
 # What a drawing needs. Anything else, scripts and foreign content among it, is left out with all that it holds.
 _DRAWING = (
-    "svg g defs use symbol path rect circle ellipse line polyline polygon text tspan textPath image clipPath mask "
+    "svg g defs use symbol path rect circle ellipse line polyline polygon text tspan textPath image clipPath "
     "pattern marker linearGradient radialGradient stop"
 )
 DRAWING = frozenset(_DRAWING.split())
+# Functions in the value of an attribute that load nothing; `url` does, unless it leads into the drawing.
+_FUNCTIONS = "url rgb rgba hsl hsla color-mix calc var matrix translate scale rotate skewx skewy"
+FUNCTIONS = frozenset(_FUNCTIONS.split())
 
 MOST_BYTES = 8_000_000  # of a file that is read
+MOST_DRAWN = 100_000  # elements, what they refer to counted each time; a browser takes seconds for so many
 NO_TEXT = "This figure was saved without a description of what it shows."
 
 
@@ -76,6 +82,9 @@ def _figure(root: ET.Element, name: str, prefix: str) -> Figure:
     if "viewBox" not in root.attrib and (height := root.get("height")) and width:
         root.set("viewBox", f"0 0 {root.get('width', '').rstrip('ptx')} {height.rstrip('ptx')}")
     _clean(root, re.sub(r"[^\w-]", "-", prefix))
+    by_id = {element.get("id"): element for element in reversed(list(root.iter()))}  # a browser takes the first
+    if _drawn(root, by_id, {}) > MOST_DRAWN:
+        raise FigureError(f"{name} draws more than {MOST_DRAWN:,} elements")
     for attribute in ("width", "height", "id", "aria-labelledby", "aria-describedby", "version"):
         root.attrib.pop(attribute, None)
     root.set("role", "img")
@@ -107,24 +116,38 @@ def _width_px(root: ET.Element) -> float | None:
 
 def _clean(element: ET.Element, prefix: str) -> None:
     for name, value in list(element.attrib.items()):
-        local = name.rpartition("}")[2].lower()
-        if local.startswith("on") or (name in HREFS and not _is_inside(value)):
+        if name.lower().startswith("on") or (name[0] == "{" and name not in HREFS):
             del element.attrib[name]
+        elif name in HREFS:
+            if (reference := _inside(element, value)) is None:
+                del element.attrib[name]
+            else:
+                element.set(name, re.sub("^#", f"#{prefix}-", reference))
         elif name == "id":
             element.set(name, f"{prefix}-{value}")
-        elif name in HREFS:
-            element.set(name, re.sub("^#", f"#{prefix}-", value.strip()))
-        elif _loads(value):
+        elif not WORDS.fullmatch(name) and _loads(value):
             del element.attrib[name]
         else:
-            element.set(name, re.sub(r"url\(\s*(['\"]?)#", rf"url(\1#{prefix}-", value))
+            element.set(name, re.sub(r"url\(\s*(['\"]?)#", rf"url(\1#{prefix}-", value, flags=re.IGNORECASE))
     if _local(element) in ("text", "tspan"):
         _mix_words(element)
     for child in list(element):
-        if _local(child) in DRAWING:
+        if _local(child) in DRAWING and child.tag in (_local(child), f"{{{SVG}}}{_local(child)}"):
             _clean(child, prefix)
         else:
             element.remove(child)
+
+
+def _drawn(element: ET.Element, by_id: Mapping[str | None, ET.Element], known: dict[ET.Element, int]) -> int:
+    """How many elements a browser draws for a clean one: itself, those in it, and twice those that it refers to, since
+    references to references take a browser longer than as many elements."""
+    if element not in known:
+        known[element] = 0  # what leads back to itself is not drawn
+        texts = " ".join(f"url({value})" if name in HREFS else value for name, value in element.attrib.items())
+        targets = (by_id.get(id) for id in re.findall(r"url\(\s*['\"]?#([^'\")\s]+)", texts, re.IGNORECASE))
+        known[element] = 1 + sum(_drawn(child, by_id, known) for child in element)
+        known[element] += sum(2 * _drawn(target, by_id, known) for target in targets if target is not None)
+    return known[element]
 
 
 def _mix_words(element: ET.Element) -> None:
@@ -143,12 +166,15 @@ ON_GROUND = ("#fdfdfd", "#111111")  # of words on a role's colour, as in `analys
 HUE_PCT = 55
 
 
-def _is_inside(reference: str) -> bool:
-    """Does a reference stay in the file? A part of the drawing, or a picture that is embedded."""
-    return re.match(r"\s*(#|data:image/(png|jpeg|gif|webp)[;,])", reference) is not None
+def _inside(element: ET.Element, reference: str) -> str | None:
+    """A reference if it stays in the file: a part of the drawing or, of an image, a picture that is embedded."""
+    pattern = r"data:image/(png|jpeg|gif|webp)[;,]" if _local(element) == "image" else "#"
+    return reference.strip() if re.match(pattern, reference.strip()) else None
 
 
 def _loads(value: str) -> bool:
-    return (
-        any(not _is_inside(inside.strip("'\" ")) for inside in re.findall(r"url\(([^)]*)", value)) or "@import" in value
-    )
+    """Whether the value of an attribute, read as a style, may load something: CSS may write the same in many ways, so
+    only what is known to load nothing is let through."""
+    functions = re.findall(r"([\w-]*)\(", value.lower())
+    leads_out = re.search(r"url\((?!\s*['\"]?#)", value, re.IGNORECASE)
+    return "\\" in value or "@" in value or bool(leads_out) or not FUNCTIONS.issuperset(filter(None, functions))

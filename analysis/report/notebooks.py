@@ -7,7 +7,7 @@ import json
 import re
 import warnings
 from html import unescape
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from analysis.tables.files import read_regular
 with light_imports():
     import nbformat
     from nbconvert import HTMLExporter
+    from nbconvert.filters.highlight import Highlight2HTML
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
     from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -31,7 +33,10 @@ NOTEBOOK_BYTES = 64_000_000  # of a file that is read
 # Characters of one text, of one piece of foreign markup, of one cell's source, and of a page: what turns them into a
 # page takes more time than in proportion to their length.
 TEXT, MARKUP, SOURCE, PAGE_TEXT = 60_000, 30_000, 10_000, 300_000
-TANGLED = 100  # tags of a text that do not end, and tables
+TANGLED = 100  # tags of a text that do not end, tags in tags, and tables
+CELLS = 2_000  # of a notebook, and outputs of them all
+# Of code that is coloured: the lexers of others take the square of the length, or never end.
+LANGUAGE, LANGUAGES = "python3", frozenset({"python", "python3", "py", "bash", "sh"})
 CUT = "\n[the rest is in the notebook]\n"
 HTML_CUT = "\n[a table or a page is in the notebook; it is too long for this page]\n"
 TITLE = 200  # characters
@@ -80,6 +85,8 @@ class Pages:
             "safe_html": safe_html,
             "safe_prose": safe_prose,
             "picture": _picture,
+            "highlight_code": Highlight2HTML(pygments_lexer=LANGUAGE),
+            "markdown2html": _markdown,
         }
         for name, clean in filters.items():
             self._exporter.register_filter(name, clean)
@@ -95,9 +102,8 @@ class Pages:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # on cell ids and the like, which no page shows
                 content = json.loads(read_regular(path, NOTEBOOK_BYTES))
-                for cell in content["cells"]:
-                    if cell.get("id", "") is None:
-                        del cell["id"]  # papermill writes null where a notebook has none
+                content["metadata"] = {}  # names languages, widgets and titles, which a page takes from elsewhere
+                _limit_numbers(content["cells"])
                 notebook = nbformat.reads(json.dumps(content), as_version=4)  # joins texts that are kept line by line
                 nbformat.validate(notebook)
                 _bring_in_bounds(notebook, budget)
@@ -133,6 +139,21 @@ def drawing(drawn: Figure) -> Markup:
     return Markup("<div class='drawing' tabindex='0'{}>{}</div>").format(Markup(width), drawn.svg)  # safe: a number
 
 
+class _Prose(IPythonRenderer):
+    """Renders Markdown without files: attached pictures are not shown, which the page says."""
+
+    def block_code(self, code: str, info: str | None = None) -> str:
+        language = (info or "").split(maxsplit=1)[:1]
+        return str(super().block_code(code, info if LANGUAGES.issuperset(language) else None))
+
+    def _embed_image_or_attachment(self, src: str) -> str:
+        return src
+
+
+def _markdown(text: str) -> str:
+    return str(MarkdownWithMath(renderer=_Prose(escape=False, exclude_anchor_links=True)).render(text))
+
+
 def safe_prose(markup: str) -> Markup:
     """As `safe_html`; a script in prose is somebody's words, so it is shown as text."""
     soup = BeautifulSoup(markup, "html.parser")
@@ -142,15 +163,15 @@ def safe_prose(markup: str) -> Markup:
 
 
 def safe_html(markup: str) -> Markup:
-    """Foreign markup without scripts, styles, forms, frames, or anything that loads; tables may scroll on their own."""
+    """Foreign markup without scripts, styles, forms, frames, or anything that loads; tables may scroll on their own.
+
+    What a parser would need the square of its length for is shown as text.
+    """
+    if _is_tangled(markup):
+        return Markup("<pre tabindex='0'>{}</pre>").format(markup)
     soup = BeautifulSoup(markup, "html.parser")
     for element in soup(["script", "style", "iframe", "object", "embed", "template", "svg", "math", "noscript"]):
         element.decompose()
-    for image in soup("img"):
-        if not str(image.get("src", "")).startswith("data:image/"):
-            image.replace_with(f"[picture not in this report: {image.get('alt') or image.get('src') or ''}]")
-        elif not image.get("alt"):
-            image["alt"] = NO_TEXT
     for cell in soup("th"):
         if not cell.get_text(strip=True) and not cell.find("img"):
             cell.name = "td"  # above an index, say: it is the head of nothing
@@ -163,6 +184,12 @@ def safe_html(markup: str) -> Markup:
         ),
         "html.parser",
     )  # fmt: skip
+    # Here and not above: a browser reads some markup, comments among it, as bleach does and not as this parser.
+    for image in clean("img"):
+        if not str(image.get("src", "")).startswith("data:image/"):
+            image.replace_with(f"[picture not in this report: {image.get('alt') or image.get('src') or ''}]")
+        elif not image.get("alt"):
+            image["alt"] = NO_TEXT
     for link in clean("a"):
         if str(link.get("href", "")).startswith("data:"):
             del link["href"]
@@ -209,6 +236,7 @@ def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:
         left -= _cut(cell, "source", min(SOURCE, left))
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
+            data.pop("application/vnd.jupyter.widget-view+json", None)  # without its state, which no page has
             html = data.get("text/html", "")
             if (len(html) > max(min(MARKUP, left), 0) or _is_tangled(html)) and not _is_drawing(html):
                 del data["text/html"]
@@ -233,9 +261,36 @@ def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:
                     del data[kind]
 
 
+_OPEN_END = "br hr img col input wbr source li td th tr p dt dd thead tbody tfoot colgroup option"
+OPEN_END = frozenset(_OPEN_END.split())  # tags that need not, or cannot, be closed
+
+
 def _is_tangled(html: str) -> bool:
-    """Whether a parser of HTML takes the square of the length: tags that never end, or tables in tables."""
-    return html.count("<") - html.count(">") > TANGLED or html.lower().count("<table") > TANGLED
+    """Whether a parser of HTML takes the square of the length: tags that never end, tags in tags, tables in tables."""
+    if html.count("<") - html.count(">") > TANGLED or html.lower().count("<table") > TANGLED:
+        return True
+    tags = re.findall(r"<(/?)([a-z][a-z0-9]*)", html.lower())
+    depths = accumulate(-1 if end else 1 for end, name in tags if name not in OPEN_END)
+    lowest = 0  # so far: what ends without a beginning makes no room for tags in tags
+    for depth in depths:
+        lowest = min(lowest, depth)
+        if depth - lowest > TANGLED:
+            return True
+    return False
+
+
+def _limit_numbers(cells: list[dict[str, Any]]) -> None:
+    """Keep the first cells and outputs of a notebook as JSON, and make it one that can be validated."""
+    left = CELLS
+    if len(cells) > CELLS:
+        cells[CELLS:] = [{"cell_type": "markdown", "metadata": {}, "source": CUT}]
+    for cell in cells:
+        if cell.get("id", "") is None:
+            del cell["id"]  # papermill writes null where a notebook has none
+        if outputs := cell.get("outputs"):
+            if len(outputs) > left:
+                outputs[left:] = [{"output_type": "stream", "name": "stdout", "text": CUT}]
+            left = max(left - len(outputs), 0)
 
 
 def _cut(holder: Any, name: Any, most: int) -> int:

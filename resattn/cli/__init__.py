@@ -7,6 +7,7 @@ Each module holds one group of commands: their arguments and what they do. Heavy
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -21,6 +22,8 @@ from resattn.networks.spec import SpecError
 
 def main(argv: Sequence[str] | None = None) -> int:
     replace_closed_streams()
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # a model may end this process: it is said with the line of it that did
     data, messages = cast(TextIO, Data(sys.stdout)), cast(TextIO, Messages(sys.stderr))
     with redirect_stdout(data), redirect_stderr(messages):
         return _main(argv)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from resattn.cli.options import Command, UsageError, path_of, read_inputs, read_settings, target_options
 from resattn.cli.printing import brief, print_json, print_table, wrapped
 from resattn.cli.streams import printing_to_stderr
-from resattn.views.table import plain
 
 if TYPE_CHECKING:
     from resattn.measures.audit import Audit
@@ -130,7 +129,7 @@ def _counted(audits: Sequence[Any], args: argparse.Namespace) -> None:
         )  # fmt: skip
     for c in counted:
         if c.value is not None and not args.json and args.format == "text":
-            print(wrapped(plain(f"\n{c.tool}: {c.sentence}")))
+            print(wrapped(f"\n{c.tool}: {c.sentence}"))
     if refused := [c.sentence for c in counted if c.value is None]:
         raise ToolError(" ".join(refused))
 
@@ -150,7 +149,7 @@ def _forecast(audits: Sequence[Audit], args: argparse.Namespace) -> None:
         return print_json([f if isinstance(f, dict) else f.to_json() for f in found])
     rows = [f for f in found if isinstance(f, dict)]
     text = "\n\n".join(str(f) for f in found if not isinstance(f, dict))
-    print(wrapped(plain(text)), end="\n" * (len(rows) < len(found)))
+    print(wrapped(text), end="\n" * (len(rows) < len(found)))
     if rows:
         header = list(dict.fromkeys(key for row in rows for key in row))
         print_table([[row.get(key, "") for key in header] for row in rows], header, args.format)

@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from resattn.cli.door import of_the_study
 from resattn.cli.options import Command, UsageError, json_option, path_of
 from resattn.cli.printing import print_json, wrapped
-from resattn.views.table import plain
 
 MOST_LISTED = 40  # claims that are printed one by one without being asked for
 
@@ -58,10 +57,10 @@ def _claims(args: argparse.Namespace) -> None:
     if args.json:
         return print_json(to_json(verdicts))
     if args.format == "text" and not (args.all or args.verdict) and len(verdicts) > MOST_LISTED:
-        print(wrapped(plain(summary(verdicts))))
+        print(wrapped(summary(verdicts)))
         print("--source, --verdict or --all lists the claims", file=sys.stderr)
     elif text := FORMS[args.format](verdicts):
-        print(wrapped(plain(text)) if args.format == "text" else plain(text))
+        print(wrapped(text) if args.format == "text" else text)
 
 
 def _check_choice(kind: str, given: str | None, choices: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ def print_table(rows: Sequence[Sequence[Any]], header: Sequence[str], form: str 
     from resattn.views.table import Table
 
     table = Table.of(header, rows)
-    print(plain(table.to_text(columns()) if form == "text" else table.to_format(form)))
+    print(table.to_text(columns()) if form == "text" else table.to_format(form))
 
 
 def columns() -> int:
@@ -32,7 +32,7 @@ def columns() -> int:
 def wrapped(text: str) -> str:
     """Lines as wide as the terminal; what goes on stands below what began."""
     lines = []
-    for line in text.splitlines():
+    for line in plain(text).splitlines():
         indent = line[: len(line) - len(line.lstrip())]
         lines += wrap(line, columns(), subsequent_indent=f"{indent}  ", break_on_hyphens=False) or [""]
     return "\n".join(lines)

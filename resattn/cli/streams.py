@@ -1,4 +1,4 @@
-"""Standard streams that survive a reader who leaves, and messages that cannot drive a terminal."""
+"""Standard streams that survive a reader who leaves and cannot drive a terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
-from resattn.views.table import plain
+from resattn.views.table import Coloured, plain
 
 
 class _Stream:
-    """A standard stream whose reader may be gone: what is printed from then on is lost, and the work goes on."""
+    """A standard stream whose reader may be gone: what is printed from then on is lost, and the work goes on.
+
+    What it shows cannot drive a terminal: control characters, which a name, a path or the text of a notebook may hold,
+    are written out.
+    """
 
     lost: tuple[type[Exception], ...]  # how a stream fails that nobody reads
 
@@ -21,7 +25,7 @@ class _Stream:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        return self._try(lambda: self._stream.write(text))
+        return self._try(lambda: self._stream.write(text if isinstance(text, Coloured) else plain(text)))
 
     def flush(self) -> None:
         self._try(self._stream.flush)
@@ -40,13 +44,9 @@ class _Stream:
 
 
 class Messages(_Stream):
-    """The stream of messages. A closed or broken one costs the messages and not the work, and what it shows cannot
-    drive a terminal: control characters, which a name or the text of a notebook may hold, are written out."""
+    """The stream of messages. A closed or broken one costs the messages and not the work."""
 
     lost = (OSError, ValueError)  # a pipe that nobody reads, a terminal that is gone, a closed stream
-
-    def write(self, text: str) -> int:
-        return super().write(plain(text))
 
 
 class Data(_Stream):

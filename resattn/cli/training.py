@@ -8,7 +8,6 @@ import json
 from resattn.cli.options import Command, path_of, read_settings, set_option
 from resattn.extras import require
 from resattn.networks import catalog
-from resattn.views.table import plain
 
 
 def add(command: Command) -> None:
@@ -49,7 +48,7 @@ def _fetch(args: argparse.Namespace) -> None:
 def _verify(args: argparse.Namespace) -> None:
     from resattn.training.data import verify
 
-    print(plain(str(verify(args.path))))
+    print(verify(args.path))
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -30,9 +30,16 @@ TEX = {
 MARKED = re.compile(r"[\\`*|<]|&(?=[#\w]+;)|\[(?=[^\]]*\]\()|(?<![^\W_])_|_(?![^\W_])")
 
 
+class Coloured(str):
+    """A text whose control characters are colours of ours."""
+
+    __slots__ = ()
+
+
 def plain(text: str) -> str:
-    """`text` with its control characters written out, except new line, tab and carriage return."""
-    return text.translate(_CONTROLS)
+    """`text` with its control characters written out, except new line, tab, and a carriage return that overwrites
+    nothing of this text: one at its begin or beside a new line."""
+    return re.sub("(?<=[^\n])\r+(?=[^\r\n])", lambda met: "\\x0d" * len(met[0]), text).translate(_CONTROLS)
 
 
 # C0, C1 and delete, and the marks that turn the direction of writing.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from resattn.views import shown
 from resattn.views.shown import Line
-from resattn.views.table import Table, plain
+from resattn.views.table import Coloured, Table, plain
 from resattn.views.tree import FUNCTIONAL
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ def print_trees(audits: Sequence[Audit], form: str, *, depth: int | None = None,
     if form == "csv":
         tables = [(a, shown.table(a.tree, depth=depth)) for a in audits]
         rows = [(a.target, *r) for a, t in tables for r in t.rows]
-        print(plain(Table.of(("target", *tables[0][1].header), rows).to_csv()))
+        print(Table.of(("target", *tables[0][1].header), rows).to_csv())
     elif form in ("md", "tex"):
         chosen = [
             shown.paper_table(a.tree, depth=shown.chosen_depth(a.tree)[0] if depth is None else depth) for a in audits
         ]
-        print(plain("\n\n".join(table.to_format(form) for table in chosen)))
+        print("\n\n".join(table.to_format(form) for table in chosen))
     else:
         for k, audit in enumerate(audits):
             parts = shown.parts(audit, width=shown.terminal_width(), depth=depth)
@@ -51,10 +51,12 @@ def _print(lines: Sequence[str | Line]) -> None:
     if console.no_color or not console.is_terminal:
         print("\n".join(map(str, lines)))
         return
-    for line in lines:
-        if isinstance(line, str) or line.node is None:
-            console.print(Text(str(line), style="bold" if isinstance(line, Line) else ""))
-            continue
-        colour = COLOURS.get(line.node.role, "")
-        name = "italic" if line.node.kind == FUNCTIONAL else colour or "bold"
-        console.print(Text.assemble((line.name, name), (line.kind, "dim"), (line.cells, colour)))
+    with console.capture() as captured:
+        for line in lines:
+            if isinstance(line, str) or line.node is None:
+                console.print(Text(str(line), style="bold" if isinstance(line, Line) else ""))
+                continue
+            colour = COLOURS.get(line.node.role, "")
+            name = "italic" if line.node.kind == FUNCTIONAL else colour or "bold"
+            console.print(Text.assemble((line.name, name), (line.kind, "dim"), (line.cells, colour)))
+    sys.stdout.write(Coloured(captured.get()))

@@ -483,29 +483,36 @@ def _evil_cells() -> Iterator[dict[str, object]]:
         yield {"cell_type": "raw", "metadata": {"raw_mimetype": mime, "format": mime}, "source": EVIL}
     yield {"cell_type": "markdown", "metadata": {}, "source": EVIL}
     yield {"cell_type": "markdown", "metadata": {}, "source": f"[a]: javascript:alert(1)\n\n[b][a] `{EVIL}` $${EVIL}$$"}
-    yield {
-        "cell_type": "markdown",
-        "metadata": {},
-        "source": "![a](attachment:a.svg)",
-        "attachments": {"a.svg": {"image/svg+xml": EVIL}},
-    }
+    for opened, closed in (
+        ("<!-- --!>", "-->"),
+        ("<![CDATA[", "]]>"),
+        ("<style><!--</style>", "-->"),
+        ("<math><mtext>", ""),
+    ):
+        yield {"cell_type": "markdown", "metadata": {}, "source": opened + EVIL + closed}
+    for name, attached in (("a.svg", {"a.svg": {"image/svg+xml": EVIL}}), ("missing.png", {})):
+        source = f"![shown as words](attachment:{name})\n\n```html' onload='alert(1)\n{EVIL}\n```"
+        yield {"cell_type": "markdown", "metadata": {}, "source": source, "attachments": attached}
     outputs = [
         *({"output_type": kind, "data": {mime: EVIL}, "metadata": {"alt": EVIL, mime: {"alt": EVIL}}, **more}
           for mime in MIMES for kind, more in (("display_data", {}), ("execute_result", {"execution_count": 1}))),
         *({"output_type": "stream", "name": name, "text": EVIL} for name in ("stdout", "stderr", "stdin")),
         {"output_type": "error", "ename": EVIL, "evalue": EVIL, "traceback": [EVIL, f"\x1b[31m{EVIL}"]},
     ]  # fmt: skip
-    yield {"cell_type": "code", "metadata": {}, "source": EVIL, "execution_count": 1, "outputs": outputs}
+    about = {"tags": ["parameters"], "collapsed": True, "magics_language": "html", "name": EVIL}
+    yield {"cell_type": "code", "metadata": about, "source": EVIL, "execution_count": 1, "outputs": outputs}
 
 
 @pytest.mark.parametrize("cell", [*_evil_cells(), {**list(_evil_cells())[-1], "execution_count": EVIL}])
 def test_no_block_of_a_notebook_page_lets_markup_through(tmp_path: Path, cell: dict[str, object]) -> None:
     path = tmp_path / "n.ipynb"
-    path.write_text(json.dumps({"cells": [cell], "metadata": {"title": EVIL}, "nbformat": 4, "nbformat_minor": 4}))
+    about = {"title": EVIL, "language_info": {"name": EVIL, "pygments_lexer": "html"}, "widgets": {"a": EVIL}}
+    path.write_text(json.dumps({"cells": [cell], "metadata": about, "nbformat": 4, "nbformat_minor": 4}))
     try:
         body = notebooks.Pages().body(path)
-    except NotebookPageError:
-        return  # what no notebook may hold is a gap
+    except NotebookPageError:  # what no notebook may hold is a gap
+        assert cell.get("execution_count") == EVIL
+        return
     page = BeautifulSoup(body, "html.parser")
     named = ("script", "style", "meta", "iframe", "base", "form", "button", "link", "object", "embed", "input")
     assert not page(named)
@@ -548,16 +555,38 @@ def test_a_page_takes_time_in_proportion_to_its_size_and_says_what_is_cut(
             "3",
             [studies.display({"text/html": "<a " * 9_000}), studies.display({"text/html": "<table><tr><td>" * 1_900})],
         ),
+        *(studies.code("4", [studies.display({"text/html": "<b>" * 5_000 + "</b>" * at})]) for at in (0, 5_000)),
         studies.code("'a" * 75_000, []),
         *(studies.code(f"{k}", [{"output_type": "stream", "name": "stdout", "text": "x" * 50_000}]) for k in range(10)),
         {"cell_type": "markdown", "id": "long", "metadata": {}, "source": "*a" * 50_000},
     ]
     studies.write_notebook(tmp_path, *cells)
     body = notebooks.Pages().body(tmp_path / "notebook.ipynb")
-    assert body.count("too long for this page") == 3
+    assert body.count("too long for this page") == 5
     assert body.count("[the rest is in the notebook]") > 3
     assert body.count("x") < notebooks.PAGE_TEXT + 10_000
     assert all(size < 10 * notebooks.MARKUP for size in seen)
+
+
+def test_a_page_has_a_number_of_cells_and_outputs_and_colours_no_language_but_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lexers of other languages may take minutes for a cell, so a notebook and its prose do not choose one."""
+    monkeypatch.setattr(notebooks, "CELLS", 20)
+    fence = {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "```basemake\n" + "(" * 5_000 + "\n```"}
+    cells = [
+        fence,
+        studies.code("1", [studies.display({"text/plain": "an output"})] * 50),
+        *[studies.code("2", [])] * 30,
+    ]
+    about = {"language_info": {"name": "x", "pygments_lexer": "basemake"}}
+    content = {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "n.ipynb").write_text(json.dumps(content))
+    body = notebooks.Pages().body(tmp_path / "n.ipynb")
+    assert body.count("an output") == 20
+    assert body.count('class="code"') == 19
+    assert body.count("the rest is in the notebook") == 2
+    assert "hl-basemake" not in body
 
 
 def test_a_long_number_is_compared_in_no_time() -> None:
@@ -723,12 +752,31 @@ def test_drawings_share_a_page_without_sharing_ids() -> None:
         "<rect fill='url(//example.org/a)'/>",
         "<a href='https://example.org'><text>x</text></a>",
         "<style>@import 'https://example.org/a.css';</style>",
+        "<rect style='fill:URL(https://example.org/a)'/>",
+        "<rect style='mask-image:u\\72l(https://example.org/a)'/>",
+        "<rect style='mask-image:image-set(\"https://example.org/a\" 1x)'/>",
+        "<text cursor='-webkit-image-set(&quot;//example.org/a&quot; 1x), auto'>x</text>",
+        "<g xml:base='https://example.org/'><use href='#a'/></g>",
+        "<image href='#foreign'/>",
+        "<h:image xmlns:h='http://www.w3.org/1999/xhtml' src='https://example.org/a'/>",
     ],
 )
 def test_a_drawing_can_neither_run_nor_load(part: str) -> None:
     drawn = figure(f"<svg xmlns='http://www.w3.org/2000/svg'><g>{part}</g></svg>", name="x", prefix="p")
     assert not re.search(r"<script|foreign|example|other\.svg|onload|import", drawn.svg)
     assert drawn.alt == NO_TEXT
+
+
+@pytest.mark.parametrize("reference", ["<use href='#a{}'/>", "<rect clip-path='URL( &quot;#a{}&quot;)'/>"])
+def test_a_drawing_that_refers_to_itself_over_and_over_is_no_figure(reference: str) -> None:
+    def chain(length: int, times: int) -> str:
+        parts = (f"<g id='a{k + 1}'>{reference.format(k) * times}</g>" for k in range(length))
+        return f"<svg xmlns='http://www.w3.org/2000/svg'>{''.join(parts)}{reference.format(length)}</svg>"
+
+    with pytest.raises(FigureError, match="draws more than"):
+        figure(chain(9, 4), name="x", prefix="p")
+    assert figure(chain(2, 30), name="x", prefix="p").svg.count("a1") == 31
+    assert figure(chain(0, 0) + "", name="x", prefix="p").svg  # what it refers to is not there
 
 
 @pytest.mark.parametrize("words", ["fill='#0072b2'", "style='font: 9px sans-serif; fill: #0072b2'"])
