@@ -157,6 +157,17 @@ def test_options_of_the_tree_that_do_not_fit_are_usage_errors(words: tuple[str, 
             ("train", "cifar-resnet11", "--epochs", "1", "--out", "x", "--set", "widht=8"),
             "unknown field 'widht' of a training run (nearest: width",
         ),
+        *(
+            (
+                ("train", "cifar-resnet11", "--epochs", "1", "--out", "x", "--set", f"{name}={'9' * 400}"),
+                f"{name} must be below 2**63",
+            )
+            for name in ("epochs", "seed", "batch_size", "threads")
+        ),
+        *(
+            (("notebook", "x.ipynb", "--out", "y", "--timeout", seconds), "--timeout takes seconds, 0 for no limit")
+            for seconds in ("nan", "-5", "inf")
+        ),
         (("notebook", "x.ipynb", "-p", "depth", "--out", "y"), "-p takes name=value, found 'depth'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -84,8 +85,14 @@ def _digest_of(value: Any) -> str:
 
 
 def _files(out_dir: Path, kind: str) -> list[str]:
-    """The files below a folder of a job that another job may read."""
-    found = sorted(file for file in (out_dir / kind).rglob("*") if file.is_file())
+    """The files below a folder of a job that another job may read.
+
+    Raises: OSError for a link, which leads to what somebody else may change or remove.
+    """
+    places = sorted([out_dir / kind, *(out_dir / kind).rglob("*")])
+    if links := [place for place in places[kind == "." :] if place.is_symlink()]:
+        raise OSError(errno.ELOOP, "a symbolic link; the files of a job lie in its folder", str(links[0]))
+    found = [file for file in places if file.is_file()]
     names = [str(file.relative_to(out_dir)) for file in found if not file.name.startswith((".lock", ".nfs"))]
     return [name for name in names if name not in OWN and not name.endswith(UNREAD)]
 

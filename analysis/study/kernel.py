@@ -23,6 +23,7 @@ from typing import Any
 
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
+from nbclient.exceptions import CellTimeoutError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine as PapermillEngine
@@ -39,6 +40,13 @@ START_S = 60.0
 # What IPython would run first, what leaves assertions out, and what waits for a person: meant for other Pythons.
 FOREIGN = ("PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONBREAKPOINT")
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path
+# Run in the kernel before the first cell: a kernel without a stream never answers the next cell. One expression, so
+# that the notebook gets no name that it did not make.
+KEEP_STREAMS = (
+    "get_ipython().events.register('post_run_cell', lambda result, sys=__import__('sys'), kept={name: "
+    "getattr(__import__('sys'), name) for name in ('stdout', 'stderr')}: [setattr(sys, name, stream) "
+    "for name, stream in kept.items() if getattr(sys, name, None) is None])"
+)
 
 
 class ExitRequested(Exception):
@@ -132,7 +140,8 @@ class KernelManager(AsyncKernelManager):
         # Descriptors 1 and 2 stay what they are, our log: a dying kernel's last words never reach a page.
         raw = "--IPKernelApp.capture_fd_output=False"
         packer = f"--Session.packer={pack.__module__}.{pack.__name__}"
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", raw, packer]
+        first = f"--IPKernelApp.exec_lines={KEEP_STREAMS}"
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", raw, packer, first]
         return KernelSpec(argv=command, display_name="resattn", language="python")
 
     async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
@@ -166,6 +175,8 @@ class Client(PapermillNotebookClient):
         self.run.source = cell.source.strip().splitlines()[0][:200]
         self.cell_left = CELL_BYTES
         self.run.log.say(f"cell {self.run.cell}")
+        if self.run.is_late():
+            raise CellTimeoutError
         if _is_too_deep(cell.source):
             raise TooDeepError("its expressions are nested too deep, or have too many terms, to be compiled")
 
@@ -175,6 +186,8 @@ class Client(PapermillNotebookClient):
         cell["outputs"] = merged_streams(cell["outputs"])
         if "raises-exception" in cell.metadata.get("tags", ()):
             cell["outputs"] = [_as_text(output) for output in cell["outputs"]]  # papermill takes an error for a failure
+            if any(output.output_type == "error" for output in cell["outputs"]):
+                raise ExitRequested
         if any(payload.get("source") == "ask_exit" for payload in content.get("payload", ())):
             raise ExitRequested
         if self.run.stays and (now := self._current_folder()) not in (None, str(self.run.folder)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import threading
 
 from resattn.cli.door import of_the_study
 from resattn.cli.options import Command, UsageError, path_of
@@ -47,6 +48,8 @@ def _notebook(args: argparse.Namespace) -> None:
     bad = [word for word in args.parameters if "=" not in word]
     if bad:
         raise UsageError(f"-p takes name=value, found {bad[0]!r}")
+    if not 0 <= args.timeout < threading.TIMEOUT_MAX:
+        raise UsageError(f"--timeout takes seconds, 0 for no limit, found {args.timeout:g}")
     run_notebook = of_the_study("notebook", "study.runner").run_notebook
     print(run_notebook(args.file, parameters, args.out, timeout_s=args.timeout or None))
 

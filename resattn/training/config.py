@@ -292,7 +292,9 @@ def _check(name: str, value: Any, kind: Any, rule: Mapping[str, Any]) -> None:
     kinds = int if kind == "int" else int | float
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise ConfigError(f"{name} must be {'an integer' if kind == 'int' else 'a number'} {allowed}, found {value!r}")
-    if not (math.isfinite(value) and least <= value < below):
+    if kind == "int" and value >= 2**63:
+        raise ConfigError(f"{name} must be below 2**63, found a number of {value.bit_length()} bits")
+    if not (least <= value < below and value < math.inf):  # nor is NaN
         raise ConfigError(f"{name} must be {allowed}, found {value}")
 
 

@@ -141,6 +141,19 @@ def test_a_cell_that_is_meant_to_raise_does(write_notebook, tmp_path):
     page = (tmp_path / "out" / "notebook.ipynb").read_text()
     assert "ZeroDivisionError" in page
     assert "KeyError" in page
+    notebook.cells[1].source = "import sys\nsys.exit(3)"
+    nbformat.write(notebook, path)
+    with pytest.raises(NotebookExitError, match=r"cell 2 \(`import sys`\)"):
+        run_notebook(path, {}, tmp_path / "out")
+
+
+def test_a_cell_that_takes_the_streams_away_does_not_hang_the_next(write_notebook, tmp_path):
+    cells = [
+        "import sys as s\ns.stdout = s.stderr = None\nprint('gone')",
+        "print('back')\nassert 'sys' not in globals()",
+    ]
+    run_notebook(write_notebook("a", *cells), {}, tmp_path / "out", timeout_s=60)
+    assert "back" in (tmp_path / "out" / "notebook.ipynb").read_text()
 
 
 @pytest.mark.parametrize(
@@ -150,8 +163,9 @@ def test_a_cell_that_is_meant_to_raise_does(write_notebook, tmp_path):
         "import shutil\nshutil.rmtree(out_dir)\nopen(out_dir, 'w')",
         "import os\nos.mkdir(f'{out_dir}/result.json')",
         "import os\nopen(os.fsencode(out_dir) + b'/tables/\\xff.csv', 'w')",
+        "import os\nos.rmdir(f'{out_dir}/tables')\nos.symlink('/usr', f'{out_dir}/tables')",
     ],
-    ids=["removed", "a file in its place", "a folder in place of its result", "a name that is no UTF-8"],
+    ids=["removed", "a file in its place", "a folder in place of its result", "a name that is no UTF-8", "a link"],
 )
 def test_a_cell_that_spoils_its_folder_is_a_failure(write_notebook, tmp_path, cell):
     out = tmp_path / "out"
