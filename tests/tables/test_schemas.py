@@ -34,7 +34,7 @@ from analysis.tables.receptive_field import gradient_frame, receptive_frame
 from analysis.tables.runs import epoch_rows, run_frame, run_row
 from analysis.tables.schemas import SCHEMAS, Schema
 from analysis.tables.specs import spec_frame, summary_frame
-from analysis.trained.experiment import experiment, sweep_frame
+from analysis.trained.experiment import experiment, replaced_masks, replaced_summary, sweep_frame
 from resattn.claims.forms import verdict_table
 from resattn.claims.measured import measure
 from resattn.compare import layouts
@@ -83,6 +83,7 @@ WRITERS: Mapping[Schema, Callable[[], pd.DataFrame]] = {
     schemas.DIFFERENCES: lambda: difference_frame(run_frame(KEPT), "cifar-attention56"),
     schemas.PRINTED_BESIDE: lambda: published_beside(run_frame(KEPT), "wang2017", "Table 3"),
     schemas.SWEEP: lambda: sweep_frame(experiment()),
+    schemas.REPLACED_MASKS: lambda: replaced_summary(replaced_masks()),
     schemas.MEASURED: lambda: measured_runs(run_frame(KEPT)),
     schemas.ORDERS: lambda: every_order(run_frame(KEPT)),
     schemas.CLAIMS: _claims,
