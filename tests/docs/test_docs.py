@@ -129,6 +129,7 @@ ELSEWHERE = {
     "resattn claims mine.csv": "test_how_to runs it",
     "resattn claims paper.csv*": "test_how_to runs it",
     "resattn claims*": "judges every row, which takes a minute: tests/claims does the same in all its forms",
+    "LD_PRELOAD=*": "needs a library of the system: tests/study looks at what a study preloads",
     "resattn audit timm:*": "needs libraries outside of the suite: tests/test_targets stands in for them",
     "resattn audit hf:*": "the same",
     "resattn audit torchvision:*": "the same",
