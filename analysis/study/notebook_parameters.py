@@ -30,7 +30,11 @@ def read_parameters(path: Path | str) -> dict[str, Value]:
 
     Raises: ParameterError, naming cell and line, unless the cell only assigns literals to names.
     """
-    path = Path(path)
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Value], dict[str, Value]]:
+    """The defaults, and of each parameter annotated as optional a value of its type."""
     cells = cells_of(path)
     tags = [set(cell["metadata"].get("tags", ())) for cell in cells]
     if any("injected-parameters" in of_cell for of_cell in tags):
@@ -47,7 +51,8 @@ def check_parameters(path: Path | str, given: Mapping[str, Any]) -> dict[str, Va
 
     Raises: ParameterError with the nearest names, or the type that was expected.
     """
-    path, defaults = Path(path), read_parameters(path)
+    path = Path(path)
+    defaults, optional = _read(path)
     for name in given:
         if name not in defaults:
             near = get_close_matches(name, defaults, n=2, cutoff=0.5)
@@ -56,11 +61,11 @@ def check_parameters(path: Path | str, given: Mapping[str, Any]) -> dict[str, Va
     values = dict(defaults)
     for name, value in given.items():
         try:
-            values[name] = _coerced(value, defaults[name])
+            values[name] = _coerced(value, defaults[name], optional.get(name))
         except (ValueError, TypeError):
+            kind = f"{_kind(optional[name])} or none" if name in optional else _kind(defaults[name])
             raise ParameterError(
-                f"parameter {name} of {path.name} takes {_kind(defaults[name])}, such as {defaults[name]!r}, "
-                f"not {value!r}"
+                f"parameter {name} of {path.name} takes {kind}, such as {defaults[name]!r}, not {value!r}"
             ) from None
     return values
 
@@ -75,7 +80,7 @@ def parameter_text(value: Value) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _literals(source: str, where: str) -> dict[str, Value]:
+def _literals(source: str, where: str) -> tuple[dict[str, Value], dict[str, Value]]:
     try:
         statements = ast.parse(source).body
     except SyntaxError as error:
@@ -83,13 +88,15 @@ def _literals(source: str, where: str) -> dict[str, Value]:
     except (ValueError, RecursionError, MemoryError) as error:
         raise ParameterError(f"{where}: no Python that can be read ({type(error).__name__})") from error
     values: dict[str, Value] = {}
+    optional: dict[str, Value] = {}
     for statement in statements:
         line = f"{where}, line {statement.lineno}"
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=node):
                 pass
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as node):
-                pass
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as node):
+                if (text := _first_line(annotation).strip("'\"").replace("typing.", "")) in OPTIONAL:
+                    optional[name] = OPTIONAL[text]
             case ast.Expr(value=ast.Constant(value=str())):
                 continue  # a docstring
             case ast.Import() | ast.ImportFrom():
@@ -114,10 +121,18 @@ def _literals(source: str, where: str) -> dict[str, Value]:
         if name in values:
             raise ParameterError(f"{line}: {name} is set a second time")
         values[name] = value
-    return values
+    return values, optional
 
 
-def _first_line(statement: ast.stmt) -> str:
+# A value of the type, for each annotation that says `or None`.
+OPTIONAL: dict[str, Value] = {
+    form.format(type(example).__name__): example
+    for form in ("Optional[{}]", "{} | None", "None | {}", "Union[{}, None]", "Union[None, {}]")
+    for example in (False, 0, 0.0, "")
+}
+
+
+def _first_line(statement: ast.AST) -> str:
     try:
         return ast.unparse(statement).splitlines()[0][:200]
     except RecursionError:
@@ -135,11 +150,15 @@ def _kind(value: Value) -> str:
     return words[type(value)]
 
 
-def _coerced(value: Any, default: Value) -> Value:
-    """`value`, or the value that the text `value` stands for, in the type of `default`.
+def _coerced(value: Any, default: Value, optional: Value = None) -> Value:
+    """`value`, or the value that the text `value` stands for, in the type of `default`; with `optional` in that type,
+    or None.
 
     Raises: ValueError, TypeError.
     """
+    if optional is not None:
+        is_none = value is None or (isinstance(value, str) and value.strip().lower() in ("none", "null"))
+        return None if is_none else _coerced(value, optional)
     if default is None:
         return _literal(value) if isinstance(value, str) else value
     if isinstance(default, (list, tuple)):
@@ -204,6 +223,8 @@ def cells_of(path: Path) -> list[dict[str, Any]]:
             cell["cell_type"], cell["source"], cell["metadata"].get("tags")
     except OSError as error:
         raise NotebookError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise NotebookError(f"{path} is no notebook (byte {error.start} is no UTF-8)") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NotebookError(f"{path} is no notebook ({error!r})") from error
     return cells

@@ -106,6 +106,15 @@ def test_a_wrong_type_is_refused(notebook, name, value, kind):
     assert repr(value) in str(raised.value)
 
 
+@pytest.mark.parametrize("annotation", ["Optional[int]", "typing.Optional[int]", "int | None", "'None | int'"])
+@pytest.mark.parametrize("default", ["None", "3"])
+def test_an_annotation_says_what_may_be_none(write_notebook, annotation, default):
+    path = write_notebook("a", "1", parameters=f"k: {annotation} = {default}")
+    assert [check_parameters(path, {"k": text})["k"] for text in ("5", "None", None)] == [5, None, None]
+    with pytest.raises(ParameterError, match=rf"k of a.ipynb takes an int or none, such as {default}, not 'x'"):
+        check_parameters(path, {"k": "x"})
+
+
 @pytest.mark.parametrize(
     ("name", "hint"), [("deth", "did you mean depth?"), ("zzz", "it has depth, rate, pretrained, name")]
 )
