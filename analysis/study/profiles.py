@@ -282,6 +282,8 @@ def _schema_mistakes(data: dict[str, Any]) -> Iterator[Mistake]:
                 )
         elif error.validator == "format":
             yield place, str(error.cause)
+        elif error.validator == "dependentRequired":  # the one case of the schema
+            yield place, f"{'.'.join(map(str, place))}: `each` and `folder` are given together or not at all"
         else:
             yield place, f"{'.'.join(map(str, place))}: {error.message}"
 

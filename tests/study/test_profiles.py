@@ -106,6 +106,7 @@ def test_training_on_cuda_asks_for_a_gpu(folder):
         ("seed: [0, 1]", "seed: [0, -1]", "line 10: notebooks.50_train.each.seed.1: -1 is less than the minimum of 0"),
         ("seed: [0, 1]", "seed: []", "line 10: notebooks.50_train.each.seed: [] should be non-empty"),
         ("seed: [0, 1]", "sead: [0, 1]", "line 10: 50_train.ipynb has no parameter 'sead' (did you mean seed?)"),
+        ('    folder: "', '    # "', "notebooks.50_train: `each` and `folder` are given together or not at all"),
         ('-s{seed}"', '"', "line 11: two jobs would share the folder '50_train/cifar-resnet56'"),
         ('-s{seed}"', '-s{sed}"', "line 11: folder '{model}-s{sed}' names something that is not in `each`"),
         ('"{model}-s', '"../{model}-s', "line 11: '50_train/../cifar-resnet56-s0' is no folder name"),
