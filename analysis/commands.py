@@ -28,9 +28,9 @@ def report(folder: Path) -> Path:
 
     if folder.is_dir():
         found = read_study(folder)
-        is_recorded = bool(found.record or found.planned)
-        if inside := [] if is_recorded else sorted(path.parent.name for path in folder.glob(f"*/{STUDY}")):
-            raise ReportError(f"{folder} is not a study; it holds these: {', '.join(inside)}. Give one of them")
-        if not is_recorded and all(job.state == NOT_RUN for job in found.jobs):
-            raise ReportError(f"{folder} holds no study; give a folder that `resattn study` made, with its {STUDY}")
+        if not (found.record or found.planned):
+            if inside := sorted(path.parent.name for path in folder.glob(f"*/{STUDY}")):
+                raise ReportError(f"{folder} is not a study; it holds these: {', '.join(inside)}. Give one of them")
+            if all(job.state == NOT_RUN for job in found.jobs):
+                raise ReportError(f"{folder} holds no study; give a folder that `resattn study` made, with its {STUDY}")
     return _report()(folder)

@@ -131,7 +131,7 @@ for (const root of document.querySelectorAll(".explore")) {
     const { all, bare } = l && l.all ? l : last;
     at("scene").innerHTML = scene(all, bare);
     const where = l ? `${l.stage}${l.module ? `, ${l.module}` : ""}, ${l.role}, layer ${l.start + 1} on its longest path, map ${l.size} px, ${brief(l.macs)} multiply-adds` : "End of the last stage";
-    at("seen").textContent = l && !l.all ? `${where}: its receptive field is the whole image.`
+    at("seen").textContent = l && !l.all ? `${where}: the receptive field is the whole image.`
       : `${where}: receptive field ${commas(all[1] - all[0])} px${bare ? (bare[0] === all[0] && bare[1] === all[1] ? ", with masks or without" : ` through the masks (solid), ${commas(bare[1] - bare[0])} px without them (dashed)`) : "; the layer is part of a mask"}.` + (l ? "" : ` The largest of a unit of this stage is ${commas(q.receptive_field_px)} px.`);
   }
 

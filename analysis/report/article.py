@@ -95,8 +95,7 @@ def _named(study: Study, title: str) -> Chapter:
         text.append(f"The longest path is also longer than the trunk in {listed(others)}.")
     if facts.peer_words and facts.subject != PEER:
         text.append(
-            f"{facts.peer_words} The trunk is only a part of {name}, so the other shares compare whole networks. "
-            "[fig:named]"
+            f"{facts.peer_words} The first share leaves out the masks of {name}; the others include them. [fig:named]"
         )
     words = f"{name} has {longest - (claimed or trunk)} layers more than its name says" if longest > trunk else finding
     plate = Plate(

@@ -40,13 +40,6 @@ START_S = 60.0
 # What IPython would run first, what leaves assertions out, and what waits for a person: meant for other Pythons.
 FOREIGN = ("PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONBREAKPOINT")
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path
-# Run in the kernel before the first cell: a kernel without a stream never answers the next cell. One expression, so
-# that the notebook gets no name that it did not make.
-KEEP_STREAMS = (
-    "get_ipython().events.register('post_run_cell', lambda result, sys=__import__('sys'), kept={name: "
-    "getattr(__import__('sys'), name) for name in ('stdout', 'stderr')}: [setattr(sys, name, stream) "
-    "for name, stream in kept.items() if getattr(sys, name, None) is None])"
-)
 
 
 class ExitRequested(Exception):
@@ -140,8 +133,8 @@ class KernelManager(AsyncKernelManager):
         # Descriptors 1 and 2 stay what they are, our log: a dying kernel's last words never reach a page.
         raw = "--IPKernelApp.capture_fd_output=False"
         packer = f"--Session.packer={pack.__module__}.{pack.__name__}"
-        first = f"--IPKernelApp.exec_lines={KEEP_STREAMS}"
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", raw, packer, first]
+        streams = f"--IPKernelApp.extensions={pack.__module__}"
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", raw, packer, streams]
         return KernelSpec(argv=command, display_name="resattn", language="python")
 
     async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]

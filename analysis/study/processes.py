@@ -56,6 +56,21 @@ def pack(message: Any) -> bytes:
     return text.encode()
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """A kernel's streams are put back after a cell that took them away: without one it answers no further cell.
+
+    IPython calls this in the kernel, before the first cell.
+    """
+    kept = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+
+    def put_back(result: Any) -> None:
+        for name, stream in kept.items():
+            if getattr(sys, name, None) is None:
+                setattr(sys, name, stream)
+
+    shell.events.register("post_run_cell", put_back)
+
+
 @contextmanager
 def exclusive(lock: Path, *, what: str, wait_s: float = 20.0) -> Iterator[int]:
     """Hold `lock` until the block ends; yields its file descriptor.

@@ -79,6 +79,7 @@ class Recorder(Calls):
         self.marked.append(weakref.ref(tensor))
 
     def _mark(self, tensor: Tensor, *origin: Any) -> None:
+        """`origin`: the fields of `_Origin` behind the capture."""
         tensor._resattn_origin = _Origin(self.token, *origin)  # type: ignore[attr-defined]
 
     def _origin(self, tensor: Tensor) -> _Origin | None:
@@ -238,7 +239,7 @@ class Recorder(Calls):
         index = len(self.ops)
         self.ops.append(Op(index, signature.name, self.path, operands, shapes, rule, call, found))
         for slot, tensor in enumerate(outputs):
-            tensor._resattn_origin = _Origin(self.token, index, slot)  # type: ignore[attr-defined]
+            self._mark(tensor, index, slot)
         for name in signature.written:
             for tensor in tensors_in(arguments.get(name)):
                 self._written(tensor, index)

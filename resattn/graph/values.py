@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 MOST_VALUES = 2**22
 EMPTY = torch.ops.aten.empty.memory_format
 META = torch.device("meta")
-STRIDED = torch.strided
 # What fills the constants that have the shape of another tensor.
 FILLS = {"zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1}
 
@@ -315,7 +314,7 @@ class Values(TorchDispatchMode):
         return self.stages[key][0].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
     def _storage(self, tensor: Tensor) -> int:
-        storage = tensor.untyped_storage()._cdata if tensor.layout is STRIDED else 0
+        storage = storage_of(tensor)
         return self.stands_for.get(storage, storage)
 
     def _same_objects(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:

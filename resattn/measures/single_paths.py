@@ -370,8 +370,6 @@ def _without_parts(spans: Extent, has_line: bool) -> Extent:
         if len(spans.dims) == 1 and (has_line or dim != 1):
             break
         axis = spans.dims.index(dim)
-        if _ends_differ(spans, axis):
-            continue
         is_empty = spans.lo > spans.hi
         together = spans.over([dim], is_local=True)
         if all(
@@ -380,13 +378,6 @@ def _without_parts(spans: Extent, has_line: bool) -> Extent:
         ):
             spans = together
     return spans
-
-
-def _ends_differ(spans: Extent, axis: int) -> bool:
-    """Whether the first and the last position along an axis see something each, and not the same."""
-    first, last = ((end.take(k, axis) for end in (spans.lo, spans.hi)) for k in (0, -1))
-    (a, b), (c, d) = first, last
-    return bool((((a != c) | (b != d)) & (a <= b) & (c <= d)).any())
 
 
 def _back(

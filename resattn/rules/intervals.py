@@ -60,6 +60,7 @@ class Extent:
         return cls((), np.array(NOTHING), np.array(-NOTHING), np.array(False))
 
     def changed(self, **new: Any) -> Extent:
+        """A copy with other values of some fields; that of joined parts is laid out."""
         kept = {name: getattr(self, name) for name in FIELDS if name not in new}
         return Extent(**kept, **new)
 

@@ -53,13 +53,13 @@ class Depth:
         """What share the subject is of its peer, notion by notion; nothing where the peer was not counted."""
         peer = self.table.get(PEER, {})
         shares = [
-            f"{percent(ours / theirs)} of its {quantity_label(notion).lower()}"
+            f"{percent(ours / theirs)} of the {quantity_label(notion).lower()}"
             for notion in DEPTHS[1:]
             if (ours := self.of(notion)) and (theirs := peer.get(notion))
         ]
         if not shares:
             return ""
-        return f"Compared with {display_name(PEER)}, {display_name(self.subject)} has {listed(shares)}."
+        return f"{display_name(self.subject)} has {listed(shares)} of {display_name(PEER)}."
 
 
 def depth(study: Study) -> Depth:

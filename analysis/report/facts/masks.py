@@ -76,8 +76,9 @@ def _kept(study: Study) -> tuple[str, ...]:
         means = study.table(schemas.REPLACED_MASKS)
     except MissingError:
         return ()
-    said = []
+    texts = []
     for (dataset, epochs), part in means.groupby(["dataset", "epochs"], sort=False):
-        findings = " ".join(sentences.mask_findings(part, {}))
-        said.append(f"On {dataset}, after {epochs} {'epoch' if epochs == 1 else 'epochs'}: {findings}")
-    return tuple(said)
+        budget = f"{epochs} {'epoch' if epochs == 1 else 'epochs'}"
+        trained = f"The same was measured on networks that were trained on {dataset} for {budget}."
+        texts.append(" ".join((trained, *sentences.mask_findings(part, {}))))
+    return tuple(texts)
