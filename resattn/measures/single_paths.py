@@ -172,8 +172,8 @@ def _has_any(alive: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarr
     return before[np.clip(last + 1, 0, alive.size)] > before[np.clip(first, 0, alive.size)]
 
 
-def _alive(reads: Sequence[tuple[_Spans | None, np.ndarray | None]]) -> np.ndarray | None:
-    """Of the places of a result, those to which a path from the image leads: a learned token is none. None: all.
+def _alive(reads: Sequence[tuple[_Spans | None, np.ndarray | None]], n: int) -> np.ndarray | None:
+    """Of the `n` places of a result, those to which a path from the image leads: a learned token is none. None: all.
 
     `reads`: what they read of each operand, and which places of that are alive.
     """
@@ -182,10 +182,10 @@ def _alive(reads: Sequence[tuple[_Spans | None, np.ndarray | None]]) -> np.ndarr
         if alive is None and (spans is None or not spans.has_empty):
             return None
         if spans is None:
-            each = alive
+            assert alive is not None
+            each = alive[:n]  # the operand may have more places
         else:
             each = ~spans.is_empty if alive is None else ~spans.is_empty & _has_any(alive, spans.first, spans.last)
-        assert each is not None
         found = each if found is None else found | each
     return None if found is None or found.all() else found
 
@@ -294,7 +294,7 @@ def _lines(sight: Sight, axis: int, target: int) -> tuple[dict[Result, _Line], E
             pairs = [(live[k][1], spans) for k, spans in reads]
             lines[index, slot] = line
             edges[index][slot] = [_Edge(result, spans, alive[result]) for result, spans in pairs]
-            alive[index, slot] = _alive([(spans, alive[result]) for result, spans in pairs])
+            alive[index, slot] = _alive([(spans, alive[result]) for result, spans in pairs], line.n)
     return lines, edges
 
 
