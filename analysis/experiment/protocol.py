@@ -177,8 +177,11 @@ class State:
         }
 
 
-def state_of(folder: Path, protocol: Protocol) -> State:
+def state_of(folder: Path, protocol: Protocol, sweep: Path | None = None) -> State:
     """What the kept runs in a folder say. A run of another protocol or training version is shown, never counted.
+
+    sweep: another folder, whose sweep is taken in place of this one's if it is complete; the budget of the primary
+    comparison then comes first.
 
     Raises: KeptRunError for a damaged record.
     """
@@ -191,9 +194,20 @@ def state_of(folder: Path, protocol: Protocol) -> State:
             kept[run.id] = run
         else:
             others.append(run)
+    swept = state_of(sweep, protocol) if sweep else None
+    if swept and swept.rates:
+        kept |= {run.id: swept.kept[run.id] for run in protocol.sweep}
     rates = chosen_rates(protocol, kept)
-    planned = protocol.sweep + (protocol.budgets(rates) if rates else ())
-    return State(protocol=protocol, kept=kept, others=others, rates=rates, planned=planned)
+    budgets = protocol.budgets(rates) if rates else ()
+    if swept and swept.rates:
+        first = protocol.data["comparisons"]["primary"]["epochs"]
+        budgets = tuple(sorted(budgets, key=lambda run: run.config.epochs != first))
+    return State(protocol=protocol, kept=kept, others=others, rates=rates, planned=protocol.sweep + budgets)
+
+
+def state_on_cpu(out: Path, protocol: Protocol) -> State:
+    """The runs that were made on a CPU; their rates are those of an accelerator's sweep if it is complete."""
+    return state_of(out / RUNS, protocol, out / WHOLE / RUNS)
 
 
 def chosen_rates(protocol: Protocol, kept: Mapping[str, Any]) -> dict[str, float]:
@@ -236,7 +250,7 @@ def run_protocol(
     """
     out = out or RESULTS
     protocol = protocol or read_protocol()
-    state = state_of(out / RUNS, protocol)
+    state = state_on_cpu(out, protocol)
     if dry_run:
         print(describe(state))
         return 0
@@ -251,7 +265,7 @@ def run_protocol(
     others = [subprocess.Popen(command) for _ in range(cores - 1)]
     try:
         dataset = dataset or _dataset(protocol)
-        while not (state := state_of(out / RUNS, protocol)).is_complete:
+        while not (state := state_on_cpu(out, protocol)).is_complete:
             if not _make_one(state, out, dataset, say):
                 time.sleep(WAIT_S)  # others are at the rest
     finally:
@@ -391,7 +405,7 @@ def run_extra(
     Raises: ProtocolError for a row that is no run, and where the data are not those of the protocol.
     """
     out, protocol = out or RESULTS, protocol or read_protocol()
-    missing = extra_runs(protocol, rows, state_of(out / RUNS, protocol).rates, out / EXTRA)
+    missing = extra_runs(protocol, rows, state_on_cpu(out, protocol).rates, out / EXTRA)
     dataset = dataset or (_dataset(protocol) if missing else None)
     for planned in missing:
         with _claimed(out / WORK / f"{planned.id}.lock") as is_ours:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,12 @@ from analysis.experiment.protocol import (
     SWEEP,
     TRAINED,
     WHOLE,
+    Planned,
     Protocol,
     State,
     read_protocol,
     state_of,
+    state_on_cpu,
 )
 from analysis.statistics.comparisons import Comparison, compare_networks
 from analysis.statistics.conclusions import chance_pct
@@ -43,7 +45,8 @@ from resattn.training.kept import KeptRunError
 
 @dataclass(frozen=True)
 class Experiment:
-    """The set of runs that is shown. `device`: a CPU or an accelerator; runs of the two are never mixed."""
+    """The runs that are shown. All of one budget, and all of the sweep, were made on one kind of device; `device` says
+    on which."""
 
     state: State
     device: str
@@ -61,16 +64,34 @@ class Experiment:
 
 
 def experiment(folder: Path | str = RESULTS, protocol: Protocol | None = None) -> Experiment:
-    """The complete set of runs, else the one with more of them. Raises: FrameError for a damaged run."""
+    """For the sweep and for each budget, the runs of the kind of device that has more of them.
+
+    Raises: FrameError for a damaged run.
+    """
     protocol = protocol or read_protocol()
     try:
-        sets = [
-            Experiment(state_of(Path(folder) / name, protocol), device)
-            for name, device in ((RUNS, "a CPU"), (f"{WHOLE}/{RUNS}", "an accelerator"))
-        ]
+        sets = {
+            "an accelerator": state_of(Path(folder, WHOLE, RUNS), protocol),
+            "a CPU": state_on_cpu(Path(folder), protocol),
+        }
     except KeptRunError as error:
         raise FrameError(str(error)) from error
-    return max(sets, key=lambda found: (found.state.is_complete, len(found.state.kept)))
+    device, state = max(sets.items(), key=lambda found: (bool(found[1].rates), len(found[1].errors(SWEEP))))
+    kept = {run.id: state.kept[run.id] for run in protocol.sweep if run.id in state.kept}
+    elsewhere = []
+    for epochs in protocol.data["budgets"]["epochs"]:
+        where, most = max(sets.items(), key=lambda found: len(found[1].errors(BUDGET, epochs)))
+        found = {run.id: most.kept[run.id] for run in most.planned if _is_of(run, epochs) and run.id in most.kept}
+        kept |= found
+        if found and where != device:
+            elsewhere.append(f"{_epochs(epochs)}: {where}")
+    others = [run for found in sets.values() for run in found.others]
+    shown = replace(state, kept=kept, others=others)
+    return Experiment(shown, device + (f" ({'; '.join(elsewhere)})" if elsewhere else ""))
+
+
+def _is_of(run: Planned, epochs: int) -> bool:
+    return run.part == BUDGET and run.config.epochs == epochs
 
 
 def sweep_frame(found: Experiment) -> pd.DataFrame:
