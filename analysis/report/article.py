@@ -19,7 +19,7 @@ from analysis.report.gaps import Gap, part
 from analysis.report.reading import Study
 from analysis.statistics.conclusions import headline
 from analysis.tables import schemas, steps
-from analysis.tables.formats import display_name, listed, number, part_name, percent, short
+from analysis.tables.formats import anchor, display_name, listed, number, part_name, percent, short
 
 
 @dataclass(frozen=True)
@@ -292,22 +292,28 @@ def _masks(study: Study, title: str) -> Chapter:
         )
     text = [
         "Two questions are asked. Does the network need its masks? They are replaced at test time, while the weights "
-        f"stay as trained. [fig:replaced] Do they outline the object? They are compared with the foreground of {data}: "
-        "an area under the ROC curve (AUC) of 0.5 means no order, 1 a perfect outline."
+        "stay as trained. [fig:replaced] Do they outline the object? [fig:heat] They are compared with the foreground "
+        f"of {data}: an area under the ROC curve (AUC) of 0.5 means no order, 1 a perfect outline."
     ]
     text += facts.kept
+    networks = sentences.simplest_first(score.network for score in facts.scores)
     nulls = [s for s in facts.scores if s.state == "after" and s.map in ("other image", "constant", "brightness")]
-    if nulls:
-        name = nulls[0].network
-        areas = [f"{_mean(s.by_stage):.2f} ({s.map})" for s in nulls if s.network == name and s.by_stage]
+    areas = [f"{_mean(s.by_stage):.2f} ({s.map})" for s in nulls if s.network == networks[0] and s.by_stage]
+    if areas:
         text.append(
-            "A mask carries information about its image only if its AUC is above that of maps that do not use this "
-            f"image's mask: {listed(areas)} for {display_name(name)}. [fig:look]"
+            "An AUC shows that a mask outlines the object of its image only if it is above the AUC of maps that do not "
+            f"use this image's mask: {listed(areas)} for {display_name(networks[0])}. [fig:look]"
         )
     plates = (
         Plate(
             "replaced", steps.MASKS, ("interventions",), _replaced_title(study),
             "Each dot is a run, each line a mean. Right of zero, the error is higher without the image's own mask.",
+        ),
+        Plate(
+            "heat", steps.MASKS, tuple(f"heat_mean_digits_{anchor(network)}" for network in networks),
+            "Masks over images: the mean over their channels",
+            "Left, the image; then a map for each stage, with the object outlined. Each map has its own scale: dark is "
+            "its least value, light its largest.",
         ),
         Plate(
             "look", steps.MASKS, ("channels_auc", "scores_auc"), _area_title(facts),
