@@ -21,6 +21,7 @@ from analysis.experiment import protocol
 from analysis.experiment.protocol import Protocol, ProtocolError, describe, read_protocol, run_protocol, state_of
 from analysis.statistics.dunnett import critical as dunnett_critical
 from analysis.statistics.protocol import detectable, sweep_of
+from analysis.trained.experiment import experiment
 from resattn.training import kept
 from resattn.training.config import DATASETS, ConfigError
 from resattn.training.kept import KeptRunError, read_all, read_kept
@@ -242,6 +243,33 @@ def test_rates_come_from_the_sweep_by_the_rule(done, tiny) -> None:
     assert found.df == 3
     assert found.sd_points >= 0
     assert found.detectable_points == pytest.approx(found.sd_points * detectable(2, k=1, n_networks=2))
+
+
+def test_a_cpu_goes_on_with_the_rates_of_a_complete_sweep_of_another_device(done, tiny) -> None:
+    tiny.data["comparisons"]["primary"]["epochs"] = 2
+    own = protocol.state_on_cpu(done, tiny)
+    swept = done / "whole" / "runs"
+    swept.mkdir(parents=True)
+    for run in (done / "runs").iterdir():
+        if run.name.startswith("sweep") or "-e1-" in run.name:
+            run.rename(swept / run.name)
+    state = protocol.state_on_cpu(done, tiny)
+    assert state.rates == own.rates
+    order = [(run.config.epochs, run.config.seed) for run in state.planned if run.part == "budget"]
+    assert order == [(e, s) for e in (2, 1) for s in (0, 1) for _ in tiny.networks]  # the primary comparison's first
+    # The runs at one epoch on the other device are not this one's: no comparison mixes the two.
+    assert {run.config.epochs for run in state.missing} == {1}
+    found = experiment(done, tiny)
+    assert found.device == "an accelerator (2 epochs: a CPU)"
+    assert found.complete_epochs == [1, 2]
+    one = next(swept.glob("budget-*-e1-*"))
+    one.rename(done / "runs" / one.name)
+    found = experiment(done, tiny)  # each device has a part of one epoch
+    assert found.complete_epochs == [2]
+    assert len(found.state.errors("budget", 1)) == 3
+    # A sweep that is not complete gives no rates.
+    next(swept.glob("sweep-*")).rename(done / "elsewhere")
+    assert protocol.state_on_cpu(done, tiny).rates == {}
 
 
 def test_of_equal_means_the_lower_rate_is_taken_and_a_rate_that_diverges_is_out(done, tiny) -> None:
