@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -22,16 +25,18 @@ import resattn
 from resattn.claims.claims import Subject, is_classic
 
 Count = Callable[[Subject, str], int | float | None]
+Task = Callable[[Count], object]  # asks for the numbers that it needs
 CODE = Path(resattn.__file__).parent
 MOST_FILES = 4  # of older code
 VERSION = 2  # of the form of a file, and of its keys
 
 
 @contextmanager
-def kept(count: Count, folder: Path | None = None) -> Iterator[Count]:
+def kept(count: Count, folder: Path | None = None, tasks: Sequence[Task] = ()) -> Iterator[Count]:
     """`count`, with its numbers of networks of the catalog taken from a file and kept there.
 
-    `folder`: the user's cache folder if None. A file that is damaged is replaced, and one that cannot be written is
+    `folder`: the user's cache folder if None. `tasks`: where the file has no numbers, those that these ask for are
+    counted first, on all cores. A file that is damaged is replaced, and one that cannot be written is
     left; one message on stderr says so. Numbers of other models are not kept: their code is not ours.
     """
     digest = code_digest()
@@ -41,17 +46,51 @@ def kept(count: Count, folder: Path | None = None) -> Iterator[Count]:
     path = (folder or cache_folder()) / f"{digest}.json"
     numbers = _read(path)
     before = len(numbers)
+    if not numbers:
+        numbers |= _on_all_cores(count, tasks)
+    yield _remembered(count, numbers)
+    if len(numbers) > before and code_digest() == digest:
+        _write(path, numbers)
 
-    def kept_or_counted(subject: Subject, quantity: str) -> int | float | None:
+
+def _remembered(count: Count, numbers: dict[str, int | float | None]) -> Count:
+    def known_or_counted(subject: Subject, quantity: str) -> int | float | None:
         if (key := _key(subject, quantity)) is None:
             return count(subject, quantity)
         if key not in numbers:
             numbers[key] = count(subject, quantity)
         return numbers[key]
 
-    yield kept_or_counted
-    if len(numbers) > before and code_digest() == digest:
-        _write(path, numbers)
+    return known_or_counted
+
+
+def _on_all_cores(count: Count, tasks: Sequence[Task]) -> dict[str, int | float | None]:
+    """What the tasks ask for, as far as it could be counted; nothing on one core, or where a process cannot fork.
+
+    Forked processes have imported torch already. They start before torch has computed anything, so none of its threads
+    is missing in them.
+    """
+    numbers: dict[str, int | float | None] = {}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if min(cores, len(tasks)) < 2:
+        return numbers
+    fork = multiprocessing.get_context("fork")
+    at_once = ProcessPoolExecutor(min(cores, len(tasks)), fork, _TASKS.append, ((count, tasks),))
+    with suppress(BrokenProcessPool), at_once as pool:  # one was killed: what is missing is counted where it is used
+        for future in as_completed([pool.submit(_asked_by, index) for index in range(len(tasks))]):
+            numbers |= future.result()
+    return numbers
+
+
+_TASKS: list[tuple[Count, Sequence[Task]]] = []  # of a forked process
+
+
+def _asked_by(index: int) -> dict[str, int | float | None]:
+    count, tasks = _TASKS[0]
+    numbers: dict[str, int | float | None] = {}
+    with suppress(Exception):  # it is raised again, in its order, where the numbers are used
+        tasks[index](_remembered(count, numbers))
+    return numbers
 
 
 def cache_folder() -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
+import operator
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -47,7 +49,12 @@ def _claims(args: argparse.Namespace) -> None:
     _check_choice("source", args.source, sorted({claim.source for claim in every}))
     claims = [claim for claim in every if args.source in (None, claim.source)]
     print(f"{len(claims)} claims; the networks that they name are captured", file=sys.stderr)
-    with counts.kept(measured.measure) as count:
+    subject = operator.attrgetter("subject")
+    tasks = [
+        functools.partial(judge, tuple(group), among=every)
+        for _, group in itertools.groupby(sorted(claims, key=subject), subject)
+    ]
+    with counts.kept(measured.measure, tasks=tasks) as count:
         if study:
             trained = of_the_study("claims without a FILE.csv", "claims.trained")
             judged = trained.judge_kept(claims, functools.partial(study.measure, count=count))

@@ -41,6 +41,32 @@ def test_numbers_are_counted_once_and_equal(tmp_path: Path) -> None:
     assert second == (first[0], 0)
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_the_numbers_that_tasks_ask_for_are_counted_before(
+    cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+
+    def fails(count: counts.Count) -> None:
+        count(OURS, "mean_path_length")
+        raise ValueError
+
+    counter = Counter()
+    with counts.kept(counter, tmp_path, [lambda count: count(OURS, "params"), fails]) as count:
+        assert count(OURS, "params") == 7
+        assert count(OURS, "mean_path_length") == 0.1 + 0.2
+    assert counter.n_asked == (2 if cores == 1 else 0)  # other processes have counters of their own
+    assert _three(tmp_path)[1] == 1
+
+
+def test_where_a_process_is_killed_the_rest_is_counted_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    counter = Counter()
+    with counts.kept(counter, tmp_path, [lambda count: os._exit(9)] * 3) as count:
+        assert count(OURS, "params") == 7
+    assert counter.n_asked == 1
+
+
 def test_networks_parts_and_settings_have_numbers_of_their_own(tmp_path: Path) -> None:
     _three(tmp_path)
     for text in ("cifar-attention92", "cifar-attention56 merge=naive", "cifar-attention56 @stage1.module1"):
