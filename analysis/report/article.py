@@ -280,22 +280,16 @@ def _effective(frame: pd.DataFrame) -> list[str]:
 def _masks(study: Study, title: str) -> Chapter:
     facts = masks.masks(study)
     data = listed(facts.datasets)
-    if facts.findings:
-        finding = facts.findings[0]
-    else:
-        after = [s for s in facts.scores if (s.map, s.state) == ("mask", "after") and s.by_stage]
-        if not after:
-            raise study.no_rows(schemas.MASKS)
-        area = sum(after[0].by_stage.values()) / len(after[0].by_stage)
-        finding = (
-            f"The area under the ROC curve of the masks of {display_name(after[0].network)} is {area:.2f} on {data}."
-        )
+    found = [sentence for replaced in facts.replaced for sentence in replaced.findings]
+    if not (finding := " ".join([*found[:1], facts.outline])):
+        raise study.no_rows(schemas.MASKS)
     text = [
         "Two questions are asked. Does the network need its masks? They are replaced at test time, while the weights "
         "stay as trained. [fig:replaced] Do they outline the object? [fig:heat] They are compared with the foreground "
         f"of {data}: an area under the ROC curve (AUC) of 0.5 means no order, 1 a perfect outline."
     ]
-    text += facts.kept
+    if found[1:]:
+        text.append(" ".join(found[1:]))
     networks = sentences.simplest_first(score.network for score in facts.scores)
     nulls = [s for s in facts.scores if s.state == "after" and s.map in ("other image", "constant", "brightness")]
     areas = [f"{_mean(s.by_stage):.2f} ({s.map})" for s in nulls if s.network == networks[0] and s.by_stage]

@@ -109,10 +109,10 @@ def simplest_first(networks: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(map(str, networks)), key=lambda name: len(name_and_settings(name)[1]))
 
 
-def mask_findings(means: pd.DataFrame, areas: Mapping[str, float]) -> tuple[str, ...]:
-    """A sentence for each network: the error with the masks of other images, and where its own masks are high.
+def mask_findings(means: pd.DataFrame, on: str) -> tuple[str, ...]:
+    """A sentence for each network, the simplest first: the test error with the masks of other images.
 
-    `means`: of `intervention_summary`; `areas`: network -> mean area under the ROC curve of its trained masks.
+    `means`: of `intervention_summary`; `on`: the data, and the budget where it matters.
     """
     sentences = []
     whole = means[(means["module"] == "all") & (means["norms"] == "as they are")].set_index(["network", "intervention"])
@@ -126,18 +126,25 @@ def mask_findings(means: pd.DataFrame, areas: Mapping[str, float]) -> tuple[str,
         else:
             scope = f"change in each seed {_range(other)} points, {n} seeds" if n > 1 else "1 seed"
             word = "too few seeds to conclude"
-        where = ""
-        if network in areas:
-            side = "lower" if areas[network] < 0.5 else "higher"
-            where = (
-                f" Averaged over channels, its own masks are {side} on the object than on the background "
-                f"(AUC {areas[network]:.2f})."
-            )
         sentences.append(
-            f"With the masks of other images the test error of {name} is {other['test_error_pct']:.1f} % instead of "
-            f"{before['test_error_pct']:.1f} % ({scope}): {word}.{where}"
+            f"On {on}, with the masks of other images, the test error of {name} is {other['test_error_pct']:.1f} % "
+            f"instead of {before['test_error_pct']:.1f} % ({scope}): {word}."
         )
     return tuple(sentences)
+
+
+def outline(areas: Mapping[str, float], on: str) -> str:
+    """Whether the masks of the simplest network are higher on the object or beside it; empty without any.
+
+    `areas`: network -> mean area under the ROC curve of its trained masks.
+    """
+    for network in simplest_first(areas)[:1]:
+        side = "lower" if areas[network] < 0.5 else "higher"
+        return (
+            f"On {on}, averaged over channels, the masks are {side} on the object than on the background "
+            f"(AUC {areas[network]:.2f})."
+        )
+    return ""
 
 
 TOO_FEW = "the range over the seeds, which are too few for intervals"

@@ -90,13 +90,19 @@ def interventions(n: int) -> pd.DataFrame:
 
 def test_interventions_are_told_with_an_interval_or_as_a_range() -> None:
     few, many = interventions(3), interventions(6)
-    (text,) = sentences.mask_findings(few, {"cifar-attention56": 0.41})
-    assert "test error of CIFAR Attention-56 is 25.0 % instead of 4.0 %" in text
+    (text,) = sentences.mask_findings(few, "digits")
+    assert text.startswith(
+        "On digits, with the masks of other images, the test error of CIFAR Attention-56 is 25.0 % instead"
+    )
     assert "change in each seed +20.0 to +22.0 points, 3 seeds): too few seeds to conclude" in text
-    assert "Averaged over channels, its own masks are lower on the object than on the background (AUC 0.41)." in text
+    areas = {"cifar-attention56[merge=naive]": 0.6, "cifar-attention56": 0.41}
+    assert sentences.outline(areas, "digits") == (
+        "On digits, averaged over channels, the masks are lower on the object than on the background (AUC 0.41)."
+    )
+    assert sentences.outline({}, "digits") == ""
     reach = stats.t.ppf(0.975, 5) * np.std([20, 21, 22, 23, 24, 25], ddof=1) / 6**0.5
     interval = f"{22.5 - reach:+.1f} to {22.5 + reach:+.1f}"
-    (text,) = sentences.mask_findings(many, {})
+    (text,) = sentences.mask_findings(many, "digits")
     assert (
         f"95 % interval of the change {interval} points, 6 seeds): the network needs the masks of the image itself"
         in text
@@ -106,9 +112,9 @@ def test_interventions_are_told_with_an_interval_or_as_a_range() -> None:
     assert "too few for intervals" in sentences.interventions(few)
     one = interventions(1)
     assert sentences.interventions(one).endswith("in points of %.")  # one seed has no range
-    assert "instead of 4.0 % (1 seed): too few" in sentences.mask_findings(one, {})[0]
+    assert "instead of 4.0 % (1 seed): too few" in sentences.mask_findings(one, "digits")[0]
     naive = one.assign(network="cifar-attention56[merge=naive]")
-    texts = sentences.mask_findings(pd.concat([naive, one], ignore_index=True), {})
+    texts = sentences.mask_findings(pd.concat([naive, one], ignore_index=True), "digits")
     assert ["merge=naive" in text for text in texts] == [False, True]  # the network of the paper first
     assert "+60.0 with the masks off" not in sentences.interventions(few)  # the mean of the seeds, not the first
     assert "+59.0 with the masks off (+58.0 to +60.0)" in sentences.interventions(few)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pandas as pd
+
 from analysis.report import sentences
 from analysis.report.gaps import MissingError
 from analysis.report.reading import Study
 from analysis.tables import schemas
+from analysis.tables.formats import listed
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,18 @@ class MaskScore:
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """What the masks of other images do in some trained networks: a sentence for each, the simplest first."""
+
+    n_seeds: int
+    findings: tuple[str, ...]
+
+    @staticmethod
+    def of(means: pd.DataFrame, on: str) -> Replaced:
+        return Replaced(int(means["n"].max()), sentences.mask_findings(means, on))
+
+
+@dataclass(frozen=True)
 class Masks:
     """What the masks of trained networks single out, where the true foreground is known."""
 
@@ -29,10 +44,9 @@ class Masks:
     scores: tuple[MaskScore, ...]
     errors: Mapping[str, float]  # network -> mean test error in percent
     n_seeds: int
-    # Sentences; empty where the study has no table of interventions.
-    findings: tuple[str, ...] = ()
-    interventions: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()  # the findings on the runs beside the protocol
+    outline: str = ""  # a sentence
+    replaced: tuple[Replaced, ...] = ()  # those with the most seeds first
+    interventions: tuple[str, ...] = ()  # sentences on each intervention in the study's own runs
 
     @property
     def stages(self) -> list[str]:
@@ -59,26 +73,24 @@ def masks(study: Study) -> Masks:
     )
     errors = frame.groupby("network", sort=False)["test_error_pct"].mean().to_dict()
     trained = frame[(frame["map"] == "mask") & (frame["state"] == "after")]
-    try:
-        means = study.table(schemas.INTERVENTION_MEANS)
-        findings = sentences.mask_findings(means, trained.groupby("network")["value"].mean().to_dict())
-        networks = sentences.simplest_first(means["network"])
-        replaced = tuple(sentences.interventions(means[means["network"] == network]) for network in networks)
-    except MissingError:  # a study of an earlier version
-        findings, replaced = (), ()
+    datasets = tuple(frame["dataset"].unique())
+    on = listed(datasets)
+    own = _means(study, schemas.INTERVENTION_MEANS)
+    replaced = [Replaced.of(own, on)] if len(own) else []
+    for (dataset, epochs), part in _means(study, schemas.REPLACED_MASKS).groupby(["dataset", "epochs"], sort=False):
+        replaced.append(Replaced.of(part, f"{dataset} after {epochs} {'epoch' if epochs == 1 else 'epochs'}"))
+    networks = sentences.simplest_first(own["network"])
+    told = tuple(sentences.interventions(own[own["network"] == network]) for network in networks)
     return Masks(
-        tuple(frame["dataset"].unique()), scores, errors, int(frame["seed"].nunique()), findings, replaced, _kept(study)
-    )
+        datasets, scores, errors, int(frame["seed"].nunique()),
+        sentences.outline(trained.groupby("network")["value"].mean().to_dict(), on),
+        tuple(sorted(replaced, key=lambda found: -found.n_seeds)), told,
+    )  # fmt: skip
 
 
-def _kept(study: Study) -> tuple[str, ...]:
+def _means(study: Study, schema: schemas.Schema) -> pd.DataFrame:
+    """A table of `intervention_summary`; without rows where the study has none."""
     try:
-        means = study.table(schemas.REPLACED_MASKS)
+        return study.table(schema)
     except MissingError:
-        return ()
-    texts = []
-    for (dataset, epochs), part in means.groupby(["dataset", "epochs"], sort=False):
-        budget = f"{epochs} {'epoch' if epochs == 1 else 'epochs'}"
-        trained = f"The same was measured on networks that were trained on {dataset} for {budget}."
-        texts.append(" ".join((trained, *sentences.mask_findings(part, {}))))
-    return tuple(texts)
+        return pd.DataFrame(columns=schema.names)
