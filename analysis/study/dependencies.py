@@ -34,10 +34,11 @@ OUT_DIR = "out_dir"  # the one parameter that the runner sets, and that nothing 
 def run_inputs(path: Path | str, parameters: Mapping[str, Value]) -> dict[str, Any]:
     """All that a run follows from, as plain JSON values: two runs with equal inputs need not both be made.
 
-    Of the notebook, its cells' text and not its outputs; the parameters except `out_dir`; every file of `resattn`
-    and `analysis` that the cells import, directly or not; the structure of each network that a parameter names; the
-    files of the dataset that the parameter `dataset` names, unless code makes it; of each folder that a parameter
-    names, what the jobs in it left, and the files that lie in it; and the versions of Python, NumPy and torch.
+    Of the notebook, its cells' text and not its outputs; the parameters except `out_dir`; every file of `resattn`,
+    of `analysis` and of the notebook's folder that the cells import, directly or not; the structure of each network
+    that a parameter names; the files of the dataset that the parameter `dataset` names, unless code makes it; of each
+    folder that a parameter names, what the jobs in it left, and the files that lie in it; and the versions of Python,
+    NumPy and torch.
     """
     cells = cells_of(Path(path))
     given = {name: value for name, value in parameters.items() if name != OUT_DIR}
@@ -46,7 +47,7 @@ def run_inputs(path: Path | str, parameters: Mapping[str, Value]) -> dict[str, A
         "version": VERSION,
         "notebook": _cells_digest(cells),
         "parameters": given,
-        "code": {str(file.relative_to(ROOT)): _digest_now(file) for file in imported_files(code)},
+        "code": {name: _digest_now(file) for name, file in _code_files(code, Path(path).parent).items()},
         "networks": dict(sorted(_networks(given.values()))),
         "data": {file.name: _digest_now(file) for file in _data_files(given.get("dataset"))},
         "read": dict(_results_read(Path(path).parent, parameters)),
@@ -59,7 +60,7 @@ def watched_files(path: Path, parameters: Mapping[str, Value]) -> dict[str, Path
     """The files that a run reads beside its notebook and the results of other jobs, each by the name that it is shown
     with."""
     code = [source_of(cell) for cell in cells_of(path) if cell["cell_type"] == "code"]
-    files = {str(file.relative_to(ROOT)): file for file in imported_files(code)}
+    files = _code_files(code, path.parent)
     files |= {file.name: file for file in _data_files(parameters.get("dataset"))}
     return files | dict(_files_beside(path.parent, parameters))
 
@@ -92,10 +93,21 @@ def changes(before: Any, now: Mapping[str, Any]) -> list[str]:
     return changed
 
 
+def _code_files(code: Sequence[str], beside: Path) -> dict[str, Path]:
+    """The files that the cells of a notebook import, each by its path in the checkout or in the notebook's folder."""
+    found = imported_files(code, beside=beside)
+    return {str(file.relative_to(ROOT if file.is_relative_to(ROOT) else beside)): file for file in found}
+
+
 def imported_files(
-    code: Sequence[str], root: Path = ROOT, packages: Sequence[str] = ("analysis", "resattn")
+    code: Sequence[str],
+    root: Path = ROOT,
+    packages: Sequence[str] = ("analysis", "resattn"),
+    *,
+    beside: Path | None = None,
 ) -> list[Path]:
-    """The files of our packages that `code` imports, directly or not, found without running anything.
+    """The files of our packages, and of modules in the folder `beside`, that `code` imports, directly or not, found
+    without running anything.
 
     An import inside a function counts. What is imported by a name made at run time is not seen. A subpackage's data
     files count with its modules.
@@ -105,20 +117,30 @@ def imported_files(
     todo = [name for source in code for name in _imported_names(source, "", door)]
     while todo:
         name = todo.pop()
-        if name.partition(".")[0] not in packages:
+        if (place := root if name.partition(".")[0] in packages else beside) is None:
             continue
-        for file in _files_of(name, root):
+        for file in _files_of(name, place):
             if file not in found and file.suffix == ".py":
-                package = ".".join(file.parent.relative_to(root).parts)
-                todo += _imports_of(file, package, file.stat().st_size, file.stat().st_mtime_ns, tuple(door.items()))
+                package = ".".join(file.parent.relative_to(place).parts)
+                todo += _imports_of(file, package, file_state(file), tuple(door.items()))
             found.add(file)
     return sorted(found)
 
 
+State = tuple[int, int, int, int]
+
+
+def file_state(file: Path) -> State:
+    """The size, times and inode of a file. The time of the last change of the inode cannot be put back.
+
+    Raises: OSError.
+    """
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
 @functools.lru_cache(maxsize=1024)
-def _imports_of(
-    file: Path, package: str, size: int, mtime_ns: int, door: tuple[tuple[str, str], ...]
-) -> tuple[str, ...]:
+def _imports_of(file: Path, package: str, state: State, door: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """What a module imports, read once for each state that it is in."""
     return tuple(_imported_names(file.read_text(encoding="utf-8"), package, dict(door)))
 
@@ -199,7 +221,7 @@ def _data_files(name: Any) -> list[Path]:
 def _results_read(folder: Path, parameters: Mapping[str, Value]) -> Iterator[tuple[str, str]]:
     """What the folders hold that parameters name: each finished job, with the digest of what it left, and files."""
     for inside, file in _results_in(folder, parameters):
-        yield inside, _left(file, file.stat().st_size, file.stat().st_mtime_ns)
+        yield inside, _left(file, file_state(file))
     for inside, file in _files_beside(folder, parameters):
         yield inside, _digest_now(file)
 
@@ -222,14 +244,15 @@ def _files_beside(folder: Path, parameters: Mapping[str, Value]) -> Iterator[tup
     """The records of kept runs in the folders that parameters name, and the files that lie in a `_dir`, as photos."""
     for name, step in _named_folders(folder, parameters):
         for file in sorted(step.glob(f"*/{RECORD}")):
-            yield f"{name}/{file.parent.name}", file
+            inside = [name, file.parent.name, *([RECORD] if (file.parent / RESULT).exists() else [])]
+            yield "/".join(inside), file
         if name.endswith("_dir") and step.is_dir() and not any((step / of_job).exists() for of_job in (RESULT, INPUTS)):
             files = (file for file in step.iterdir() if file.is_file() and not file.name.startswith("."))
             yield from ((f"{name}/{file.name}", file) for file in sorted(files)[:MOST_FILES])
 
 
 @functools.lru_cache(maxsize=4096)
-def _left(file: Path, size: int, mtime_ns: int) -> str:
+def _left(file: Path, state: State) -> str:
     try:
         result = json.loads(read_regular(file))
         listed = {kind: result.get(kind, {}) for kind in KINDS}
@@ -245,10 +268,10 @@ def _versions() -> dict[str, str]:
 
 
 def _digest_now(file: Path) -> str:
-    return _digest_of_state(file, file.stat().st_size, file.stat().st_mtime_ns)
+    return _digest_of_state(file, file_state(file))
 
 
 @functools.lru_cache(maxsize=4096)
-def _digest_of_state(file: Path, size: int, mtime_ns: int) -> str:
+def _digest_of_state(file: Path, state: State) -> str:
     """The digest of a file, taken once for each state that it is in."""
     return digest(file)

@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from platformdirs import user_cache_path
 
-from analysis.study.processes import PARENT, PLACES, chosen_data, python_path, signal_group
+from analysis.study.processes import PARENT, PLACES, chosen_data, own_environment, python_path, signal_group
 from analysis.study.profiles import WORKFLOW, Profile, StudyError
 from analysis.tables.provenance import usable_cpus
 
 CLUSTERS = WORKFLOW / "clusters"  # snakemake profiles
-SNAKEMAKE_LOG = "snakemake.log"
+SNAKEMAKE_LOG, SNAKEMAKE_RECORDS = "snakemake.log", ".snakemake"  # nothing is taken from the records
 KERNELS = ".kernels"  # the places for them
+# Environment: what the shell of a job would read first, and what a user has for other workflows.
+FOR_OTHERS = ("BASH_", "SNAKEMAKE_PROFILE")
 AHEAD = 2  # jobs that are begun and wait, all imports done, for the kernel of another to end
 
 
@@ -95,6 +98,27 @@ def allocator() -> dict[str, str]:
     return {} if name is None else {"LD_PRELOAD": name}
 
 
+def environment_of(out: Path, engine: Engine) -> dict[str, str]:
+    """The environment of snakemake and its jobs."""
+    own = {name: value for name, value in own_environment().items() if not name.startswith(FOR_OTHERS)}
+    own |= {"PYTHONPATH": python_path(), PARENT: str(os.getpid())} | chosen_data() | _cache(out)
+    return own if engine.kernels is None else own | {PLACES: f"{engine.kernels}:{out / KERNELS}"} | allocator()
+
+
+def _cache(out: Path) -> dict[str, str]:
+    """Environment that gives snakemake a cache in the results folder where it can make none for the user, as in a
+    container; datasets stay in the user's."""
+    folder = user_cache_path("snakemake", "snakemake")
+    with suppress(OSError):
+        if folder.is_absolute():  # not so for a user who has no home
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return {}
+    from resattn.training.data import home
+
+    return {"XDG_CACHE_HOME": str(out / SNAKEMAKE_RECORDS / "cache"), "RESATTN_DATA": os.path.abspath(home())}
+
+
 def run_snakemake(
     profile: Profile, out: Path, engine: Engine, lock: int, *, once: Callable[[], object], often: Callable[[], None]
 ) -> int:
@@ -102,14 +126,10 @@ def run_snakemake(
 
     `once` is called while it starts, `often` twice a second.
     """
-    environment = {**os.environ, "PYTHONPATH": python_path(), PARENT: str(os.getpid())} | chosen_data()
-    environment.pop("SNAKEMAKE_PROFILE", None)  # what a user has for other workflows
-    if engine.kernels is not None:
-        environment |= {PLACES: f"{engine.kernels}:{out / KERNELS}"} | allocator()
     with (out / SNAKEMAKE_LOG).open("a") as log:
         process = subprocess.Popen(
             snakemake_command(profile, out, engine), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            env=environment, start_new_session=True, pass_fds=[lock],
+            env=environment_of(out, engine), start_new_session=True, pass_fds=[lock],
         )  # fmt: skip
         try:
             once()

@@ -139,6 +139,11 @@ def _is_record(entry: Path) -> bool:
     return False
 
 
+def is_of_a_run(folder: Path) -> bool:
+    """Whether a folder holds what a run began or finished, told by what only a run writes."""
+    return _is_ours(folder) or bool(read_listing(folder))
+
+
 def _is_ours(out_dir: Path) -> bool:
     """Whether inputs.json is one that a run wrote: a user's file may have that name too."""
     return read_inputs(out_dir).keys() >= {"version", "notebook", "parameters", "code", "networks", "data"}

@@ -6,6 +6,7 @@ Importing this registers the engine with papermill. `analysis.study.runner` is t
 from __future__ import annotations
 
 import ast
+import asyncio
 import itertools
 import logging
 import math
@@ -23,13 +24,14 @@ from typing import Any
 
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
+from nbclient.client import CellExecutionComplete
 from nbclient.exceptions import CellTimeoutError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine as PapermillEngine
 from papermill.engines import papermill_engines
 
-from analysis.study.processes import chosen_data, pack, python_path
+from analysis.study.processes import chosen_data, own_environment, pack, python_path
 
 ENGINE = "resattn"
 
@@ -37,8 +39,9 @@ ENGINE = "resattn"
 CELL_BYTES, NOTEBOOK_BYTES, LOG_BYTES = 1 << 20, 16 << 20, 8 << 20
 CUT = "\n[the rest of the output is dropped: it is too long for a page]\n"
 START_S = 60.0
-# What IPython would run first, what leaves assertions out, and what waits for a person: meant for other Pythons.
-FOREIGN = ("PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONBREAKPOINT")
+# A kernel says that it is done with a cell after its reply, which then takes this long at most: on an idle machine,
+# a thousandth of a second. A cell that computes is never done so, however long it takes.
+REPLY_S = 60.0
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path
 
 
@@ -65,6 +68,7 @@ class Execution:
     cell: int | None = None  # the one that ran last, by its number in the source
     source: str = ""  # its first line
     exit_code: int | None = None  # of the kernel, negative for a signal; None: it was alive at the end
+    is_mute: bool = False  # the kernel is done with a cell, and sent no reply
     kernel_s: float = 0.0  # from the start of its process to the end
     start_s: float = field(default_factory=time.monotonic)
 
@@ -193,6 +197,18 @@ class Client(PapermillNotebookClient):
         except (OSError, AttributeError):
             return None
 
+    def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> Any:
+        try:
+            return super().process_message(msg, cell, cell_index)
+        except CellExecutionComplete:
+            asyncio.get_running_loop().call_later(REPLY_S, self._wait_no_more, self.task_poll_for_reply)
+            raise
+
+    def _wait_no_more(self, reply: asyncio.Future[Any]) -> None:
+        if not reply.done():
+            self.run.is_mute = True
+            reply.cancel()  # nbclient takes this for the death of the kernel
+
     def output(self, outs: list[NotebookNode], msg: dict[str, Any], display_id: str, cell_index: int) -> Any:
         """Keep an output while there is room for it; what does not fit is cut or dropped, and the page says so once."""
         content = _encodable(msg["content"])
@@ -294,7 +310,7 @@ class StrictEngine(PapermillEngine):
                 transport="ipc", connection_file=f"{runtime}/kernel.json", shutdown_wait_time=2.0, log=logger
             )
             environment = {
-                **{name: value for name, value in os.environ.items() if name not in FOREIGN},
+                **own_environment(),
                 "PYTHONPATH": python_path(),
                 "IPYTHONDIR": runtime,  # no start-up files of whoever runs this
                 "PYTHONFAULTHANDLER": "1",  # where a crash outside Python happened

@@ -62,10 +62,10 @@ def check_parameters(path: Path | str, given: Mapping[str, Any]) -> dict[str, Va
     for name, value in given.items():
         try:
             values[name] = _coerced(value, defaults[name], optional.get(name))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             kind = f"{_kind(optional[name])} or none" if name in optional else _kind(defaults[name])
             raise ParameterError(
-                f"parameter {name} of {path.name} takes {kind}, such as {defaults[name]!r}, not {value!r}"
+                f"parameter {name} of {path.name} takes {kind}, such as {defaults[name]!r}, not {value!r:.200}"
             ) from None
     return values
 
@@ -218,13 +218,20 @@ def cells_of(path: Path) -> list[dict[str, Any]]:
         notebook = json.loads(read_regular(path))
         if notebook["nbformat"] != 4:
             raise NotebookError(f"{path} has notebook format {notebook['nbformat']}; 4 is needed")
+        if not isinstance(notebook["nbformat_minor"], int) or not isinstance(notebook["metadata"], dict):
+            raise ValueError("its nbformat_minor is no number, or its metadata are no mapping")
         cells = notebook["cells"]
-        for cell in cells:
-            cell["cell_type"], cell["source"], cell["metadata"].get("tags")
+        for number, cell in enumerate(cells, 1):
+            source_of(cell).encode()
+            is_list = isinstance(cell["metadata"].get("tags", []), list) and isinstance(cell.get("outputs", []), list)
+            if cell["cell_type"] not in ("code", "markdown", "raw") or not is_list:
+                raise ValueError(f"cell {number} has a type, tags or outputs that no cell has")
     except OSError as error:
         raise NotebookError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise NotebookError(f"{path} is no notebook (byte {error.start} is no UTF-8)") from error
+    except UnicodeEncodeError as error:
+        raise NotebookError(f"{path} is no notebook (cell {number} has a lone surrogate)") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NotebookError(f"{path} is no notebook ({error!r})") from error
     return cells

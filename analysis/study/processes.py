@@ -21,6 +21,8 @@ from resattn.training.layouts import chosen_home
 
 PARENT = "RESATTN_PARENT"  # environment: the process that this one must not outlive
 PLACES = "RESATTN_PLACES"  # environment: how many kernels may run at a time, and the file that they agree by
+# Environment meant for other Pythons: what runs first, what leaves assertions out, what waits for a person at the end.
+FOREIGN = ("PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONBREAKPOINT")
 
 
 class FolderInUseError(RuntimeError):
@@ -31,6 +33,11 @@ def chosen_data() -> dict[str, str]:
     """The folder of datasets that the environment names, for a process that starts in another folder."""
     home = chosen_home()
     return {} if home is None else {"RESATTN_DATA": str(home)}
+
+
+def own_environment() -> dict[str, str]:
+    """The environment of this process without what is meant for other Pythons, for a process that it starts."""
+    return {name: value for name, value in os.environ.items() if name not in FOREIGN}
 
 
 def python_path() -> str:
@@ -57,16 +64,16 @@ def pack(message: Any) -> bytes:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """A kernel's streams are put back after a cell that took them away: without one it answers no further cell.
+    """A kernel's streams and session are put back after a cell that took them away: without one it answers no cell.
 
     IPython calls this in the kernel, before the first cell.
     """
-    kept = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    kept = [(of, name, getattr(of, name)) for of, name in ((sys, "stdout"), (sys, "stderr"), (shell.kernel, "session"))]
 
     def put_back(result: Any) -> None:
-        for name, stream in kept.items():
-            if getattr(sys, name, None) is None:
-                setattr(sys, name, stream)
+        for of, name, value in kept:
+            if getattr(of, name, None) is None:
+                setattr(of, name, value)
 
     shell.events.register("post_run_cell", put_back)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.study.dependencies import INPUTS, KINDS, RESULT, changes
+from analysis.study.engine import SNAKEMAKE_RECORDS
 from analysis.study.job_folder import (
     AT_WORK,
     FAILURE,
@@ -22,6 +24,7 @@ from analysis.study.job_folder import (
     RUN,
     FolderError,
     check_folder,
+    is_of_a_run,
     read_inputs,
     read_result,
     remove,
@@ -29,12 +32,11 @@ from analysis.study.job_folder import (
 from analysis.study.plan import PLAN, VERSION, all_tasks, inputs_of, write_plan
 from analysis.study.profiles import RESERVED, Profile, StudyError
 from analysis.study.progress import states_of
-from analysis.tables.files import read_json, write_json
+from analysis.tables.files import read_json, read_regular, write_json
 from analysis.tables.provenance import provenance
 
 STUDY, ASIDE, STUDY_LOCK = "study.json", ".superseded", ".study.lock"
 QUESTION = ("parameters", "networks", "data")  # of the inputs of a job: what it trains
-SNAKEMAKE_RECORDS = ".snakemake"  # nothing is taken from them
 
 
 def refuse_other(out: Path, profile: Profile) -> None:
@@ -50,11 +52,33 @@ def refuse_other(out: Path, profile: Profile) -> None:
             f"this is {profile.name} in {VERSION}; move it away, or give another folder with --out"
         )
     is_ours = (
-        (out / STUDY_LOCK).exists() or "jobs" in known or read_json(out / PLAN).keys() >= {"version", "targets", "jobs"}
+        _is_locked_once(out, profile)
+        or "jobs" in known
+        or read_json(out / PLAN).keys() >= {"version", "targets", "jobs"}
     )
-    replaced = () if is_ours else sorted(name for name in (*RESERVED, SNAKEMAKE_RECORDS) if (out / name).exists())
-    if replaced:
-        raise StudyError(f"{out} holds {replaced[0]!r}, which no study wrote; give a new folder with --out")
+    if is_ours:
+        return
+    others = sorted(name for name in (*RESERVED, STUDY_LOCK, SNAKEMAKE_RECORDS, ASIDE) if (out / name).exists())
+    others += [name for name in (*_unnamed(profile, out), *profile.tasks) if not _may_be_moved(out / name)]
+    if others:
+        raise StudyError(f"{out} holds {others[0]!r}, which no study wrote; give a new folder with --out")
+
+
+def _is_locked_once(out: Path, profile: Profile) -> bool:
+    """Whether the lock of a study is there: one that was held, or is damaged and beside runs of ours."""
+    try:
+        text = read_regular(out / STUDY_LOCK)
+    except OSError:
+        return False
+    return bool(re.fullmatch(rb"\d{0,20}\n?", text)) or any(is_of_a_run(out / name) for name in profile.tasks)
+
+
+def _may_be_moved(folder: Path) -> bool:
+    try:
+        check_folder(folder)
+    except FolderError:
+        return is_of_a_run(folder)
+    return True
 
 
 def prepare(profile: Profile, out: Path, stale: Mapping[str, str]) -> None:
@@ -91,13 +115,21 @@ def date_back(profile: Profile, out: Path) -> None:
 
 def _set_aside(profile: Profile, out: Path) -> None:
     """Jobs that the profile no longer names must not meet notebooks that read all jobs of a step."""
+    for name in _unnamed(profile, out):
+        if (out / name).exists():
+            _move_aside(profile, out, name, "is not in this profile")
+
+
+def _unnamed(profile: Profile, out: Path) -> list[str]:
+    """The folders of jobs that the profile does not name: of its steps all that a notebook may take for one, elsewhere
+    those that a run wrote."""
     jobs = {file.parent for level in ("*/", "*/*/") for mark in (INPUTS, RESULT) for file in out.glob(level + mark)}
+    steps = {task.step for task in profile.tasks.values()}
+    jobs = {folder for folder in jobs if folder.relative_to(out).parts[0] in steps or is_of_a_run(folder)}
     several = {task.step for name, task in profile.tasks.items() if name != task.step}
     jobs |= {file.parent for step in several for kind in KINDS for file in out.glob(f"{glob.escape(step)}/*/{kind}")}
-    for folder in sorted(jobs):
-        name = folder.relative_to(out)
-        if name.parts[0] != ASIDE and str(name) not in profile.tasks and folder.exists():
-            _move_aside(profile, out, str(name), "is not in this profile")
+    names = sorted(folder.relative_to(out) for folder in jobs)
+    return [str(name) for name in names if name.parts[0] != ASIDE and str(name) not in profile.tasks]
 
 
 def _move_aside(profile: Profile, out: Path, name: str, why: str) -> None:

@@ -6,6 +6,7 @@ status of its kernel. `result.json` is written last, so it stands beside complet
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -20,7 +21,9 @@ from typing import Any
 from analysis.study.dependencies import (
     OUT_DIR,
     VERSION,
+    State,
     changes,
+    file_state,
     notebook_digest,
     results_read,
     run_inputs,
@@ -42,7 +45,7 @@ from analysis.study.job_folder import (
 )
 from analysis.study.light_imports import light_imports
 from analysis.study.notebook_parameters import NotebookError, ParameterError, Value, check_parameters, is_place
-from analysis.study.page import read_page, unexecuted
+from analysis.study.page import FAILURE_CELL, read_page, unexecuted
 from analysis.study.processes import exclusive, follow_parent, place
 from analysis.tables.files import digest, write_atomic
 from analysis.tables.provenance import provenance
@@ -107,8 +110,8 @@ def run_notebook(
         # Relative, as in an interactive session: the page of a run does not tell where its checkout lay.
         values[OUT_DIR] = given[OUT_DIR] = os.path.relpath(out_dir, path.parent)
     source = path.read_bytes()
-    inputs = run_inputs(path, values)
-    watched = _Watched(path, values, inputs)
+    watched = _Watched(path, values)
+    inputs = watched.inputs
     check_folder(out_dir)
     with exclusive(out_dir / LOCK, what=str(out_dir)):
         prepare_folder(out_dir, inputs)
@@ -140,22 +143,30 @@ def run_notebook(
 
 
 def _with_ids(source: bytes) -> bytes:
-    """A notebook whose cells have ids, or none: a null is not valid, and nbformat would draw one by chance."""
+    """A notebook whose cells have no ids, or valid ones of their own: nbformat would draw others by chance."""
     notebook = json.loads(source)
-    nulls = [(number, cell) for number, cell in enumerate(notebook["cells"], 1) if cell.get("id", "") is None]
-    for number, cell in nulls:
-        cell["id"] = f"cell-{number}"
-    return json.dumps(notebook).encode() if nulls else source
+    taken, wrong = {FAILURE_CELL}, []
+    for cell in (cell for cell in notebook["cells"] if "id" in cell):
+        id_ = cell["id"]
+        if isinstance(id_, str) and re.fullmatch(r"[\w-]{1,64}", id_, re.ASCII) and id_ not in taken:
+            taken.add(id_)
+        else:
+            wrong.append(cell)
+    free = (id_ for id_ in map("cell-{}".format, itertools.count(1)) if id_ not in taken)
+    for cell in wrong:
+        cell["id"] = next(free)
+    return json.dumps(notebook).encode() if wrong else source
 
 
 class _Watched:
     """All that a run reads, which must stay as it was digested until the run ends."""
 
-    def __init__(self, path: Path, values: Mapping[str, Value], inputs: Mapping[str, Any]) -> None:
-        self.path, self.values, self.inputs = path, values, inputs
-        self.states = self._states()
+    def __init__(self, path: Path, values: Mapping[str, Value]) -> None:
+        self.path, self.values = path, values
+        self.states = self._states()  # before the digests: what is edited while they are taken is found
+        self.inputs = run_inputs(path, values)
 
-    def _states(self) -> dict[str, tuple[int, ...] | None]:
+    def _states(self) -> dict[str, State | None]:
         files = {self.path.name: self.path} | watched_files(self.path, self.values)
         for inside, folder in results_read(self.path, self.values).items():
             names = listed(result) if (result := read_listing(folder)) else ()
@@ -178,13 +189,11 @@ class _Watched:
         return [name for name in sorted(now.keys() | self.states.keys()) if now.get(name) != self.states.get(name)]
 
 
-def _state(file: Path) -> tuple[int, int, int] | None:
-    """Size and times; the last one, of the change of the file's record, cannot be put back."""
+def _state(file: Path) -> State | None:
     try:
-        found = file.stat()
+        return file_state(file)
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _execute(
@@ -245,6 +254,8 @@ def _execute(
         except (DeadKernelError, RuntimeError) as error:
             if run.is_late():  # its kernel took all the time to start
                 failure = failed(NotebookTimeoutError, late)
+            elif run.is_mute:
+                failure = failed(KernelDiedError, "the kernel is done with the cell and sends no reply")
             else:
                 failure = failed(KernelDiedError, f"{error} {_ending(run.exit_code)}".strip())
         page = read_page(running)

@@ -111,7 +111,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     dataset = dataset if dataset is not None else data.load(config.dataset)
     say(f"dataset: {dataset}")
-    with alone_in(out, say) if is_first(config) else nullcontext():
+    with alone_in(out, say, on_other == "set aside") if is_first(config) else nullcontext():
         return _train_alone(config, out, dataset, on_other, say)
 
 

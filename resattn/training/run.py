@@ -10,6 +10,7 @@ import io
 import json
 import os
 import platform
+import re
 import resource
 import secrets
 import sys
@@ -158,14 +159,16 @@ PARTIAL = ".partial"  # files that a killed process was writing
 
 
 @contextmanager
-def alone_in(out: Path, say: Callable[[str], None], *, wait_s: float = WAIT_S) -> Iterator[None]:
+def alone_in(out: Path, say: Callable[[str], None], is_ours: bool = False, *, wait_s: float = WAIT_S) -> Iterator[None]:
     """Hold the lock of a run's folder until the block ends; nobody else writes there meanwhile.
 
     A process whose parent was killed may need a moment to end, so the lock is waited for. What killed processes were
-    writing is removed. Raises: RunInUseError; CheckpointError for a folder with tables that no run wrote.
+    writing is removed. `is_ours`: the folder only ever holds runs, so that whatever is in it may be replaced.
+    Raises: RunInUseError; CheckpointError for a folder with files that no run wrote.
     """
-    if not any((out / name).exists() for name in (LOCK, RUN)):
-        foreign = [name for name in (METRICS, TIMING, CORRECT) if (out / name).exists()]
+    if not (is_ours or _is_of_a_run(out)):
+        foreign = [name for name in (RUN, METRICS, TIMING, CORRECT) if (out / name).exists()]
+        foreign += [LOCK] if (out / LOCK).exists() and (out / LOCK).stat().st_size else []
         if foreign:
             raise CheckpointError(f"{out} holds {foreign[0]}, which no training run wrote; give another folder")
     descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -178,13 +181,27 @@ def alone_in(out: Path, say: Callable[[str], None], *, wait_s: float = WAIT_S) -
                     f"{out} is in use by process {holder}, which trains there; wait for it, or give another folder"
                 )
             time.sleep(0.1)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        own = f"{os.getpid()}\n".encode()
+        os.pwrite(descriptor, own, 0)  # first, so that a lock that was held once is never empty
+        os.ftruncate(descriptor, len(own))
         for left in out.glob(f".*.{'[0-9a-f]' * 8}{PARTIAL}"):
             left.unlink(missing_ok=True)
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_of_a_run(out: Path) -> bool:
+    """Whether the files of a run in a folder are a run's, told by their content: a user's may have such names too."""
+    try:
+        if re.match(rb"\d{1,20}\n", (out / LOCK).read_bytes()):
+            return True
+    except OSError:
+        pass
+    try:
+        return json.loads((out / RUN).read_bytes()).keys() >= {"config", "config_digest", "rows"}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def _locked(descriptor: int, out: Path, say: Callable[[str], None]) -> bool:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from study.conftest import LIMIT_S, ROOT, run_resattn
 
-from analysis.study.engine import KERNELS, SNAKEMAKE_LOG
+from analysis.study.engine import KERNELS, SNAKEMAKE_LOG, SNAKEMAKE_RECORDS
 from analysis.study.job_folder import LOCK, LOG, read_result
 from analysis.study.plan import PLAN, stale_jobs
 from analysis.study.profiles import read_profile
-from analysis.study.results_folder import SNAKEMAKE_RECORDS, STUDY, STUDY_LOCK
+from analysis.study.results_folder import STUDY, STUDY_LOCK
 
 from .conftest import Place
 from .test_damaged import DAMAGES, RUNS, flipped
@@ -176,7 +176,7 @@ def test_foreign_environment(trial, undisturbed, tmp_path):
         "SNAKEMAKE_PROFILE": str(mine), "GIT_DIR": str(mine), "GIT_WORK_TREE": str(mine), "GIT_INDEX_FILE": str(mine),
         "PYTHONSTARTUP": str(mine / "startup.py"), "PYTHONOPTIMIZE": "2", "PYTHONHASHSEED": "1", "IPYTHONDIR": str(mine),
         "JUPYTER_CONFIG_DIR": str(mine), "JUPYTER_PATH": str(mine), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "1",
-        "LC_ALL": "C", "TERM": "dumb",
+        "LC_ALL": "C", "TERM": "dumb", "XDG_CACHE_HOME": str(mine / "config.yaml"), "BASH_ENV": str(mine / "startup.py"),
     }  # fmt: skip
     first = place.run()
     assert first.returncode == 0, first.stderr

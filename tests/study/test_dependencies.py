@@ -91,6 +91,19 @@ def test_a_name_of_the_front_door_stands_for_the_module_that_defines_it(packages
     assert files == sorted(["resattn/__init__.py", *found])
 
 
+def test_modules_beside_the_notebook_count(packages, write_notebook):
+    beside = write_notebook("a", "import mine").parent
+    for name, code in (("mine", "import deeper, resattn.network"), ("deeper", ""), ("unused", "")):
+        (beside / f"{name}.py").write_text(code)
+    found = imported_files(["import mine"], packages, beside=beside)
+    assert [file.stem for file in found if file.parent == beside] == ["deeper", "mine"]
+    assert packages / "resattn" / "spec.py" in found
+    before = run_inputs(beside / "a.ipynb", {})
+    assert {"mine.py", "deeper.py", "resattn/networks/network.py"} & before["code"].keys() == {"mine.py", "deeper.py"}
+    (beside / "deeper.py").write_text("1")
+    assert changes(before, run_inputs(beside / "a.ipynb", {})) == ["deeper.py"]
+
+
 def test_auditing_depends_on_the_rules_and_not_on_training():
     files = {str(file.relative_to(ROOT)) for file in imported_files(["from resattn import audit"])}
     assert {"resattn/measures/audit.py", "resattn/rules/table.py", "resattn/targets.py"} <= files
@@ -191,5 +204,5 @@ def test_a_large_file_is_read_once(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(module, "digest", lambda file: read.append(file) or "d")
     for _ in range(3):
-        module._digest_of_state(tmp_path / "x", 1, 2)
+        module._digest_of_state(tmp_path / "x", (1, 2, 3, 4))
     assert len(read) == 1

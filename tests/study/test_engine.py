@@ -19,7 +19,8 @@ from analysis.study import batch as module
 from analysis.study import engine
 from analysis.study.job_folder import read_result
 from analysis.study.plan import stale_jobs
-from analysis.study.profiles import read_profile
+from analysis.study.profiles import StudyError, read_profile
+from analysis.study.results_folder import prepare, refuse_other
 
 from .conftest import (
     COMMAND,
@@ -407,6 +408,39 @@ def test_results_of_another_kind_are_not_mixed_with_these(study, tmp_path):
         assert run.returncode == 1
         assert message in run.stderr
         assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["study.json"]
+
+
+@pytest.mark.parametrize(
+    ("file", "is_refused"),
+    [
+        ("60_compare/result.json", True), ("60_compare/mine.txt", True), ("50_train/mine/tables/a.csv", True),
+        ("50_train/mine/inputs.json", True), (".study.lock", True), (".superseded/mine.txt", True),
+        ("report/index.html", True), ("mine/result.json", False), ("mine/again/inputs.json", False), ("a.txt", False),
+    ],
+)  # fmt: skip
+def test_a_study_refuses_a_folder_of_a_user_s_with_what_it_would_move(study, tmp_path, file, is_refused):
+    out, asked = tmp_path / "out", read_profile(study[0])
+    (out / file).parent.mkdir(parents=True)
+    (out / file).write_text('{"mine": 1}')
+    if not is_refused:
+        refuse_other(out, asked)
+        prepare(asked, out, {})
+    else:
+        with pytest.raises(StudyError, match="which no study wrote; give a new folder with --out"):
+            refuse_other(out, asked)
+    assert (out / file).read_text() == '{"mine": 1}'
+
+
+def test_the_environment_of_other_pythons_and_shells_reaches_no_job(monkeypatch, tmp_path):
+    for name in ("PYTHONINSPECT", "PYTHONSTARTUP", "BASH_ENV", "SNAKEMAKE_PROFILE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("RESATTN_DATA", "data")
+    monkeypatch.setattr(engine.os, "access", lambda *words: False)  # as for a user without a home
+    found = engine.environment_of(tmp_path, engine.Engine([], 1))
+    assert not {"PYTHONINSPECT", "PYTHONSTARTUP", "BASH_ENV", "SNAKEMAKE_PROFILE"} & found.keys()
+    assert found["XDG_CACHE_HOME"] == str(tmp_path / ".snakemake" / "cache")
+    assert found["RESATTN_DATA"] == str(Path("data").absolute())
 
 
 def test_texts_and_paths_reach_the_notebook_as_they_are_and_nothing_that_lies_around_is_run(

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from analysis.study import kernel
+from analysis.study import kernel, runner
 from analysis.study.job_folder import FolderError, read_result, write_result
 from analysis.study.notebook_parameters import ParameterError
 from analysis.study.processes import FolderInUseError, exclusive
@@ -179,8 +179,8 @@ def test_text_that_utf_8_has_not_and_ids_that_are_null_leave_a_valid_page(write_
     no_json = "from IPython.display import display\ndisplay({'application/json': {'a': float('nan')}}, raw=True)"
     path = write_notebook("a", "print('before \\udc80 after')", "print('next \\ud800')", no_json)
     source = json.loads(path.read_text())
-    for cell in source["cells"]:
-        cell["id"] = None
+    for cell, id_ in zip(source["cells"], (None, None, "failure", "failure"), strict=True):
+        cell["id"] = id_
     path.write_text(json.dumps(source))
     run_notebook(path, {}, tmp_path / "out")
     page = nbformat.read(tmp_path / "out" / "notebook.ipynb", as_version=4)
@@ -376,6 +376,37 @@ def test_a_notebook_that_is_edited_while_its_job_waits_is_not_run(write_notebook
     assert "a.ipynb: notebook changed while this job waited: run it again" in stderr
     assert not (out / "result.json").exists()
     assert not list((out / "tables").iterdir())
+
+
+@pytest.mark.parametrize("moment", ["while it is digested", "while the job waits"])
+def test_an_edit_that_no_size_and_no_time_tell_is_found(write_notebook, tmp_path, monkeypatch, moment):
+    path = write_notebook("a", WRITE_TABLE, parameters='photos_dir = ""\nout_dir = "o"')
+    photo = tmp_path / "photos" / "p"
+    photo.parent.mkdir()
+    photo.write_text("1")
+    at = photo.stat()
+
+    def edit_after(real):
+        def call(*words):
+            value = real(*words)
+            photo.write_text("2")
+            os.utime(photo, ns=(at.st_atime_ns, at.st_mtime_ns))
+            return value
+
+        return call
+
+    name = {"while it is digested": "run_inputs", "while the job waits": "prepare_folder"}[moment]
+    monkeypatch.setattr(runner, name, edit_after(getattr(runner, name)))
+    with pytest.raises(ChangedError, match="photos_dir/p changed while this job waited"):
+        run_notebook(path, {"photos_dir": str(photo.parent)}, tmp_path / "out")
+
+
+def test_a_kernel_that_is_done_with_a_cell_and_sends_no_reply_is_not_waited_for(write_notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(kernel, "REPLY_S", 0.5)
+    away = "get_ipython().kernel.session = None"  # which is put back
+    path = write_notebook("a", away, "import time\ntime.sleep(1)", "get_ipython().kernel.do_execute = None", "1")
+    with pytest.raises(KernelDiedError, match=r"cell 5 \(`1`\): the kernel is done with the cell and sends no reply"):
+        run_notebook(path, {}, tmp_path / "out", timeout_s=LIMIT_S)
 
 
 def test_results_that_a_run_reads_are_whole_before_it_and_the_same_after_it(write_notebook, tmp_path):

@@ -201,6 +201,16 @@ def test_a_parameters_cell_holds_literals_only(write_notebook, source, message):
         ("{}", "is no notebook"),
         ('{"nbformat": 4, "cells": [{"cell_type": "code"}]}', "is no notebook"),
         ('{"nbformat": 3, "worksheets": []}', "has notebook format 3; 4 is needed"),
+        ('{"nbformat": 4, "nbformat_minor": "5", "metadata": {}, "cells": []}', "its nbformat_minor is no number"),
+        *(
+            (f'{{"nbformat": 4, "nbformat_minor": 5, "metadata": {{}}, "cells": [{cell}]}}', message)
+            for cell, message in (
+                ('{"cell_type": "x", "source": "", "metadata": {}}', "cell 1 has a type, tags or outputs that no cell"),
+                ('{"cell_type": "raw", "source": "", "metadata": {"tags": "x"}}', "cell 1 has a type, tags or outputs"),
+                ('{"cell_type": "raw", "source": 5, "metadata": {}}', "is no notebook"),
+                ('{"cell_type": "raw", "source": "\\ud800", "metadata": {}}', "cell 1 has a lone surrogate"),
+            )
+        ),
     ],
 )
 def test_a_file_that_is_no_notebook_is_refused(tmp_path, content, message):
