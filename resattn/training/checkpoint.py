@@ -188,6 +188,7 @@ def _read_checked(path: Path, config: TrainConfig, dataset: Dataset, network: Ne
         generators = {name: state for name, state in saved["generators"].items() if state is not None}
         wanted = {"cpu": torch.get_rng_state(), "cuda": torch.empty(16, dtype=torch.uint8)}
         _check_tensors("generators", generators, {name: wanted[name] for name in {"cpu", *generators}})
+        torch.Generator().set_state(generators["cpu"])  # which fails for numbers that no generator has
         _check_history(saved, config)
     return saved
 
@@ -205,6 +206,8 @@ def _check_tensors(part: str, there: Any, here: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name} in its {part} is no plain tensor of shape {expected}")
         if not found.isfinite().all():
             raise ValueError(f"{name} in its {part} has values that are no finite numbers")
+        if name.endswith("running_var") and (found < 0).any():
+            raise ValueError(f"{name} in its {part} is a variance below 0")
 
 
 def _check_history(saved: Mapping[str, Any], config: TrainConfig) -> None:
@@ -220,6 +223,9 @@ def _check_history(saved: Mapping[str, Any], config: TrainConfig) -> None:
                 raise ValueError(f"the row of epoch {epoch + 1} has other columns, or no numbers in them")
             if row["epoch"] != epoch + 1:
                 raise ValueError(f"the row of epoch {row['epoch']} stands in place {epoch + 1}")
+    for row in rows:
+        if not all(0 <= row[name] <= 100 for name in ("train_error_pct", "test_error_pct")):
+            raise ValueError(f"the row of epoch {row['epoch']} has an error that is no percentage")
     if any(row["train_s"] <= 0 for row in timing):
         raise ValueError("an epoch took no time")
     if [row["step"] for row in rows] != [e * config.steps_per_epoch + config.steps_in(e) for e in range(len(rows))]:

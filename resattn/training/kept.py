@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from resattn.training.record import CORRECT, METRICS, RUN, TRAINING_VERSION
 from resattn.training.run import Run, TrainError, unpacked, write_tables, write_whole
 
 DIVERGED, WEIGHTS = "diverged.json", "weights.pt"
+WEIGHTS_DIGEST = "weights_sha256"  # of the file, in the record
 
 
 class KeptRunError(TrainError):
@@ -48,8 +50,10 @@ def run_id(name: str, config: TrainConfig, dataset_digest: str, protocol: str) -
 def keep(folder: Path, run: Run, correct: bytes, about: Mapping[str, Any], *, weights: bytes | None = None) -> None:
     """Write a finished run into a new folder, which appears whole or not at all.
 
-    run.json (the record of the run, and `about` under "kept"), metrics.csv, correct.bin, and weights.pt where given.
+    run.json (the record of the run, and `about` under "kept"), metrics.csv, correct.bin, and weights.pt where given,
+    whose digest is in the record.
     """
+    about = about if weights is None else {**about, WEIGHTS_DIGEST: hashlib.sha256(weights).hexdigest()}
     record = run.to_json() | {"out_dir": folder.name, "kept": {"training_version": TRAINING_VERSION, **about}}
     files = {RUN: _json(record), CORRECT: correct} | ({} if weights is None else {WEIGHTS: weights})
     _appear(folder, files, run)
@@ -92,14 +96,17 @@ def kept_network(folder: Path) -> Network:
     """The network of a kept run with its weights, in float32 on the CPU, set to evaluate.
 
     The weights are kept as bf16: outputs differ from those of the run by as much as that rounding.
-    Raises: KeptRunError where the run diverged, kept no weights, or these are not those of its network.
+    Raises: KeptRunError where the run diverged, kept no weights, or these are not those of its record.
     """
     kept, path = read_kept(folder), folder / WEIGHTS
     if kept.run is None:
         raise KeptRunError(f"{folder}: this run diverged; it has no weights")
     network = build(kept.config.spec)
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != kept.about[WEIGHTS_DIGEST]:
+            raise ValueError(f"they are not those that {RUN} records")
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         for name, here in network.state_dict().items():
             found = saved[name]
             if not (type(found) in (torch.Tensor, torch.nn.Parameter) and found.layout == torch.strided

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_weights_that_cannot_be_read(results: Path, tmp_path: Path) -> None:
     with pytest.raises(KeptRunError, match="the weights of this run are not kept"):
         kept_network(results / "extra" / "cifar-resnet11[width=2]-1")
     source = results / "extra" / "cifar-resnet11[width=2]-0"
+    why = {"cut": "they are not those that run.json records", "other": ""}
     for case, content in (("cut", (source / "weights.pt").read_bytes()[:100]), ("other", b"")):
         place = tmp_path / case
         place.mkdir()
@@ -66,8 +68,13 @@ def test_weights_that_cannot_be_read(results: Path, tmp_path: Path) -> None:
             buffer = io.BytesIO()
             torch.save({"weight": torch.zeros(1)}, buffer)
             content = buffer.getvalue()
+            record = json.loads((place / "run.json").read_text())
+            record["kept"]["weights_sha256"] = hashlib.sha256(content).hexdigest()
+            (place / "run.json").write_text(json.dumps(record))
         (place / "weights.pt").write_bytes(content)
-        with pytest.raises(KeptRunError, match=r"weights.pt: not the weights of cifar-resnet11\[width=2\]"):
+        with pytest.raises(
+            KeptRunError, match=rf"weights.pt: not the weights of cifar-resnet11\[width=2\] \({why[case]}"
+        ):
             kept_network(place)
 
 

@@ -405,6 +405,12 @@ def _forged(saved: dict, what: str) -> None:
             saved["generators"]["cpu"] = saved["generators"]["cpu"][:100]
         case "a generator of zeros":
             saved["generators"]["cpu"] = torch.zeros_like(saved["generators"]["cpu"])
+        case "a generator of other numbers":
+            saved["generators"]["cpu"] = torch.full_like(saved["generators"]["cpu"], 7)
+        case "a variance below 0":
+            saved["model"]["stage3.unit3.branch.norm1.running_var"].fill_(-1)
+        case "an error that is no percentage":
+            saved["rows"][0]["test_error_pct"] = 500.0
         case "no generator":
             saved["generators"] = {"cpu": None}
         case "no row":
@@ -440,7 +446,8 @@ FORGED = [
     "a weight of another type", "a sparse weight", "a weight that is text", "a weight too many", "a weight too few",
     "a model that is a list", "a short generator", "a generator of zeros", "no generator", "no row", "a row too many",
     "a row without a column", "a row of text", "a row of another epoch", "bits of other images",
-    "an identity that is a list", "an identity of mappings",
+    "an identity that is a list", "an identity of mappings", "a generator of other numbers", "a variance below 0",
+    "an error that is no percentage",
 ]  # fmt: skip
 
 
@@ -456,6 +463,8 @@ def test_a_forged_checkpoint_is_refused_before_anything_of_it_is_used(unfinished
     if "weight" in what or "model" in what:
         with pytest.raises(CheckpointError, match="checkpoint"):
             trained(tmp_path)
+    checkpoint.set_aside_unusable(path, config, digits, True, print)
+    assert not path.exists()
 
 
 @pytest.fixture(scope="module")
@@ -574,15 +583,21 @@ def test_a_loss_that_is_no_number_stops_the_run(digits, tmp_path):
         quiet(_config(lr=1e30), tmp_path / "at once", digits)
 
 
-def test_a_folder_with_somebody_s_table_is_refused(digits, tmp_path):
-    for name in ("metrics.csv", ".thesis.partial"):
-        (tmp_path / name).write_text("mine")
-    with pytest.raises(CheckpointError, match=r"holds metrics.csv, which no training run wrote"):
+@pytest.mark.parametrize(
+    ("named", "files"),
+    [
+        ("metrics.csv", {"metrics.csv": "mine", ".thesis.partial": "mine"}),
+        ("metrics.csv", {"metrics.csv": "mine", ".lock": ""}),
+        ("run.json", {"run.json": '{"config": {}, "summary": 1}', "metrics.csv": "mine"}),
+        (".lock", {".lock": "mine"}),
+    ],
+)
+def test_a_folder_with_somebody_s_files_is_refused(digits, tmp_path, named, files):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(CheckpointError, match=f"holds {named}, which no training run wrote"):
         quiet(_config(), tmp_path, digits)
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
-        "metrics.csv": "mine",
-        ".thesis.partial": "mine",
-    }
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == files
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(digits, tmp_path, monkeypatch):
