@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 
 from resattn import cli
-from resattn.cli import door, main
+from resattn.cli import door, main, streams
 from resattn.extras import EXTRAS
 from resattn.networks.catalog import UnknownNetworkError
 
@@ -507,6 +507,13 @@ def test_diff_keeps_both_records_of_one_target_and_takes_numbers_of_any_length(t
     done = resattn("diff", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--json")
     assert [c["target"] for c in json.loads(done.stdout)] == ["m:f", "m:f (2)"]
     assert resattn("diff", str(tmp_path / "a.json"), str(tmp_path / "b.json")).returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_the_encoding_of_a_terminal_lacks_is_written_out(encoding: str) -> None:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding)
+    print("\N{EM SPACE}\ud800", file=streams.Data(screen), flush=True)
+    assert screen.buffer.getvalue() == b"\\u2003\\ud800\n"  # type: ignore[attr-defined]
 
 
 def test_what_a_name_holds_cannot_drive_a_terminal(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from analysis.report.figures import NO_TEXT, Figure, FigureError, figure
 from analysis.study.light_imports import light_imports
+from analysis.study.page import FAILURE_CELL
 from analysis.tables.files import read_regular
 
 with light_imports():
@@ -103,6 +104,8 @@ class Pages:
                 warnings.simplefilter("ignore")  # on cell ids and the like, which no page shows
                 content = json.loads(read_regular(path, NOTEBOOK_BYTES))
                 content["metadata"] = {}  # names languages, widgets and titles, which a page takes from elsewhere
+                # What the runner says ahead of a run that failed; the page says it itself.
+                content["cells"] = [cell for cell in content["cells"] if cell.get("id") != FAILURE_CELL]
                 _limit_numbers(content["cells"])
                 notebook = nbformat.reads(json.dumps(content), as_version=4)  # joins texts that are kept line by line
                 nbformat.validate(notebook)
@@ -228,8 +231,6 @@ def _scrolling(name: str) -> dict[str, str]:
 
 def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:
     """Keep what a reader looks at: a heavy picture or a long text is replaced by a word that says so."""
-    # What the runner says ahead of a run that failed; the page says it itself.
-    notebook.cells = [cell for cell in notebook.cells if cell.get("id") != "failure"]
     pictures, left = 0, PAGE_TEXT
     for cell in notebook.cells:
         cell.pop("attachments", None)  # pictures of a page are outputs
@@ -285,8 +286,7 @@ def _limit_numbers(cells: list[dict[str, Any]]) -> None:
     if len(cells) > CELLS:
         cells[CELLS:] = [{"cell_type": "markdown", "metadata": {}, "source": CUT}]
     for cell in cells:
-        if cell.get("id", "") is None:
-            del cell["id"]  # papermill writes null where a notebook has none
+        cell.pop("id", None)  # not shown, and not valid if it is null or the notebook is of format 4.4
         if outputs := cell.get("outputs"):
             if len(outputs) > left:
                 outputs[left:] = [{"output_type": "stream", "name": "stdout", "text": CUT}]

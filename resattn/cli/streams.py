@@ -16,7 +16,7 @@ class _Stream:
     """A standard stream whose reader may be gone: what is printed from then on is lost, and the work goes on.
 
     What it shows cannot drive a terminal: control characters, which a name, a path or the text of a notebook may hold,
-    are written out.
+    are written out. So is what its encoding does not have.
     """
 
     lost: tuple[type[Exception], ...]  # how a stream fails that nobody reads
@@ -25,7 +25,9 @@ class _Stream:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        return self._try(lambda: self._stream.write(text if isinstance(text, Coloured) else plain(text)))
+        shown = text if isinstance(text, Coloured) else plain(text)
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        return self._try(lambda: self._stream.write(shown.encode(encoding, "backslashreplace").decode(encoding)))
 
     def flush(self) -> None:
         self._try(self._stream.flush)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -59,7 +60,7 @@ def read_audits(path: Path) -> dict[str, Record]:
     try:
         if not path.is_file():
             raise AuditFileError(f"{path} cannot be read: no such file, or not a regular one")
-        records = json.loads(path.read_text(encoding="utf-8"))
+        records = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise AuditFileError(f"{path} cannot be read: {error.strerror}") from None
     except AuditFileError:
@@ -83,10 +84,17 @@ def _is_audit(record: Any) -> bool:
         isinstance(record, dict)
         and isinstance(record.get("target"), str)
         and isinstance(quantities := record.get("quantities"), dict)
-        and all(isinstance(n, int | float | None) for n in quantities.values())
+        and all(map(_is_number, quantities.values()))
+        and all(isinstance(record.get(name) or [], list) for name in ("input_shape", "more_inputs"))
+        and all(isinstance(shape, list) for shape in record.get("more_inputs") or [])
         and isinstance(record.get("tree", []), list)
-        and all(isinstance(row, dict) and "module" in row for row in record.get("tree", []))
+        and all(isinstance(row, dict) and isinstance(row.get("module"), str) for row in record.get("tree", []))
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number, or unknown. JSON has no infinity; Python reads 1e999 as one."""
+    return isinstance(value, int | None) or (isinstance(value, float) and math.isfinite(value))
 
 
 def diff(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[Change]:

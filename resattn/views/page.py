@@ -49,7 +49,7 @@ def page(audit: Audit, used: Used | None = None) -> str:
     with as many levels of its tree as fit, which the page says."""
     text = ""
     for data in _data(audit, used):
-        text = _html(audit, data)
+        text = _html(audit, data).encode("utf-8", "replace").decode()  # a name may have a lone surrogate
         if len(text.encode()) <= MOST_BYTES:
             break
     return text

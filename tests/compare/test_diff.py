@@ -77,7 +77,12 @@ def test_audits_without_modules_are_compared_in_total() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", "[1]", '[{"quantities": {}}]', '[{"target": "x", "quantities": []}]',
-                                  '[{"target": "x", "quantities": {}, "tree": [3]}]'])  # fmt: skip
+                                  '[{"target": "x", "quantities": {}, "tree": [3]}]',
+                                  '[{"target": "x", "quantities": {}, "tree": [{"module": [1]}]}]',
+                                  '[{"target": "x", "quantities": {}, "input_shape": 5}]',
+                                  '[{"target": "x", "quantities": {}, "more_inputs": [5]}]',
+                                  '[{"target": "x", "quantities": {"macs": 1e999}}]',
+                                  '[{"target": "x", "quantities": {"macs": NaN}}]'])  # fmt: skip
 def test_what_is_no_audit_gets_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(AuditFileError) as error:

@@ -620,9 +620,14 @@ def _deep(depth: int) -> str:
         _deep(100_000),
         '{"cells": ' + _deep(100_000) + ', "nbformat": 4}',
         '{"cells": [{"cell_type": "markdown", "metadata": {}, "source": "# \\ud800"}], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}',
-        '{"cells": [{"cell_type": "code", "id": null, "metadata": {}, "source": "1", "execution_count": 1, "outputs": []}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
+        *(
+            json.dumps(
+                {"cells": [{**studies.code("1", []), "id": id_}], "metadata": {}, "nbformat": 4, "nbformat_minor": n}
+            )
+            for id_, n in ((None, 5), ("a b", 5), ("a", 4))
+        ),
     ],
-    ids=["deep", "deep cells", "a lone surrogate", "a cell without an id"],
+    ids=["deep", "deep cells", "a lone surrogate", "a null id", "an id that is none", "an id of a later format"],
 )
 def test_one_bad_page_is_not_the_end_of_the_report(complete: Path, text: str) -> None:
     place = complete / "20_depth"
