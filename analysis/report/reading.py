@@ -12,6 +12,7 @@ from analysis.report.gaps import Gap, MissingError, part
 from analysis.study.job_folder import FAILURE, INPUTS, LOG, NOTEBOOK, RESULT, listed, read_listing, read_result
 from analysis.tables import steps
 from analysis.tables.files import TableError, digest, read_json, read_table
+from analysis.tables.formats import LONGEST_S
 from analysis.tables.provenance import scrub
 from analysis.tables.schemas import Schema, by_notebook
 
@@ -76,7 +77,7 @@ class Job:
     @property
     def elapsed_s(self) -> float | None:
         value = self.result.get("elapsed_s")
-        return float(value) if isinstance(value, int | float) else None
+        return float(value) if isinstance(value, int | float) and 0 <= value < LONGEST_S else None
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -237,6 +237,8 @@ def _refuse_repeated(path: Path, node: yaml.Node) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ProfileError(f"{path.name}, line {key.start_mark.line + 1}: a name that is no text")
             if key.value in seen:
                 raise ProfileError(
                     f"{path.name}, line {key.start_mark.line + 1}: {key.value!r} stands here a second time"
@@ -301,7 +303,11 @@ def _near(name: object, known: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def _tasks(data: dict[str, Any], path: Path) -> tuple[dict[str, Task], list[Mistake]]:
-    folder = path.parent.joinpath(data["notebooks_dir"]).resolve() if "notebooks_dir" in data else NOTEBOOKS
+    try:
+        folder = path.parent.joinpath(data["notebooks_dir"]).resolve() if "notebooks_dir" in data else NOTEBOOKS
+        folder.is_dir()  # which fails for a name that no file can have
+    except (OSError, ValueError) as error:
+        return {}, [(("notebooks_dir",), f"notebooks_dir is no folder ({error})"[:300])]
     shared = data.get("shared", {})
     tasks: dict[str, Task] = {}
     mistakes: list[Mistake] = []
@@ -380,8 +386,9 @@ def _task(
         name = step if not each else f"{step}/{_folder(row['folder'], each)}"
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ProfileError(f"folder {row['folder']!r} names something that is not in `each` ({error})") from error
-    if not all(c.isalnum() or c in "_.+-" for c in name.partition("/")[2]) or name.endswith("."):
-        raise ProfileError(f"{name!r:.300} is no folder name: letters, digits and _ . + - only")
+    own = name.partition("/")[2]
+    if not all(c.isalnum() or c in "_.+-" for c in own) or own.startswith(".") or name.endswith("."):
+        raise ProfileError(f"{name!r:.300} is no folder name: letters, digits and _ . + - only, no . at an end")
     for part, reserved in zip(name.split("/"), (RESERVED, RESERVED_IN_STEP), strict=False):
         if part in reserved:
             raise ProfileError(f"{part!r} cannot be a folder of jobs: a study keeps something else under this name")

@@ -79,9 +79,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
+LONGEST_S = 1e12  # longer is a slip of whoever wrote it
+
+
 def duration(seconds: float | None) -> str:
-    """90 -> 1 min 30 s."""
-    if seconds is None or seconds != seconds:
+    """90 -> 1 min 30 s; a dash for what is no number, or of no time."""
+    if seconds is None or not -LONGEST_S < seconds < LONGEST_S:
         return "\N{EN DASH}"
     if seconds < 10:
         return f"{seconds:.1f}\N{NO-BREAK SPACE}s"

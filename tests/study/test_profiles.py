@@ -130,6 +130,10 @@ def test_training_on_cuda_asks_for_a_gpu(folder):
         ("timeout_s: 7", "timeout_s: 0", "line 13: notebooks.50_train.timeout_s: 0 is less than the minimum of 1"),
         ("notebooks_dir: notebooks", "device: tpu", "line 1: device: 'tpu' is not one of ['cpu', 'cuda']"),
         (PROFILE, "", "p.yaml: no mapping of names to values"),
+        ("20_depth:", "? [20_depth]\n  :", "line 6: a name that is no text"),
+        ("{model}-s{seed}", ".{model}-s{seed}", "line 11: '50_train/.cifar-resnet56-s0' is no folder name"),
+        ("dir: notebooks", 'dir: "a\\0b"', "line 1: notebooks_dir is no folder (embedded null byte)"),
+        ("dir: notebooks", f"dir: {'x' * 5000}", "line 1: notebooks_dir is no folder ([Errno 36] File name too long"),
         (PROFILE, "shared: {}", "line 1: : 'notebooks' is a required property"),
     ],
 )  # fmt: skip

@@ -68,8 +68,12 @@ def test_short_numbers(value: object, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (12.5, "12 s"), (90, "1 min 30 s"), (7260, "2 h 1 min"), (None, "–")]
-)
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"), (12.5, "12 s"), (90, "1 min 30 s"), (7260, "2 h 1 min"), (None, "–"),
+        (float("inf"), "–"), (float("nan"), "–"), (10**400, "–"),
+    ],
+)  # fmt: skip
 def test_durations(seconds: float | None, text: str) -> None:
     assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text
 
