@@ -1,4 +1,4 @@
-"""`python -m resattn` is the command `resattn`."""
+"""`python -m resattn` runs the command `resattn`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a wheel without its extras lacks: one line with the `pip install` that brings it. Standard library only."""
+"""Names the missing extra of an installed wheel, with the `pip install` that adds it. Standard library only."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class MissingError(ImportError):
 
 
 def require(what: str, extra: str, *modules: str) -> None:
-    """Imports the packages of an extra, so that no module of a user's that is called alike can come in between.
+    """Imports the packages of an extra, before a user's module of the same name can be imported in their place.
 
-    `modules`: which of them; all unless given. Raises: MissingError.
+    `modules`: import only these. Raises: MissingError.
     """
     wanted = {module: package for module, package in EXTRAS[extra].items() if not modules or module in modules}
     missing = [package for module, package in wanted.items() if not _imports(module)]

@@ -1,8 +1,8 @@
-"""The one resolver of what is measured: a name, a spec, a model, `module:callable`, `file.py:callable`, `timm:NAME`,
-`torchvision:NAME`, `hf:NAMEConfig`.
+"""Resolves a target: a name, a spec, a model, `module:callable`, `file.py:callable`, `timm:NAME`, `torchvision:NAME` or
+`hf:NAMEConfig`.
 
-Code of the user's is imported and run with their current folder first on the path, until the measurement ends. All
-modules of ours are imported as `resattn.NAME`, which no module of theirs can hide.
+The user's code is imported and run with the current folder first on the path, until the measurement ends. Modules of
+this package are imported as `resattn.NAME`, so that no module of the user's can replace them.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ class TargetError(ValueError):
 
 
 class ModelError(TargetError):
-    """The code of a model raised; the message gives its error, and the file and line where it arose."""
+    """The code of a model raised an exception; the message gives it, with file and line."""
 
     is_usage = False
 
 
 class LibraryError(ModelError):
-    """A library of models is broken; the message gives its error."""
+    """A library of models cannot be used; the message gives its error."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is measured: its name, the arguments of its forward, and its spec where it has one.
+    """What is measured: a name, the arguments of its forward, and its spec if it has one.
 
     `make(device)` builds the model on "meta", where weights take no memory, or on "cpu".
     """
@@ -77,11 +77,11 @@ def resolved(
     *,
     settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Target]:
-    """A target for as long as it is measured.
+    """A context manager that gives the target; its code can be imported inside the block.
 
-    `args`, `kwargs`: as the forward takes them, or shapes without the batch, which is then 1. A spec brings its own
-    input shape. `settings`: fields of a spec.
-    Raises: TargetError, SpecError, MissingError; also where code of the target exits while it is measured.
+    `args`, `kwargs`: as the forward takes them, or shapes without the batch, for a batch of 1. A spec has its own input
+    shape. `settings`: fields of a spec.
+    Raises: TargetError, SpecError, MissingError; also if code of the target exits while it is measured.
     """
     name = target if isinstance(target, str) else getattr(target, "name", type(target).__name__)
     spec = _spec(target, name, settings)
@@ -337,7 +337,7 @@ def _shown(file: str) -> str:
 
 
 def foreign(library: str, name: str) -> Make:
-    """What makes a model of a library, if that is installed; untrained, so nothing is downloaded.
+    """A function that makes a model of a library, if that is installed. Models are untrained, so nothing is downloaded.
 
     Raises: TargetError, LibraryError, MissingError.
     """
@@ -499,7 +499,7 @@ def _images(batch: Shape, *size: int) -> Inputs:
 
 @dataclass(frozen=True)
 class Library:
-    """A library of models: its package, what makes a model by its name, and the inputs that the model is made for."""
+    """A library of models: its package, a function that makes a model by name, and the model's default inputs."""
 
     package: str
     make: Callable[[ModuleType, str], Make]

@@ -1,12 +1,12 @@
-"""For a model's own tests: its architecture stays as a file says.
+"""For the tests of a model's own project: its architecture is compared with an audit in a file.
 
     from resattn.testing import assert_unchanged
 
     def test_architecture():
         assert_unchanged(build(), (3, 224, 224), "audit.json")
 
-With `pytest_plugins = ["resattn.testing"]` in `conftest.py` there is a fixture, `unchanged`, that is this function, and
-an option `--update-audits` that rewrites the files.
+With `pytest_plugins = ["resattn.testing"]` in `conftest.py` there is a fixture `unchanged`, which is this function, and
+an option `--update-audits`, which rewrites the files.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ MOST_SHOWN = 20  # changes in a message
 
 
 def assert_unchanged(model: nn.Module, inputs: Any, file: str | Path, *, update: bool = False) -> None:
-    """The audit of a model equals the one in a file, in every quantity and every module.
+    """Asserts that the audit of a model equals the audit in a file, in every quantity and every module.
 
     `inputs`: an example tensor, a shape without the batch, several of either in a list or tuple, or a mapping of
-    keyword arguments. `file`: as `resattn audit --json --tree` writes it, or this function with `update`.
-    Raises: AssertionError that names what changed, or that there is no file; AuditFileError.
+    keyword arguments. `file`: written by `resattn audit --json --tree`, or by this function with `update`.
+    Raises: AssertionError that names the differences, or the missing file; AuditFileError.
     """
     path = Path(file)
     args, kwargs = _call(inputs)

@@ -1,1 +1,1 @@
-"""The engine that judges a table of printed numbers."""
+"""Judges a table of printed numbers: each number gets a verdict, computed from counts of the networks it is about."""

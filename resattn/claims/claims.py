@@ -1,6 +1,7 @@
-"""A claim is a row: what was printed, where, about which network, counted how. A verdict is computed from the row.
+"""A claim is a row: what was printed, where, about which network, and how it was counted. A verdict is computed from
+it.
 
-Nothing here knows how a number is measured: `judge` is given a function. Standard library only.
+This module does not measure: `judge` takes a function that does. Standard library only.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ T = TypeVar("T")
 
 
 class ClaimError(ValueError):
-    """Invalid rows; one line of the message for each, with file, line and column, and the allowed values."""
+    """Invalid rows. The message has one line for each, with file, line, column and the allowed values."""
 
 
 class UnmeasuredError(Exception):
-    """A number that nothing here gives; the message says why."""
+    """A number that cannot be measured here; the message says why."""
 
 
 # ---------------------------------------------------------------------------------------------- what a row says
@@ -43,8 +44,9 @@ class UnmeasuredError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """A network, the fields set apart from its default reading, and the part that is meant (all of it, if empty).
+    """The network that a claim is about, its settings (fields that differ from the default), and a part of it.
 
+    An empty `part` is the whole network.
     As text: `attention56`, `resnet152 stride_on=1x1`, `attention56 @stage1.module1`. A model of one's own is named as
     on the command line, with its input: `my_net.py:net input=3,32,32`, `timm:resnet50 input=3,224,224`.
     """
@@ -58,7 +60,9 @@ class Subject:
         return " ".join(words + [f"@{self.part}"] * bool(self.part))
 
     def read(self, reading: Reading | None, source: str = "") -> Subject:
-        """The subject under a reading; itself, where the reading is not open or the row fixes one of its fields."""
+        """The subject under a reading. It is unchanged if the reading is not open for it or the row fixes a field of
+        the reading.
+        """
         fixed = {field for field, _ in self.settings}
         if (
             reading is None
@@ -74,9 +78,9 @@ Runs = Callable[[Subject, str], Mapping[int, float]]
 
 
 def parse_subject(text: str) -> Subject:
-    """The subject of a text.
+    """The subject that a text describes.
 
-    Raises: ValueError where it has not that form.
+    Raises: ValueError if the text does not have the form of a subject.
     """
     if not (match := SUBJECT.fullmatch(text.strip())):
         raise ValueError(f"{text!r} is no subject (network field=value ... @part)")
@@ -89,7 +93,7 @@ SUBJECT = re.compile(r"(?P<network>[\w:./-]+)(?P<settings>(?:\s+\w+=\S+)*)(?:\s+
 
 @dataclass(frozen=True)
 class Printed:
-    """A number as printed: its relation to the truth, its value, and one step of its last digit."""
+    """A number as printed: its relation to the true value (=, <, ...), its value, and one step of its last digit."""
 
     relation: str
     number: Fraction
@@ -97,9 +101,9 @@ class Printed:
 
 
 def parse_printed(text: str) -> Printed:
-    """The printed number of a text: `31.9`, `-0.4`, `31,810,728`, `< 152`, `>= 0`.
+    """The printed number in a text: `31.9`, `-0.4`, `31,810,728`, `< 152`, `>= 0`.
 
-    Raises: ValueError where it does not parse.
+    Raises: ValueError for any other text.
     """
     match = PRINTED.fullmatch(text.strip().translate(SIGNS))
     if not match:
@@ -122,13 +126,15 @@ LARGEST_EXPONENT = 100
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The allowed difference from print: none, half of the last printed digit, a fraction, or the scatter of runs."""
+    """The allowed difference from the printed number: none, half of its last digit, a fraction of it, or the spread of
+    runs.
+    """
 
     kind: str
     share: Fraction = Fraction(0)
 
     def slack(self, printed: Printed) -> Fraction:
-        """Half the width of the interval that agrees with print, in the printed unit."""
+        """Half the width of the interval of values that agree with the printed number, in the printed unit."""
         return SLACK[self.kind](self, printed)
 
 
@@ -141,9 +147,9 @@ SLACK: Mapping[str, Callable[[Tolerance, Printed], Fraction]] = {
 
 
 def parse_tolerance(text: str) -> Tolerance:
-    """The tolerance of a text: `exact`, `printed`, `relative:0.05`, `statistical`.
+    """The tolerance in a text: `exact`, `printed`, `relative:0.05`, `statistical`.
 
-    Raises: ValueError for another kind, or a share that is no number between 0 and 1.
+    Raises: ValueError for another kind, or a share that is not a number between 0 and 1.
     """
     kind, colon, share = text.partition(":")
     if kind not in SLACK or bool(colon) != (kind == "relative"):
@@ -159,7 +165,7 @@ def parse_tolerance(text: str) -> Tolerance:
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the ledger, as text and as what the text means."""
+    """One row of the ledger: its text, and the values parsed from the text."""
 
     id: str
     source: str
@@ -185,12 +191,12 @@ class Claim:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Every place of the source that prints the number."""
+        """Every place in the source where the number is printed."""
         return tuple(place.strip() for place in self.place.split(";"))
 
     @property
     def scale(self) -> Fraction:
-        """What the printed number is multiplied by to be compared."""
+        """The factor that converts the printed number into the unit in which it is compared."""
         unit = UNITS[self.unit]
         return Fraction(int(self.base or 1) ** unit.power) * unit.factor
 
@@ -200,7 +206,9 @@ class Claim:
         return self.printed.number * self.scale
 
     def holds(self, measured: Fraction, slack: Fraction | None = None) -> bool:
-        """Does a measured number agree with print? `slack` (in the printed unit) replaces the tolerance's."""
+        """Whether a measured number agrees with the printed one. `slack`, in the printed unit, replaces the
+        tolerance's.
+        """
         difference = measured / self.scale - self.printed.number
         match self.printed.relation:
             case "<":
@@ -214,7 +222,7 @@ class Claim:
         return abs(difference) <= (self.allowed.slack(self.printed) if slack is None else slack)
 
     def prints_as(self, other: Claim) -> bool:
-        """Do two rows print one number, as far as the digits of the shorter one go?"""
+        """Whether two rows print the same number, to the digits of the one with fewer digits."""
         slack = max(claim.printed.step * claim.scale for claim in (self, other)) / 2
         return self.printed.relation == other.printed.relation and abs(self.number - other.number) <= slack
 
@@ -231,10 +239,10 @@ MAY_BE_EMPTY = {"translation", "subject", "unit", "base", "mac_or_flop", "cites"
 
 
 def check_subject(subject: Subject) -> None:
-    """Nothing, if the catalog, the classic networks or the list of foreign networks know the subject, or it is the
-    target of a model with its input.
+    """Checks that a subject is known: by the catalog, the classic networks or the foreign networks, or as a model with
+    input.
 
-    Raises: ValueError (the catalog's own) with the nearest names.
+    Raises: ValueError (from the catalog) with the nearest names.
     """
     from resattn.networks.catalog import UnknownNetworkError, is_name, named
     from resattn.networks.spec import override
@@ -259,7 +267,7 @@ INPUT = "input"
 
 
 def is_classic(network: str) -> bool:
-    """Whether a name is that of a classic network, such as vgg16."""
+    """Whether a name is the name of a classic network, such as vgg16."""
     from resattn.networks.classic import ZOO
 
     return network in ZOO
@@ -271,17 +279,17 @@ def load(
     *,
     check_subject: Callable[[Subject], None] = check_subject,
 ) -> tuple[Claim, ...]:
-    """The claims of a table, in its order: of one in the format of `COLUMNS`, or of one that `ADAPTERS` know.
+    """The claims in a CSV file, in file order. The format is that of `COLUMNS` or of one of `ADAPTERS`.
 
-    `references`: the BibTeX file whose keys the claims may cite; without it any source may be cited.
-    `check_subject` raises a ValueError for a subject that is unknown.
-    Raises: ClaimError naming file, line and column of every invalid row.
+    `references`: a BibTeX file; claims may cite its keys only. Without it every source is accepted. `check_subject`:
+    raises ValueError for an unknown subject.
+    Raises: ClaimError with file, line and column of every invalid row.
     """
     return _Loader(path, None if references is None else bib_keys(references), check_subject).claims()
 
 
 def bib_keys(path: Path) -> frozenset[str]:
-    """The keys of a BibTeX file."""
+    """The keys of the entries of a BibTeX file."""
     return frozenset(re.findall(r"^@\w+\{\s*([^,\s]+)\s*,", path.read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -486,12 +494,12 @@ ADAPTERS: Mapping[tuple[str, ...], Callable[[Row], Iterable[Row]]] = {
 
 
 def is_row_id(reference: str) -> bool:
-    """Whether a name in a formula is the `id` of another row. All other names are `subject:quantity`."""
+    """Whether a name in a formula is the `id` of another row. Every other name is `subject:quantity`."""
     return "." in reference and ":" not in reference
 
 
 def split_reference(reference: str) -> tuple[str, str]:
-    """Subject and quantity of a name in a formula; the subject may be empty, or the number of one in the row."""
+    """Subject and quantity of a name in a formula. The subject may be empty, or the position of one in the row."""
     named, _, quantity = reference.rpartition(":")
     return named.strip(), quantity.strip()
 

@@ -1,7 +1,7 @@
-"""Counted numbers that are kept from one run to the next, in the user's cache folder.
+"""Counted numbers, cached between runs in the user's cache folder.
 
-A number follows from the structure of a network and from the code that counts, and is kept under the digests of both:
-a change of either counts anew. A file of them is complete or absent.
+A number depends on the structure of a network and on the code that counts; its key contains the digests of both, so a
+change of either counts again. A cache file is complete or absent.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ VERSION = 2  # of the form of a file, and of its keys
 
 @contextmanager
 def kept(count: Count, folder: Path | None = None, tasks: Sequence[Task] = ()) -> Iterator[Count]:
-    """`count`, with its numbers of networks of the catalog taken from a file and kept there.
+    """`count` with a cache on disk, for networks of the catalog.
 
-    `folder`: the user's cache folder if None. `tasks`: where the file has no numbers, those that these ask for are
-    counted first, on all cores. A file that is damaged is replaced, and one that cannot be written is
-    left; one message on stderr says so. Numbers of other models are not kept: their code is not ours.
+    `folder`: of the cache; None is the user's cache folder. `tasks`: if the cache has no numbers yet, those that these
+    ask for are counted first, on all cores. A damaged file is replaced. If a file cannot be written, one message on
+    stderr says so. Numbers of other models are not cached, because their code is not in the key.
     """
     digest = code_digest()
     if digest is None:
@@ -94,7 +94,7 @@ def _asked_by(index: int) -> dict[str, int | float | None]:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for counted numbers, as the system has it."""
+    """The user's cache folder for counted numbers, at the place usual for the operating system."""
     home = Path.home()
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
@@ -106,8 +106,10 @@ def cache_folder() -> Path:
 
 
 def code_digest(code: Path = CODE) -> str | None:
-    """Of every file of this package, and of the versions of Python, NumPy and torch. None where a file is newer than
-    this process: what runs here may be older than the file."""
+    """The digest of every file of this package and of the versions of Python, NumPy and torch.
+
+    None if a file is newer than this process: the code that runs may be older than the file.
+    """
     found = hashlib.sha256(
         repr((VERSION, platform.python_version(), *map(metadata.version, ("numpy", "torch")))).encode()
     )

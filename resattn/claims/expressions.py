@@ -2,8 +2,8 @@
 
     {attention56:params} / {t7.resnet152.params} - 1
 
-A name in braces is whatever its reader makes of it; the rest is `+ - * / **`, numbers, parentheses and the
-functions of `FUNCTIONS`.
+The caller gives names in braces their values. The rest is `+ - * / **`, numbers, parentheses and the functions of
+`FUNCTIONS`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from math import comb
 
 
 class ExpressionError(ValueError):
-    """Text that is no expression, or an expression without a value; the message says where it breaks."""
+    """Text that is not an expression, or an expression without a value; the message gives the position of the error."""
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A parsed text: its syntax tree, and the names in braces that stand in it."""
+    """A parsed text: its syntax tree and the names in braces."""
 
     text: str
     tree: ast.expr

@@ -1,4 +1,4 @@
-"""Verdicts in the forms that people and programs read: JSON, a frame, text, Markdown, CSV and LaTeX."""
+"""Verdicts as JSON, data frame, text, Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def to_json(verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
-    """Every field of every row, beside what was measured and how; `measured` has no unit prefix."""
+    """Every field of every row, with what was measured and how. `measured` is in the base unit, without a prefix such
+    as M.
+    """
     return [_record(verdict) for verdict in verdicts]
 
 
@@ -78,19 +80,21 @@ def table_rows(verdicts: Iterable[Verdict]) -> list[dict[str, str]]:
 
 
 def off_text(verdict: Verdict) -> str:
-    """The per cent that print is off, signed and with two digits, as in `-2.2`; empty where it is not off."""
+    """The signed difference of the printed number from the measured one, in per cent with two digits (`-2.2`); empty if
+    it is not off.
+    """
     if verdict.off_pct is None:
         return ""
     return f"{verdict.off_pct:+.2g}" if abs(verdict.off_pct) < 100 else f"{verdict.off_pct:+,.0f}"
 
 
 def verdict_text(verdicts: Iterable[Verdict]) -> str:
-    """The verdicts for a terminal, by source and finding, each with what was printed and what was found."""
+    """The verdicts as text for a terminal, sorted by source and verdict, with printed and measured number."""
     return "\n".join(_lines(verdicts))
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
-    """How many claims have which verdict, with what it means; then the sources with the most claims."""
+    """The number of claims with each verdict and what the verdict means; then the sources with the most claims."""
     n = Counter(verdict.finding for verdict in verdicts)
     by_source = Counter(verdict.claim.source for verdict in verdicts)
     width = max(map(len, n))

@@ -1,7 +1,7 @@
-"""The counted numbers for a ledger: one for each subject and quantity.
+"""The counted number for each subject and quantity of a ledger.
 
-The numbers of a network are the rows of `resattn.measures.quantities`. A printed number may be about one part of it;
-each such number is one row of `PART` here, a function of the same captured network.
+The numbers of a network are the rows of `resattn.measures.quantities`. A printed number may be about a part of a
+network; each such number is a row of `PART` here, a function of the same captured network.
 """
 
 from __future__ import annotations
@@ -127,10 +127,10 @@ GATE: Mapping[str, Callable[[NetworkSpec], float | None]] = {
 
 
 def measure(subject: Subject, quantity: str) -> int | float | None:
-    """The counted number; None for a network that cannot be built here, or a quantity that nothing here counts.
+    """The counted number; None if the network cannot be built here or nothing here counts the quantity.
 
-    Raises: ClaimError for a part that the network has not, or a target that names no model; UnmeasuredError for a
-    model that cannot be built or captured here; SpecError for settings that make no network.
+    Raises: ClaimError for a part that the network does not have, or a target that names no model; UnmeasuredError for a
+    model that cannot be built or captured here; SpecError for settings that describe no network.
     """
     spec = spec_of(subject)
     if spec is not None and quantity in GATE:
@@ -183,7 +183,7 @@ def _built(target: str, shape: tuple[int, ...]) -> Captured:
 
 
 def spec_of(subject: Subject) -> NetworkSpec | None:
-    """The network of a subject with its settings, whatever part is meant; None for one outside the catalog."""
+    """The spec of a subject's network with its settings, without its part; None for a network outside the catalog."""
     try:
         # The name is kept, so that settings that change nothing do not make another network to be captured.
         return override(named(subject.network), {**dict(subject.settings), "name": subject.network})
@@ -198,10 +198,11 @@ RUN_COLUMNS = ("subject", "quantity", "seed", "value")
 
 
 def runs_of_table(frame: DataFrame) -> Runs:
-    """The training runs of a table, for `judge`.
+    """The training runs in a table, as a function for `judge`.
 
     Columns: subject (`cifar-attention56 merge=naive`), quantity (`cifar10_error_final_epoch`), seed, value (errors and
-    accuracies as fractions, not per cent). Only runs with the printed recipe belong in it; a shorter run tests nothing.
+    accuracies as fractions, not per cent). The table may contain only runs with the printed recipe; a shorter run tests
+    nothing.
     Raises: ClaimError for a missing column, an unknown subject or quantity, or a value out of range.
     """
     if missing := [column for column in RUN_COLUMNS if column not in frame.columns]:

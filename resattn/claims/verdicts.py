@@ -1,7 +1,7 @@
-"""From claims and measured numbers to verdicts.
+"""Computes verdicts from claims and measured numbers.
 
-A verdict is never typed. A number that is quoted is compared with the row that it cites; else the verdict follows from
-what the printed definition gives under each open reading, then from what other definitions of the same quantity give.
+No verdict is entered by hand. A quoted number is compared with the row that it cites. Any other verdict follows from
+the printed definition under each open reading, then from other definitions of the same quantity.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Trial:
-    """What one definition gives under one reading. `holds` is None where nothing could be decided, `why` says why."""
+    """The value of one definition under one reading. `holds` is None if nothing could be decided, for the reason `why`."""
 
     reading: str
     definition: str
@@ -76,7 +76,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, what was found, and the trials behind it; `decisive` is the one that the finding rests on."""
+    """A claim, its verdict, and the trials behind it; `decisive` is the trial that the verdict rests on."""
 
     claim: Claim
     finding: Finding
@@ -87,7 +87,9 @@ class Verdict:
 
     @property
     def off_pct(self) -> float | None:
-        """How far print is above (+) or below (-) what was measured, in per cent of it; None unless it is off."""
+        """How far the printed number is above (+) or below (-) the measured one, in per cent of the measured one; None
+        unless it is off.
+        """
         measured = self.decisive.measured
         if self.finding is not Finding.OFF or not measured or self.claim.printed.relation != "=":
             return None
@@ -103,12 +105,13 @@ WIDEST_REACH = Fraction(1, 10)  # of the printed number, to either side
 def judge(
     claims: Sequence[Claim], measure: Measure, runs: Runs | None = None, *, among: Sequence[Claim] = ()
 ) -> tuple[Verdict, ...]:
-    """A verdict on every claim, in their order. `among`: the table that they are some rows of, if they are not all.
+    """The verdict on every claim, in the order given.
 
-    `measure(subject, quantity)` gives a counted number, or None where it cannot. `runs(subject, quantity)` gives the
-    results of training runs with the printed recipe by seed, as fractions; without it no training result is testable.
-    Raises: ClaimError where a formula has no value (it divides by zero), or a subject no such part or callable: one
-    line for each row, with file, line and column.
+    `measure(subject, quantity)`: the counted number, or None if it cannot be counted. `runs(subject, quantity)`:
+    results of training runs with the printed recipe, by seed, as fractions; without it training results are not
+    testable. `among`: all claims of the table, if `claims` are only some of its rows.
+    Raises: ClaimError if a formula has no value (division by zero), or a subject has no such part or callable: one line
+    for each row, with file, line and column.
     """
     bench = _Bench({claim.id: claim for claim in (*among, *claims)}, measure, runs)
     found, problems = {}, []
@@ -287,7 +290,7 @@ class _Bench:
 
 
 def subjects(claim: Claim) -> tuple[Subject, ...]:
-    """The networks that a claim is about, those inside its formulas among them."""
+    """The networks that a claim is about, including those inside its formulas."""
     names = [split_reference(r)[0] for e in claim.formulas.values() for r in e.references if not is_row_id(r)]
     inside = [parse_subject(name) for name in names if name and not name.isdigit()]
     return tuple(dict.fromkeys((*claim.subjects, *inside)))
@@ -309,7 +312,7 @@ ARITHMETIC = "arithmetic"
 
 
 def reason_of(claim: Claim) -> str:
-    """Why a claim that was not tested cannot be: one of REASONS."""
+    """Why a claim cannot be tested here: one of REASONS."""
     if given := definition_of(claim, claim.definition).untestable:
         return given
     if any(subject.network in FOREIGN for subject in subjects(claim)):
@@ -321,7 +324,7 @@ def reason_of(claim: Claim) -> str:
 
 
 def is_built_so(claim: Claim) -> bool:
-    """Whether the number is read back from a field that was typed from the claim's source, for each network in it."""
+    """Whether the number is read from a field that was set from the claim's own source, for each network in it."""
     way, networks = definition_of(claim, claim.definition), {subject.network for subject in subjects(claim)}
     return bool(networks) and all(any(t.covers(name, claim.source, way) for t in TYPED) for name in networks)
 
@@ -365,7 +368,7 @@ WHY = {
 
 
 def definition_of(claim: Claim, id: str) -> Definition:
-    """The row of the definition table with that id, among those of the claim's quantity."""
+    """The row with this id in the definition table, among the definitions of the claim's quantity."""
     quantity = "=" if claim.quantity.startswith("=") else claim.quantity
     return next(d for d in DEFINITIONS if (d.quantity, d.id) == (quantity, id))
 
@@ -390,7 +393,7 @@ def printed_text(claim: Claim) -> str:
 
 
 def measured_text(claim: Claim, measured: Fraction) -> str:
-    """A measured number in the printed unit, with two digits more than print has."""
+    """A measured number in the printed unit, with two digits more than printed."""
     number = measured / claim.scale
     if number.denominator == 1:
         return f"{int(number):,} {claim.unit}".strip()

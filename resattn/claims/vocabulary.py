@@ -1,6 +1,6 @@
-"""The words of the ledger: units, definitions, readings, and why some things cannot be tested here.
+"""The vocabulary of the ledger: units, definitions, readings, and the reasons why a claim is not testable here.
 
-A new way to count is a row here, not a branch elsewhere. Standard library only.
+A new way to count is a new row of this module. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from resattn.measures.quantities import QUANTITIES
 
 @dataclass(frozen=True)
 class Unit:
-    """What a printed number is multiplied by: `factor`, and the base of thousands to some power."""
+    """A printed unit: `factor`, times the base of thousands (1000 or 1024) to some power."""
 
     power: int = 0
     factor: Fraction = Fraction(1)
@@ -43,7 +43,7 @@ REASONS = (NEEDS_IMAGENET, NEEDS_RECIPE, ANOTHERS_NETWORK, NO_NUMBER)
 
 @dataclass(frozen=True)
 class Definition:
-    """One way to count a quantity. `formula` names measured numbers of the row's subject in braces."""
+    """One way to count a quantity. `formula` contains names of measured numbers of the row's subject, in braces."""
 
     quantity: str
     id: str
@@ -240,9 +240,9 @@ MEASURABLE = frozenset(QUANTITIES) | COUNTED_BESIDES | TRAINING_RESULTS
 
 @dataclass(frozen=True)
 class Reading:
-    """Field values under which a network that print leaves open may be read instead of the catalog's default.
+    """Values of spec fields that a source leaves open, as an alternative to the catalog's defaults.
 
-    `source`: the only source whose rows may be read so; every source, where it is empty.
+    `source`: the only source whose rows may be read in this way; empty for every source.
     """
 
     networks: str
@@ -278,9 +278,9 @@ READINGS = (
 
 @dataclass(frozen=True)
 class Typed:
-    """Fields of the catalog's networks that were typed from a source: what reads them back confirms nothing.
+    """Fields of the catalog's networks that were set from a source. A count that only reads them back confirms nothing.
 
-    `fitted`: definitions (`depth.trunk`) that fields which the source leaves open were chosen to meet.
+    `fitted`: definitions (`depth.trunk`) that the remaining fields were chosen to match.
     """
 
     networks: str

@@ -1,6 +1,6 @@
 """The command line. Data on stdout, messages on stderr; exit status 0 done, 1 failed, 2 usage error.
 
-Each module holds one group of commands: their arguments and what they do. Heavy imports stay inside the commands:
+Each module holds one group of commands: their arguments and what they do. Slow imports happen inside the commands:
 `resattn list` does not import torch.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m resattn.cli` is the command `resattn`, too: jobs of a study start it so."""
+"""`python -m resattn.cli` also runs the command `resattn`; the jobs of a study start it in this way."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Every command and its arguments, in the order of the help; and the completion script that is written from them."""
+"""All commands and their arguments, in the order of the help; and the script for shell completion."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ the study.
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line with the nearest word that it knows."""
+    """An argument parser whose errors are one line, with the nearest known word."""
 
     def error(self, message: str) -> NoReturn:
         print(f"resattn: {message} (`{self.prog} --help`)", file=sys.stderr)
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every sub-command and its arguments."""
+    """The parser with all commands and their arguments."""
     built = Parser(
         prog="resattn", description="Depth, paths, cost and receptive field of a network, counted from its execution.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,

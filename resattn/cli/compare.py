@@ -1,4 +1,4 @@
-"""`crosscheck`, `match`, `census` and `diff`: a count compared with other tools, ResNets, names, an earlier audit."""
+"""`crosscheck`, `match`, `census`, `diff`: compare a network with other tools, ResNets, its name, an earlier audit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only way from this package to the study's, which lies in the clone beside it."""
+"""Loads modules of `analysis`, which are in the clone and not in the wheel."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CLONE = Path(resattn.__file__).resolve().parents[1]
 
 
 def of_the_study(command: str, module: str) -> ModuleType:
-    """A module of the study's package, which lies in the clone beside this one: the only way from here to there.
+    """A module of `analysis`, for a command of the study. No other function of this package imports from `analysis`.
 
-    Raises: MissingError without the clone, or where another package of the same name is already imported.
+    Raises: MissingError without the clone, or if another package named `analysis` is already imported.
     """
     own = CLONE / "analysis"
     if not (own / "study").is_dir() or not (CLONE / "workflow").is_dir():

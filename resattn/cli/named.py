@@ -1,4 +1,4 @@
-"""`list` and `show`: the networks that have a name."""
+"""`list` and `show`: the named networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the values that are read from them."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MOST_PIXELS = 1_000_000_000  # of a side, and of a batch
 
 
 class Command(Protocol):
-    """Adds a sub-command to the parser: its name, what runs it, and its help."""
+    """Adds a command to the parser: its name, the function that runs it, and its help."""
 
     def __call__(self, name: str, run: Any, text: str, *, resumes: bool = False) -> argparse.ArgumentParser: ...
 
 
 class UsageError(ValueError):
-    """An argument of the command is wrong."""
+    """A wrong argument on the command line."""
 
 
 def path_of(text: str) -> Path:
-    """A path as it was meant: a shell leaves the `~` of `--out=~/runs` as it is."""
+    """A path with `~` replaced by the home folder: a shell does not do so in `--out=~/runs`."""
     return Path(os.path.expanduser(text))
 
 
@@ -56,7 +56,9 @@ def target_options(parser: argparse.ArgumentParser) -> None:
 
 
 def about_sizes(args: argparse.Namespace) -> str:
-    """What to check where a forward refused an input that has the sizes of no image without its batch."""
+    """A hint for a refused input that was given as one number or as four; "" for other inputs. An image is C,H,W,
+    without batch.
+    """
     odd = [text for text in getattr(args, "input", ()) if text.replace(",", "").isdigit() and text.count(",") in (0, 3)]
     return f"; --input takes sizes without the batch, for an image C,H,W, found {odd[0]}" if odd else ""
 
@@ -70,7 +72,7 @@ def read_settings(words: Iterable[str]) -> dict[str, str]:
 
 
 def read_inputs(args: argparse.Namespace) -> Inputs:
-    """The arguments of a forward, from `--input` and `--batch`."""
+    """The arguments of the forward, from `--input` and `--batch`."""
     from resattn.graph.inputs import Inputs
 
     if not 1 <= args.batch <= MOST_PIXELS:

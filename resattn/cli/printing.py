@@ -1,4 +1,4 @@
-"""What the commands print on stdout: JSON, tables, and lines as wide as the terminal."""
+"""Output on stdout: JSON, tables, and text wrapped to the width of the terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def columns() -> int:
 
 
 def wrapped(text: str) -> str:
-    """Lines as wide as the terminal; what goes on stands below what began."""
+    """Text wrapped to the width of the terminal; continued lines are indented like the text that they continue."""
     lines = []
     for line in plain(text).splitlines():
         indent = line[: len(line) - len(line.lstrip())]

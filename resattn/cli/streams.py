@@ -1,4 +1,4 @@
-"""Standard streams that survive a reader who leaves and cannot drive a terminal."""
+"""Standard streams that work after their reader has closed, and that pass no control characters to a terminal."""
 
 from __future__ import annotations
 
@@ -46,19 +46,25 @@ class _Stream:
 
 
 class Messages(_Stream):
-    """The stream of messages. A closed or broken one costs the messages and not the work."""
+    """The stream of messages. If it is closed or broken the messages are lost; the command goes on."""
 
     lost = (OSError, ValueError)  # a pipe that nobody reads, a terminal that is gone, a closed stream
 
 
 class Data(_Stream):
-    """The stream of data. A reader that stops, as `head` does, changes no exit status; a full disk is an error."""
+    """The stream of data. A reader that stops early, such as `head`, does not change the exit status; a full disk is an
+    error.
+    """
 
     lost = (BrokenPipeError,)
 
 
 def replace_closed_streams() -> None:
-    """A file must never get the number of a standard stream that was closed: what is printed would go into it."""
+    """Opens the null device in place of closed standard streams.
+
+    Otherwise the next opened file would get the number of such a stream, and printed text would be written into that
+    file.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -70,7 +76,7 @@ def replace_closed_streams() -> None:
 
 @contextmanager
 def printing_to_stderr() -> Iterator[None]:
-    """What the code of a target prints is not data of ours, also where it writes to the file descriptor."""
+    """Inside the block, what a target's code prints goes to stderr, also if it writes to the file descriptor."""
     sys.stdout.flush()
     try:
         kept = os.dup(1)

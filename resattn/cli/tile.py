@@ -1,4 +1,4 @@
-"""`tile`: how a network is run on tiles of an image."""
+"""`tile`: how to run a network on tiles of an image."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Comparison of networks: matching, layouts, the census, differences of audits."""
+"""Comparison of networks: matching, layouts, the census, and differences between audits."""

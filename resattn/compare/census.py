@@ -1,4 +1,4 @@
-"""Named depth and counted depths, for the classic networks and the project's own."""
+"""The depth in the name beside the counted depths, for classic networks and the networks of this project."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ COLUMNS = ("network", "named_depth", "named_by", *MEASURED, "status", "notes")
 
 
 def census(networks: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """One row a network: its nominal depth with the source, and the depths counted on its own input.
+    """One row for each network: its nominal depth with source, and the depths counted on its own input.
 
-    Without names: the classic networks, then the catalog. The keys of a row are `COLUMNS`; the numbers are exact
-    integers, None where there is none. Raises: UnknownNetworkError.
+    `networks`: names; None for the classic networks and the catalog. The keys of a row are `COLUMNS`; values are exact
+    integers, or None where the network has no such number.
+    Raises: UnknownNetworkError.
     """
     names = [*ZOO, *(n for n in catalog.names() if n not in ZOO)] if networks is None else networks
     return [_row(name) for name in names]

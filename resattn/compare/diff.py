@@ -1,4 +1,4 @@
-"""What changed between two audits, in total and module by module. Standard library only."""
+"""The differences between two audits, in total and module by module. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ OF_A_MODULE = ("kind", "output", "params", "macs", "layers", "runs", "unread")
 
 
 class AuditFileError(ValueError):
-    """A file that holds no audits; the message says what was found."""
+    """A file without audits; the message says what it contains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One value of one target, or of one of its modules, in both audits; None where it is unknown or absent.
+    """A value of a target or of one of its modules in both audits; None if it is unknown or absent there.
 
-    A module with another name is a change of its `module`.
+    A renamed module is a change of its `module`.
     """
 
     target: str
@@ -53,7 +53,7 @@ class Change:
 
 
 def read_audits(path: Path) -> dict[str, Record]:
-    """Each target's audit in a file that `resattn audit --json` wrote.
+    """The audit of each target in a file written by `resattn audit --json`.
 
     Raises: AuditFileError.
     """
@@ -98,10 +98,10 @@ def _is_number(value: Any) -> bool:
 
 
 def diff(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[Change]:
-    """Every value that differs, by target: the inputs, the quantities, then the modules.
+    """Every value that differs, by target: inputs, then quantities, then modules.
 
-    One audit on each side is compared whatever the targets' names. Modules are aligned by their paths, and those
-    that are left by what they are, in order.
+    If each side has one audit, the two are compared whatever their targets' names. Modules are matched by path; the
+    remaining ones by equal content, in order.
     """
     if len(before) == len(after) == 1:
         (a,), (b,) = before, after

@@ -1,7 +1,7 @@
-"""Every CIFAR layout that the paper's text allows, counted by arithmetic: which of them give the printed parameters?
+"""The CIFAR layouts that the paper's text allows, with their parameters by arithmetic: which ones match the print?
 
-The text fixes 36m + 20 layers, equal numbers of modules per stage and ResNet's widths (wang2017, sections 3.1 and
-4.1). It leaves open what the fields of `Layout` name.
+The text fixes 36m + 20 layers, equal numbers of modules per stage and ResNet's widths (wang2017, sections 3.1 and 4.1).
+It leaves open what the fields of `Layout` name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Layout:
 
 
 def layouts() -> Iterator[Layout]:
-    """The whole family, narrow widths first."""
+    """All layouts that the text allows, the narrowest first."""
     poolings = product(range(MOST_POOLINGS + 1), repeat=N_STAGES)
     choices: tuple[Sequence[Any], ...] = (
         (16, 32), list(poolings), ("tail", "per stage"), (1, 2), ("none", "one", "r"), (1, 2), (True, False),
@@ -72,7 +72,7 @@ def _mask_units(layout: Layout, poolings: int, r: int) -> int:
 
 
 def layout_of(spec: NetworkSpec) -> Layout:
-    """The layout that a spec of the family is built in: the witness that the arithmetic counts what is built."""
+    """The layout in which a spec is built; tests use it to compare the arithmetic with built networks."""
     return Layout(
         width=round(spec.width), poolings=spec.poolings, extra_units="tail" if any(spec.tail) else "per stage",
         bottom=2, skip="one", outputs=2, counts_norm=True,
@@ -80,10 +80,10 @@ def layout_of(spec: NetworkSpec) -> Layout:
 
 
 def search(networks: Mapping[str, tuple[NetworkSpec, str]]) -> list[dict[str, Any]]:
-    """One row for each layout: the count of every network, whether its printed text matches, and the worst miss.
+    """One row for each layout: the count of every network, whether it matches the printed text, and the largest miss.
 
-    `networks`: name to spec and the number printed for it in millions, as text. Keys: the fields of `Layout`,
-    `follows_release`, for every network NAME and `NAME_matches`, `n_matches` and `worst_miss_m` in millions.
+    `networks`: name to spec and the printed number in millions, as text. Keys: the fields of `Layout`,
+    `follows_release`, for every network NAME and `NAME_matches`, `n_matches`, and `worst_miss_m` in millions.
     """
     rows = []
     for layout in layouts():

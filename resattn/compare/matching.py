@@ -1,4 +1,4 @@
-"""The ResNet that equals a network: in a notion of depth, in parameters, or in multiply-adds."""
+"""The ResNet that equals a network in depth, in parameters, or in multiply-adds."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TOLERANCE_PCT = 1.0
 
 
 class MatchError(ValueError):
-    """There is no ResNet to match; the message says why."""
+    """No ResNet can be matched; the message says why."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """A ResNet and the quantity in which it should equal a network."""
+    """A ResNet, and the quantity in which it is to equal a network."""
 
     by: str
     network: str
@@ -53,12 +53,13 @@ class Match:
 def match(
     network: str | NetworkSpec | nn.Module, by: str, *inputs: Any, settings: Mapping[str, Any] | None = None
 ) -> Match:
-    """The ResNet equal to a network in one quantity.
+    """The ResNet that equals a network in one quantity.
 
-    By a notion of depth: as many units as give the same number, or the nearest (9n+2 layers on CIFAR). By parameters
-    or multiply-adds: the ResNet of the same trunk depth, its width scaled until it is within 1 %.
-    `network`, `inputs`, `settings`: as `audit` takes them. The ResNet of a spec has its units and layout; that of
-    another model, which must take an image, has those of ResNet-50, or on images below 64 px of the CIFAR ResNets.
+    `by` a notion of depth: the ResNet with as many units as give the same depth, or the nearest (9n+2 layers on CIFAR).
+    `by` params or macs: the ResNet of the same trunk depth, with its width scaled until the quantity is within 1 %.
+    `network`, `inputs`, `settings`: as `audit` takes them. For a spec the ResNet has the same units and layout. For
+    another model, which must take an image, it has those of ResNet-50, or of the CIFAR ResNets if the image is smaller
+    than 64 px.
     Raises: MatchError, UnknownNetworkError, TargetError.
     """
     if by not in BY_UNITS + BY_WIDTH:
@@ -118,13 +119,13 @@ def _nearest(spec: NetworkSpec, by: str, wanted: int, candidates: Iterable[tuple
 
 
 def trunk_units(spec: NetworkSpec) -> tuple[int, ...]:
-    """Units of each stage on the trunk's path: those outside of modules, and 2p + t in each module."""
+    """The number of units in each stage of the trunk: those outside modules, and 2p + t for each module."""
     per_module = 2 * spec.p + spec.t
     return tuple(u + m * per_module + e for u, m, e in zip(spec.units, spec.modules, spec.tail, strict=True))
 
 
 def resnet_like(spec: NetworkSpec, units: tuple[int, ...], width: float | None = None) -> NetworkSpec:
-    """The same stem, units and stages without attention modules; under its catalog name where it has one."""
+    """A ResNet with the same stem, units and stages, and no attention modules; under its catalog name if it has one."""
     none = (0,) * len(units)
     plain: dict[str, Any] = {name: NetworkSpec.__dataclass_fields__[name].default for name in MASK_FIELDS}
     layers = len_unit(spec) * sum(units) + 2
@@ -140,7 +141,7 @@ def resnet_like(spec: NetworkSpec, units: tuple[int, ...], width: float | None =
 
 
 def len_unit(spec: NetworkSpec) -> int:
-    """Weighted layers on the path through one unit."""
+    """The number of weighted layers on the path through one unit."""
     return 2 if spec.unit == "basic" else 3
 
 

@@ -1,1 +1,1 @@
-"""What training takes, and how cost grows with the input, without running either."""
+"""What training takes, and how the cost grows with the input, without running either."""

@@ -1,4 +1,4 @@
-"""A copy of a model that may be trained or run on other sizes, without its values where they are not needed."""
+"""A copy of a model that can be trained or run on other sizes, with values only where they are needed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from resattn.graph.walk import modules_of, tensors_in
 
 
 def copied(model: nn.Module, device: str) -> nn.Module:
-    """A copy of the model; on "meta" its tensors have shapes and no values. Shared parameters stay shared.
+    """A copy of the model. On "meta" its tensors have shapes and no values. Shared parameters stay shared.
 
-    Raises: what a module raises that cannot be copied.
+    Raises: the exception of a module that cannot be copied.
     """
     memo: dict[int, Any] = {}
     if device == "meta":

@@ -39,12 +39,14 @@ LEAST = 2  # a size of 1 is broadcast: the formula says so itself where it holds
 
 
 class ScalingError(ValueError):
-    """No formula, or a size that it does not reach; the message names the condition and the place it comes from."""
+    """There is no formula, or it does not hold for a size; the message names the condition and the line that it comes
+    from.
+    """
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What must hold of the sizes for the formula to be that of the network, and where that was decided."""
+    """A condition on the sizes under which the formula holds, and the line of code that requires it."""
 
     text: str
     where: str
@@ -53,7 +55,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Term:
-    """`times` multiplied by the factors, each an expression of the input's sizes."""
+    """`times` multiplied by the factors; each factor is an expression in the sizes of the input."""
 
     times: int
     factors: tuple[str, ...]
@@ -78,11 +80,11 @@ class Formula:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Multiply-adds and activations of one forward as formulas of the input's sizes.
+    """Multiply-adds and activations of one forward, as formulas in the sizes of the input.
 
-    `sizes`: the letter of each size that may change and its value in the audit. `fixed`: sizes for which the forward
-    accepts only one value, and where that is decided. `conditions`: what sizes must fulfil; the formula is refused
-    elsewhere. `activations`: elements of the results of convolutions, matrix products and attention.
+    `sizes`: letter to value in the audit, for each size that may change. `fixed`: sizes for which the forward accepts
+    one value only, and the line that decides it. `conditions`: what the sizes must fulfil; other sizes are refused.
+    `activations`: number of elements in the results of convolutions, matrix products and attention.
     """
 
     target: str
@@ -97,9 +99,9 @@ class Scaling:
     single: dict[int, Scaling] = field(default_factory=dict, repr=False, compare=False)
 
     def at(self, **sizes: int) -> dict[str, int]:
-        """Both quantities at these sizes, by letter; a size that is not given is that of the audit.
+        """Both quantities at these sizes, given by letter; a size that is not given has its value in the audit.
 
-        Raises: ScalingError for a size that the formula does not reach.
+        Raises: ScalingError for a size outside the formula's conditions.
         """
         if wrong := set(sizes) - set(self.sizes):
             raise ScalingError(f"no size {', '.join(sorted(wrong))} (one of: {', '.join(self.sizes)})")
@@ -162,9 +164,10 @@ class Scaling:
 def scaling(network: Captured) -> Scaling:
     """The formulas of a captured network, from one pass on symbolic sizes.
 
-    Source: torch's ShapeEnv, which derives the size of every result, sizes computed in Python included, and records
-    each decision about a size that the forward or torch takes; these are the conditions.
-    Raises: ScalingError where the forward does not run so, or where the formula does not give the audit's own number.
+    Source: torch's ShapeEnv, which derives the size of every result, including sizes computed in Python, and records
+    each decision about a size; these decisions are the conditions.
+    Raises: ScalingError if the forward does not run on symbolic sizes, or the formula does not give the audit's own
+    number.
     """
     found = _fitting(network, 2)
     if "L" in found.fixed and any(len(shape) == 3 for shape in network.shapes):
@@ -202,7 +205,9 @@ def _activations(network: Captured) -> int:
 
 
 def axes_of(inputs: Inputs, length_dim: int = 2) -> list[tuple[tuple[int, str], ...]]:
-    """For each input its axes that may change, by letter; equal letters of unequal sizes are told apart by number."""
+    """For each input the axes that may change, by letter; axes of the same kind and different size get a number behind
+    the letter.
+    """
     known: dict[str, int] = {}
     found = []
     for leaf in inputs.leaves:

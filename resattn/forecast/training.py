@@ -1,4 +1,4 @@
-"""What one step of training costs and holds in memory, from a step on meta tensors: nothing is computed."""
+"""Cost and memory of one step of training, from a step on meta tensors: no arithmetic is executed."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ FREE = ("aten._weight_norm_interface",)
 
 
 class TrainingError(RuntimeError):
-    """A step of training that does not run without values, or at all; the message gives the reason and the place."""
+    """A step of training fails, or needs values; the message gives the reason and the module."""
 
 
 @dataclass(frozen=True)
 class ModuleStep:
-    """What one module costs in a step, without the modules below it.
+    """The cost of one module in a step, without the modules below it.
 
-    `kept_bytes`: results of its operators that are alive when the backward pass starts. `peak_bytes`: most memory in
-    use, by all, while the module or one below it runs, forward or backward.
+    `kept_bytes`: results of its operators that are alive when the backward pass starts. `peak_bytes`: the most memory
+    in use, by the whole model, while this module or one below it runs, forward or backward.
     """
 
     module: str
@@ -62,15 +62,15 @@ class ModuleStep:
 
 @dataclass(frozen=True)
 class Training:
-    """One step of training: multiply-adds of each phase and bytes in memory.
+    """One step of training: multiply-adds of each phase, and bytes of memory.
 
-    `macs`: of convolutions and matrix products, bias excluded, by phase; what the backward pass runs again
-    (checkpointing) is the backward's. `optimizer_elements`: elements that the update computes, one for each arithmetic
+    `macs`: of convolutions and matrix products by phase, bias excluded; what checkpointing runs again in the backward
+    pass belongs to the backward pass. `optimizer_elements`: elements that the update computes, one for each arithmetic
     operator that writes them. `flopcounter`: what torch's FlopCounterMode counts for forward and backward, in
-    multiply-adds, and `differences` names what separates it from `macs`. `memory`: bytes by kind at the peak of a step
-    that has optimiser state, from torch's MemTracker; their sum is `peak_bytes`. `unknown_ops`: operators without a
-    rule, which make `macs` a lower bound. `cuda_peak_bytes`: what CUDA's allocator was asked for at the peak of the
-    same step, where that was measured, and `cuda_note` why it differs or was not measured.
+    multiply-adds; `differences` names the causes of its difference from `macs`. `memory`: bytes by kind at the peak of
+    a step that has optimiser state, from torch's MemTracker; they sum to `peak_bytes`. `unknown_ops`: operators without
+    a rule, which make `macs` a lower bound. `cuda_peak_bytes`: bytes requested from CUDA's allocator at the peak of the
+    same step, if measured; `cuda_note` says why it differs or was not measured.
     """
 
     target: str
@@ -93,7 +93,7 @@ class Training:
     cuda_note: str = ""
 
     def by_module(self) -> Table:
-        """One row for each module with work of its own; MACs and kept bytes add up to the totals."""
+        """One row for each module with operators of its own; MACs and kept bytes sum to the totals."""
         names = tuple(ModuleStep.__dataclass_fields__)
         return Table.of(names, [tuple(asdict(m).values()) for m in self.modules])
 
@@ -125,14 +125,14 @@ def training(
     network: Captured, *, batch: int | None = None, optimizer: str | Callable[[Any], torch.optim.Optimizer] = "sgd",
     loss: Callable[[Any], Tensor] | None = None, device: str | None = None, cuda: bool = False,
 ) -> Training:  # fmt: skip
-    """What a step of training takes, for a copy of the model in training mode.
+    """Cost and memory of one step of training, for a copy of the model in training mode.
 
     `batch`: replaces the first size of every input. `optimizer`: `sgd` (momentum, weight decay), `adamw`, or a function
-    of the parameters. `loss`: from what the model returns to a scalar; without it the sum of all its results.
-    The step is the second one, which has the optimiser's state. `device`: that of the
-    audit, or "cpu", where the step runs on values; on "meta" nothing is computed. `cuda`: also run the step on a GPU
-    and compare its peak memory; without one the result says that it was not measured.
-    Raises: TrainingError where the step fails.
+    of the parameters. `loss`: a function from the model's result to a scalar; None is the sum of all results. The
+    measured step is the second one, in which the optimiser has its state. `device`: that of the audit, or "cpu" to run
+    on values; on "meta" nothing is computed. `cuda`: also run the step on a GPU and compare the peak of its memory;
+    without a GPU the result says that it was not measured.
+    Raises: TrainingError if the step fails.
     """
     if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
         raise TrainingError(f"unknown optimizer {optimizer!r} (one of: {', '.join(OPTIMIZERS)}, or a function)")

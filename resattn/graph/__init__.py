@@ -1,1 +1,1 @@
-"""What one forward pass executed: the records, and the capture that makes them."""
+"""The operators that one forward pass executes: their records, and the capture that makes them."""

@@ -1,4 +1,4 @@
-"""Where a write through one view of a storage meets another view of it. Standard library only."""
+"""How a write through one view of a storage affects another view of it. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Match = tuple[int | None, int, Sequence[int], Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Which elements of a storage a tensor shows, in elements."""
+    """The elements of a storage that a tensor shows: offset, sizes and strides, in elements."""
 
     offset: int
     shape: tuple[int, ...]
@@ -23,10 +23,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What a write leaves of a view: nothing (`is_all`), or what lies outside the product of the matches.
+    """What a write leaves of a view: nothing (`is_all`), or the positions outside the product of `matches`.
 
-    `matches` is None where the two views show the same elements in the same order, in other shapes (`is_reshaped`), or
-    lie too irregularly for positions to be paired.
+    `matches` is None if both views show the same elements in the same order but in other shapes (`is_reshaped`), or if
+    their positions cannot be paired.
     """
 
     is_all: bool
@@ -37,8 +37,8 @@ class Overlap:
 def overlap(written: View, read: View) -> Overlap | None:
     """The effect of a write through one view on another view; None if they share no element.
 
-    Both are laid out on one grid, whose levels are the strides of either or of both: an element's address has one
-    coordinate on each level.
+    Both views are placed on one grid whose levels are their strides: the address of an element has one coordinate on
+    each level.
     """
     if written.offset == read.offset and prod(written.shape) == prod(read.shape):
         if written == read:

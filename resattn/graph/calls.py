@@ -1,4 +1,4 @@
-"""The calls of a model's modules during a pass, and the model as it was after it."""
+"""Follows the calls of a model's modules during a pass, and restores the model after it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Calls(Values):
         self.failed_at: str | None = None
 
     def returned_by(self, module: nn.Module, result: Any) -> None:
-        """What a module's forward returned."""
+        """Records what a module's forward returned."""
 
     @contextmanager
     def watching_calls(self) -> Iterator[None]:
@@ -107,7 +107,7 @@ class Calls(Values):
 
     @contextmanager
     def restoring(self) -> Iterator[None]:
-        """Evaluation mode; afterwards the model is restored, and no tensor refers to this capture."""
+        """Evaluation mode inside the block. Afterwards the model is as before, and no tensor refers to this capture."""
         contents = list(map(_contents, self.index.containers, self.modules)) if self.is_meta else []
         for module in self.training:
             module.training = False
@@ -127,7 +127,7 @@ class Calls(Values):
                     own.copy_(value)
 
     def finish(self) -> None:
-        """After the pass."""
+        """Called after the pass."""
 
     def _nameless(self, module: nn.Module) -> str:
         if module is self.model:
@@ -137,7 +137,7 @@ class Calls(Values):
 
 
 class Replay(Calls):
-    """A pass that records no graph, only its log."""
+    """A pass that writes its log but no graph."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

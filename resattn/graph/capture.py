@@ -1,4 +1,4 @@
-"""From a model and input shapes to the graph of what one forward pass executed."""
+"""Captures a model: one forward pass gives the graph of executed operators."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def capture(
 ) -> Graph:  # fmt: skip
     """The graph of one forward pass in evaluation mode.
 
-    `args`, `kwargs`: example tensors as the forward takes them, or shapes with their batch dimension; a shape that is
-    `Indices` is that of integers (on "cpu": zeros, which index every table). `rule_of` gives an operator's row in the
-    operator table by its name, which the graph keeps with the operator.
-    On "meta" nothing is computed and no memory is used: parameters on other devices are replaced by meta tensors of
-    the same shape and strides. On "cpu" the pass is real and the graph holds for this input alone (drawn from a fixed
-    seed where only a shape is given). Parameters, buffers and training flags are left as they were.
-    `index`: of the model, where it is known. `log`: is filled with what ran, constants too; see `replay`.
+    `args`, `kwargs`: example tensors as the forward takes them, or shapes with their batch dimension. An `Indices` is
+    the shape of an input of integers (on "cpu" filled with zeros, which every table has a row for). `rule_of`: from an
+    operator's name to its row in the operator table; the graph keeps the row with the operator.
+    On "meta" nothing is computed and no memory is used: parameters on other devices are replaced by meta tensors of the
+    same shape and strides. On "cpu" the pass is real, and the graph holds for this input alone (drawn from a fixed seed
+    if only a shape is given). Parameters, buffers and training flags are left as they were.
+    `index`: the index of the model, if it is known. `log`: receives what ran, including constants; see `replay`.
 
-    Raises: CaptureError if the forward fails, NeedsValuesError if it needs values that "meta" lacks.
+    Raises: CaptureError if the forward fails, NeedsValuesError if it needs values that "meta" does not have.
     """
     with without_collection() if device == "meta" else nullcontext():
         return _captured(model, Inputs.of(args, kwargs), rule_of, device, index, log)
@@ -78,7 +78,7 @@ def _captured(
 def replay(index: Index, inputs: Inputs, rule_of: Callable[[str], Rule | None]) -> Log:
     """The log of one more pass on meta, without a graph. Two passes with equal logs have equal graphs.
 
-    Raises: what the forward raises.
+    Raises: any exception of the forward.
     """
     replayed = Replay(index, rule_of, "meta")
     args, kwargs, tensors = inputs.on("meta", replayed.dtype)
@@ -104,7 +104,9 @@ def _passing(recorder: Calls, device: str) -> Iterator[None]:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """No garbage collection where little is garbage: it would walk the graph many times."""
+    """No garbage collection inside the block: a capture makes little garbage, and each collection would walk the whole
+    graph.
+    """
     is_on = gc.isenabled()
     gc.disable()
     try:
@@ -116,7 +118,7 @@ def without_collection() -> Iterator[None]:
 
 @contextmanager
 def without_fast_path() -> Iterator[None]:
-    """Attention is captured as its separate operators, not as one fused call."""
+    """Inside the block, attention runs as its separate operators and not as one fused call."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,4 +1,4 @@
-"""Why a forward pass could not be captured."""
+"""Errors of a capture, and the line of the user's code where an error arose."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TORCH = str(Path(torch.__file__).resolve().parent)
 
 
 def is_foreign(file: str) -> bool:
-    """Whether a source file is neither ours nor torch's."""
+    """Whether a source file belongs neither to this package nor to torch."""
     is_own = file.startswith(("<", f"{OURS}/", f"{TORCH}/"))
     return not is_own and Path(file).name not in ("contextlib.py", "functools.py")
 
 
 def line_of(error: BaseException) -> str:
-    """The innermost file and line that is neither ours nor torch's; empty where there is none."""
+    """The innermost file and line of an error outside this package and torch; empty if there is none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if is_foreign(frame.filename):
             return f"{Path(frame.filename).name}, line {frame.lineno}"
@@ -39,15 +39,15 @@ MOST_LETTERS = 100
 
 
 def shortened(path: str) -> str:
-    """A module path that fits a line: of a long one the two ends."""
+    """A module path short enough for one line: only both ends of a long one."""
     half = MOST_LETTERS // 2
     return path if len(path) <= MOST_LETTERS else f"{path[:half]}...{path[-half:]}"
 
 
 class CaptureError(RuntimeError):
-    """The model's forward raised; the message gives its error and the module path at which it arose.
+    """The model's forward raised an exception; the message gives it and the path of the module where it arose.
 
-    `graph` is what ran until then.
+    `graph`: what ran until then.
     """
 
     def __init__(self, message: str, graph: Graph | None = None) -> None:
@@ -56,4 +56,4 @@ class CaptureError(RuntimeError):
 
 
 class NeedsValuesError(CaptureError):
-    """The forward asks for the value of a tensor that depends on the input, which a meta tensor does not have."""
+    """The forward asks for the value of a tensor that depends on the input; a meta tensor has no values."""

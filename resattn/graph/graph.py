@@ -1,4 +1,4 @@
-"""What one forward pass executed: operators in order, and the data that ran between them. Standard library only."""
+"""The graph of one forward pass: operators in order of execution, and the data between them. Standard library only."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ OVERWRITE = "overwrite"  # a tensor after a write in place to one that shares it
 # These are not frozen, which would take several times as long to make: there are thousands. Nothing changes one.
 @dataclass(slots=True, unsafe_hash=True)
 class Operand:
-    """A tensor argument: the operator that made it (None: no data reaches it) and the parameters it was made from.
+    """A tensor argument: the operator that produced it (None: it depends on no input), and the parameters it was made
+    from.
 
-    A tensor made from both has its parameters at the operators on the way, not here. What element-wise work and views
-    make of parameters is still made from them; what a product makes of them is an activation and has none.
-    `slot`: which of the operator's results it is. `values`: what a constant index holds.
+    A tensor made from both has its parameters at the operators on the way, not here. Element-wise work and views keep
+    the parameters of their argument; the result of a product is an activation and has none.
+    `slot`: which result of the operator it is. `values`: the content of a constant index.
     """
 
     shape: Shape
@@ -41,10 +42,12 @@ class Operand:
 
 @dataclass(slots=True)
 class Op:
-    """One executed operator. `module` is the path of the innermost module in whose forward it ran, `rule` its row in
-    the operator table that the graph was captured with; None where it has none. `operands`: the tensor arguments in
-    order, those inside of lists too. `call`: one object for calls that are equal but for their operands;
-    None where that is not known."""
+    """One executed operator.
+
+    `module`: path of the innermost module in whose forward it ran. `rule`: its row in the operator table of the
+    capture; None if it has none. `operands`: the tensor arguments in order, including those in lists. `call`: the same
+    object for calls that differ in their operands only; None if that is not known.
+    """
 
     index: int
     name: str
@@ -80,7 +83,7 @@ class Op:
         return self.rule.kind if self.rule is not None else ""
 
     def alike(self, read: Operand) -> Any:
-        """Equal for operators of equal rules, shapes and arguments, `read` being the same one of their operands."""
+        """A key, equal for operators with equal rule, shapes and arguments that read `read` at the same place."""
         if self.call is not None:
             operands = tuple([(o is read, bool(o.params), o.values) for o in self.operands])
             return self.call, id(self.rule), operands
@@ -88,8 +91,9 @@ class Op:
         return self.name, id(self.rule), self.shapes, arguments
 
     def alike_all(self, reads: Sequence[tuple[Operand, int]]) -> Any:
-        """Equal for operators of equal rules, shapes and arguments whose operands have equal numbers; None where that
-        is not certain. `reads`: some of the operands, each with a number.
+        """A key that is equal for operators with equal rule, shapes and arguments whose operands have equal numbers.
+
+        `reads`: some of the operands, each with a number. None if the arguments are not known to be equal.
         """
         if self.call is None:
             return None
@@ -106,10 +110,11 @@ def _described(value: Any, read: Operand) -> Any:
 
 @dataclass(slots=True)
 class Module:
-    """A module of the model as it is defined: its own parameters, whether its forward ran,
-    and whether it holds a weight that multiplies data (a matrix or a kernel, not a norm's scale).
+    """A module as the model defines it: its own parameters, whether its forward ran, and whether it holds a weight.
 
-    `n_runs`: how often its forward ran. `result`: the first tensor that the last of these runs returned."""
+    A weight multiplies data: a matrix or a kernel, not the scale of a norm. `n_runs`: how often its forward ran.
+    `result`: the first tensor that the last run returned.
+    """
 
     path: str
     kind: str
@@ -122,13 +127,13 @@ class Module:
 
 @dataclass(frozen=True)
 class Graph:
-    """Operators in the order of execution (which is topological), from the inputs to the outputs.
+    """Operators in order of execution (which is topological), from the inputs to the outputs.
 
-    `params` gives the number of elements of every parameter, read or not; a shared one is listed once.
-    `constants`: products that no input reaches, and what reads their results: executed at every call, with the same
-    result (position tables, learned queries, a zero state). They are on no path; their `index` is negative.
-    `unread`: those of them whose result nothing reads. `returned`: parameters that an output is, or is made from by no
-    product and no data.
+    `params`: number of elements of every parameter, read or not; a shared one is listed once. `constants`: products
+    that depend on no input, and the operators that read their results; every call executes them, with the same result
+    (position tables, learned queries, a zero state). They are on no path; their `index` is negative. `unread`:
+    constants whose result nothing reads. `returned`: parameters that an output is, or is made from without a product
+    and without data.
     """
 
     ops: tuple[Op, ...]
@@ -141,7 +146,7 @@ class Graph:
     returned: frozenset[str] = frozenset()
 
     def ancestors(self, index: int) -> list[int]:
-        """The operators that data reaches this one from, itself included, in order of execution."""
+        """The indices of the operators that this one depends on, itself included, in order of execution."""
         wanted = {index}
         for op in reversed(self.ops[: index + 1]):
             if op.index in wanted:
@@ -149,7 +154,7 @@ class Graph:
         return sorted(wanted)
 
     def without(self, removed: Collection[int]) -> Graph:
-        """The graph without some operators and the edges from them. Indices do not change."""
+        """The graph without some operators and without the edges from them. Indices do not change."""
         gone = set(removed)
         ops = tuple(_cut(op, gone) if gone.intersection(op.inputs) else op for op in self.ops)
         return replace(self, ops=ops, outputs=tuple(o for o in self.outputs if o not in gone))

@@ -1,4 +1,4 @@
-"""What a forward is called with: example tensors or shapes, in arguments that may nest, on any device."""
+"""The arguments of a forward: example tensors or shapes, possibly nested, on any device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resattn.graph.graph import Indices, Shape
 
 @dataclass(frozen=True)
 class Blank:
-    """An input of which only the shape is given. Its type is that of the model's parameters unless `dtype` says."""
+    """An input given by its shape only. `dtype`: its type; None for the type of the model's parameters."""
 
     shape: Shape
     dtype: torch.dtype | None = None
@@ -27,7 +27,7 @@ class Blank:
 class Inputs:
     """The arguments of a forward; each tensor in them is an example (`Tensor`) or a shape (`Blank`).
 
-    `batch`: the batch of inputs whose shape the target itself gives.
+    `batch`: the batch of inputs whose shape comes from the target.
     """
 
     args: tuple[Any, ...] = ()
@@ -36,9 +36,9 @@ class Inputs:
 
     @classmethod
     def of(cls, args: Sequence[Any] | Inputs, kwargs: Mapping[str, Any] | None = None, *, batch: Shape = ()) -> Inputs:
-        """Arguments with example tensors as they are; without any, sequences of integers are shapes.
+        """Arguments as given if they contain a tensor; otherwise sequences of integers are shapes.
 
-        A shape is completed by `batch`; one that is `Indices` is that of integers. `Inputs` are taken as they are.
+        `batch` is put in front of each shape. An `Indices` is the shape of integers. `Inputs` are returned as they are.
         """
         if isinstance(args, Inputs):
             return args
@@ -52,7 +52,7 @@ class Inputs:
 
     @property
     def leaves(self) -> tuple[Tensor | Blank, ...]:
-        """The tensors and shapes in the order of the arguments; one that is passed twice is listed once."""
+        """The tensors and shapes in the order of the arguments; a tensor that is passed twice is listed once."""
         return tuple({id(leaf): leaf for leaf in _leaves((self.args, self.kwargs))}.values())
 
     @property
@@ -63,27 +63,27 @@ class Inputs:
         )
 
     def with_shapes(self, shapes: Sequence[Shape]) -> Inputs:
-        """The same arguments, each tensor replaced by a shape; types stay. `shapes`: one for each of `leaves`."""
+        """The same arguments, each tensor replaced by a shape of the same type. `shapes`: one for each of `leaves`."""
         pairs = zip(self.leaves, shapes, strict=True)
         return self._replaced({id(leaf): Blank(tuple(shape), leaf.dtype) for leaf, shape in pairs})
 
     def on(self, device: str, dtype: torch.dtype) -> tuple[tuple[Any, ...], dict[str, Any], list[Tensor]]:
-        """Arguments, keyword arguments and the tensors in them, made for one call.
+        """Arguments and keyword arguments for one call.
 
-        On "meta" a tensor has the shape, strides and type of its example. Elsewhere it is a copy of the example;
-        where only a shape is given it is drawn from a fixed seed, and integers are zero.
+        On "meta" each tensor has the shape, strides and type of its example. Elsewhere it is a copy of the example; if
+        only a shape is given, real numbers are drawn from a fixed seed and integers are zero.
         """
         made = {id(leaf): _made(leaf, device, dtype) for leaf in self.leaves}
         call = self._replaced(made)
         return call.args, dict(call.kwargs), list(made.values())
 
     def filled(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments and keyword arguments with these tensors in the place of `leaves`."""
+        """Arguments and keyword arguments with these tensors in place of `leaves`."""
         call = self._replaced({id(leaf): t for leaf, t in zip(self.leaves, tensors, strict=True)})
         return call.args, dict(call.kwargs)
 
     def integers(self, dtype: torch.dtype) -> dict[int, Tensor]:
-        """The values of those of `leaves` that hold integers or booleans, on the CPU."""
+        """The values of those of `leaves` that are integers or booleans, on the CPU."""
         kinds = {k: leaf.dtype or dtype for k, leaf in enumerate(self.leaves)}
         return {
             k: _made(self.leaves[k], "cpu", dtype)

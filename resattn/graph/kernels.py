@@ -1,7 +1,7 @@
-"""Shapes of the operators that convolutional networks repeat by the thousand.
+"""Fast shape functions for the operators that convolutional networks execute most often.
 
-Torch's own meta kernels give the same (a test compares them), but those of convolution, batch norm and addition are
-written in Python and take most of the time of a capture.
+Torch's own meta kernels give the same shapes (a test compares them), but those of convolution, batch norm and addition
+are written in Python and take most of the time of a capture.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Torch's shape kernels without their import of its compiler.
+"""Runs torch's shape kernels without importing torch's compiler.
 
-Most of the kernels on meta are written in Python, for sizes that may be symbols: at their first call they import
-torch's compiler and a computer algebra system, which takes as long as the import of torch itself. In a capture every
-size is an integer, for which what they need from there is one line each.
+Most kernels on meta are written in Python, for sizes that may be symbols. Their first call imports torch's compiler and
+a computer algebra system, which takes as long as importing torch. In a capture every size is an integer, for which one
+line each replaces what they need from there.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ KERNELS = ("torch._decomp", "torch._meta_registrations", "torch._prims", "torch.
 
 @contextmanager
 def plain_sizes() -> Iterator[None]:
-    """Inside, torch's kernels import neither; where both are imported already, nothing changes."""
+    """Inside the block torch's shape kernels import neither; nothing changes if both are imported already."""
     if all(name in sys.modules for name in (*PLAIN, COMPILER)):
         yield
         return

@@ -1,4 +1,4 @@
-"""Records the operators of one forward pass, and what data ran between them."""
+"""Records the operators of one forward pass and the data between them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Write:
 
 
 class Recorder(Calls):
-    """Records what runs while it is active."""
+    """A mode that records every operator that runs inside it."""
 
     def __init__(
         self, model: nn.Module, rule_of: Callable[[str], Rule | None], device: str, index: Index | None = None
@@ -71,7 +71,7 @@ class Recorder(Calls):
     # -- tensors and where they came from
 
     def start(self, tensor: Tensor, value: Tensor | None = None) -> None:
-        """An input; on the meta device with its values, where it is one of integers."""
+        """Marks a tensor as an input. `value`: its values on the meta device, if it holds integers."""
         self.know(tensor, value)
         op = Op(len(self.ops), INPUT, "", {}, (tuple(tensor.shape),), self.rule_of(INPUT))
         self.ops.append(op)
@@ -263,7 +263,7 @@ class Recorder(Calls):
             self.returned[id(module)] = self._unwritten(first, self._origin(first))
 
     def finish(self) -> None:
-        """No tensor refers to this pass any more."""
+        """Afterwards no tensor refers to this pass."""
         for tensor in (t for ref in self.marked if (t := ref()) is not None):
             vars(tensor).pop("_resattn_origin", None)
 

@@ -1,7 +1,7 @@
-"""Recurrent layers as their separate products, in the order of torch's CPU kernels (aten/src/ATen/native/RNN.cpp): the
-inputs of all steps meet their matrix in one product, the state meets its own at every step.
+"""Runs recurrent layers as separate products, in the order of torch's CPU kernels (aten/src/ATen/native/RNN.cpp).
 
-torch's own calls do this on the CPU alone: fused kernels show no product, and on other devices each step has two.
+The inputs of all steps are multiplied by their matrix in one product; the state is multiplied by its own at every step.
+Torch's own calls do so on the CPU only: fused kernels show no product, and on other devices each step has two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ State = tuple[Tensor, ...]
 
 @contextmanager
 def separate_products() -> Iterator[None]:
-    """The modules `nn.LSTM`, `nn.GRU` and `nn.RNN` run as separate products."""
+    """Inside the block `nn.LSTM`, `nn.GRU` and `nn.RNN` run as separate products."""
     with ExitStack() as patches:
         for name, cell in CELLS.items():
             patches.enter_context(mock.patch.object(torch._VF, name, partial(_run, cell)))

@@ -1,4 +1,4 @@
-"""What is known of an operator from its schema, and its results on meta, which are kept."""
+"""The schema of an operator, and a cache of its results on meta."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _writes_first_or_nothing(schema: Any) -> bool:
 
 
 class Given:
-    """The tensors among the arguments of one call, and what its result on meta follows from."""
+    """The tensors among the arguments of one call, and the key that its result on meta depends on."""
 
     __slots__ = ("key", "tensors")
 
@@ -122,8 +122,7 @@ class Given:
 
 
 class Known:
-    """What is known of a call whose like has run on meta: its arguments, the shapes of its results, and how to make
-    them again."""
+    """A cached call on meta: its arguments, the shapes of its results, and how to make them again."""
 
     __slots__ = ("arguments", "is_first", "is_tuple", "metas", "places", "shapes")
 
@@ -147,7 +146,7 @@ class Known:
         self.metas = [(t.shape, t.stride(), t.dtype) for t in results] if is_new else None
 
     def filled(self, found: Sequence[Any]) -> dict[str, Any]:
-        """The arguments with these in the places of tensors."""
+        """The arguments with `found` in the places of the tensors."""
         arguments, at = self.arguments.copy(), 0
         for name, n in self.places:
             if n is None:

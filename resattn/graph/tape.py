@@ -1,7 +1,7 @@
-"""A forward pass that is recorded together with its autograd graph, and gradients that are turned at some operators.
+"""A recorded forward pass with its autograd graph, and gradients multiplied by a complex factor at chosen operators.
 
-Autograd numbers its nodes as it makes them, so each recorded operator has the node that carries the gradient back
-through it: functional calls, shared modules and writes in place included.
+Autograd numbers its nodes in the order in which it makes them, so that each recorded operator is matched with the node
+that carries its gradient, including functional calls, shared modules and writes in place.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Pair = tuple[Tensor | None, Tensor | None]  # real and imaginary part; None is z
 
 
 class TapeError(ValueError):
-    """A model whose gradient cannot be followed operator by operator; the message names the operator and the module."""
+    """A model's gradient cannot be followed operator by operator; the message names the operator and the module."""
 
 
 class _Taping(Recorder):
@@ -83,8 +83,9 @@ class _Node:
 class Tape:
     """A recorded forward pass with its autograd graph.
 
-    `leaves`: the tensors whose gradient is taken: the inputs, and what is made of integers. `nodes` in the order of
-    the backward pass; an edge below zero leads to leaf -1 - index. `n_bytes`: of what autograd keeps.
+    `leaves`: the tensors whose gradient is computed: real inputs, and the first real tensors made from integer inputs.
+    `nodes`: in the order of the backward pass; an edge below zero leads to leaf -1 - index. `n_bytes`: what autograd
+    keeps.
     """
 
     graph: Graph
@@ -112,7 +113,7 @@ class Tape:
         return [torch.zeros_like(x) if g is None else g for x, g in zip(self.leaves, found, strict=True)]
 
     def longest(self, turned: Collection[int]) -> int:
-        """The most turned operators on any way back from an output to a leaf."""
+        """The largest number of turned operators on any way back from an output to a leaf."""
         most = [0] * len(self.nodes)
         for k in range(len(self.nodes) - 1, -1, -1):
             after = [most[e[0]] for e in self.nodes[k].edges if e is not None and e[0] >= 0]
@@ -123,9 +124,9 @@ class Tape:
     def turned(
         self, cotangents: Sequence[Tensor], turn: complex, at: Collection[int], closed: Collection[int] = ()
     ) -> list[Tensor]:
-        """The complex gradient of each leaf, where every gradient is multiplied by `turn` as it passes one of `at`.
+        """The complex gradient of each leaf, with every gradient multiplied by `turn` as it passes one of `at`.
 
-        No gradient passes the operators of `closed`.
+        No gradient passes the operators in `closed`.
         """
         waiting: dict[int, list[Pair]] = {}
         for root, cotangent in zip(self.roots, cotangents, strict=True):
@@ -165,9 +166,9 @@ def record(
 ) -> Tape:  # fmt: skip
     """The tape of one forward pass in evaluation mode, in float64, on a copy of the model.
 
-    Real inputs of which only a shape is given are drawn from N(0, 1), integers are zero; all that is drawn comes from
-    `seed`. `is_layer`: the operators that may not be hidden from the tape.
-    Raises: TapeError for a model that does not run so, or with a layer that has no node of its own.
+    Real inputs given as shapes are drawn from N(0, 1), integer inputs are zero; every draw uses `seed`. `is_layer`:
+    selects the operators that must have an autograd node.
+    Raises: TapeError for a model that does not run in this way, or with a layer that has no node of its own.
     """
     model = _in_float64(model)
     recorder = _Taping(model, rule_of)

@@ -1,4 +1,4 @@
-"""Runs operators on the meta device, with the values of what no parameter and no input of real numbers reaches."""
+"""Runs operators on the meta device, and computes values of tensors that depend on no parameter and no real input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILLS = {"zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1}
 
 
 class Plan:
-    """What a pass does with one operator."""
+    """How a pass runs one operator."""
 
     __slots__ = ("is_quick", "results", "rule", "signature")
 
@@ -39,11 +39,11 @@ class Plan:
 
 
 class Values(TorchDispatchMode):
-    """A pass through a model, whose operators it runs.
+    """A pass that runs the operators of a model.
 
-    On the meta device every tensor that the forward meets is on meta: inputs, and what replaces parameters, buffers
-    and constants. Of those that no parameter and no input of real numbers reaches, the values are known: they are
-    computed beside, on the CPU, and are attributes of the tensors.
+    On the meta device every tensor of the forward is on meta: inputs, and replacements of parameters, buffers and
+    constants. The values of tensors that depend on no parameter and no real input are known: they are computed on the
+    CPU as well and kept as attributes of the tensors.
     """
 
     @classmethod
@@ -97,7 +97,7 @@ class Values(TorchDispatchMode):
     # -- operators
 
     def kept(self, plan: Plan, given: Given) -> Known | None:
-        """What is known of the result of a call on meta, where nothing in it has values."""
+        """The cached result of a call on meta in which no tensor has values; None if there is none."""
         if not plan.is_quick or given.key is None or (known := plan.results.get(given.key)) is None:
             return None
         for tensor in given.tensors:
@@ -106,7 +106,7 @@ class Values(TorchDispatchMode):
         return None
 
     def once_more(self, known: Known, func: Any, args: Any, kwargs: Any) -> tuple[Any, list[Tensor]]:
-        """A result of which all is known made again, and the tensors in it."""
+        """A cached result made again, and the tensors in it."""
         if known.metas is not None:
             made = [
                 torch.empty_strided(shape, strides, dtype=dtype, device=META) for shape, strides, dtype in known.metas
@@ -160,7 +160,7 @@ class Values(TorchDispatchMode):
     # -- values beside the meta device
 
     def know(self, tensor: Tensor, value: Tensor | None) -> None:
-        """An input of integers has these values."""
+        """Sets the values of an input of integers."""
         if value is not None and self.is_meta and value.numel() <= MOST_VALUES:
             tensor._resattn_value = value  # type: ignore[attr-defined]
 
@@ -339,7 +339,7 @@ def _argument(signature: Signature, name: str, args: Any, kwargs: Any) -> Any:
 
 
 def positions(index: Any) -> Any:
-    """A constant mask as the positions where it is true: how many those are, a meta tensor cannot say."""
+    """A constant mask as the positions where it is true, since a meta tensor does not know their number."""
     if isinstance(index, list | tuple):
         found = [positions(i) for i in index]
         return [p for i in found for p in (i if isinstance(i, tuple) else (i,))]

@@ -1,4 +1,4 @@
-"""The modules, parameters and tensors of a model, wherever it keeps them; found once for all passes through it."""
+"""The modules, parameters and tensors of a model, wherever it keeps them; found once for all passes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEIGHTLESS = (nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag)
 
 
 def modules_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module once, those in plain lists and dictionaries too, under the first path that leads to it."""
+    """Every module once, also those in plain lists and dictionaries, by the first path that leads to it."""
     seen: set[int] = set()
     own = vars(nn.Module()).keys()
     waiting = [("", model)]  # not by recursion: models are nested more deeply than Python's stack allows
@@ -66,9 +66,9 @@ def parameters_of(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[st
 
 
 def leaves_of(result: Any) -> list[Tensor]:
-    """The tensors in what a model returns, containers of its own included.
+    """The tensors in a model's result, also in containers of the model's own types.
 
-    Raises: TypeError for a generator and its like, whose items have not run.
+    Raises: TypeError for a generator or similar object, whose items have not been computed.
     """
     if isinstance(result, Tensor):
         return [result]
@@ -111,7 +111,7 @@ FILLED = frozenset((dict, list, OrderedDict))
 
 @dataclass(frozen=True, slots=True)
 class Defined:
-    """What a module is apart from its runs: its own parameters, by full names, and whether one multiplies data."""
+    """A module as defined: its own parameters by full name, and whether one of them multiplies data."""
 
     path: str
     kind: str
@@ -120,7 +120,7 @@ class Defined:
 
 
 class Index:
-    """A model's modules by the first path to each, its parameters by name, and its buffers."""
+    """The modules of a model by the first path to each, its parameters by name, and its buffers."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -140,19 +140,19 @@ class Index:
 
     @cached_property
     def containers(self) -> list[tuple[str, ...]]:
-        """For each module the names of its attributes that a forward may fill: its tables, and plain containers."""
+        """For each module the names of the attributes that a forward may fill: its tables and plain containers."""
         return [
             tuple(n for n, value in vars(m).items() if type(value) in FILLED and n not in OWN) for _, m in self.modules
         ]
 
     @property
     def current(self) -> Index:
-        """This index, or a new one where the model is no longer as it was found."""
+        """This index, or a new one if the model has changed."""
         return self if self.is_whole else Index(self.model)
 
     @cached_property
     def state(self) -> dict[int, Tensor]:
-        """The tensors that have values, by where they lie."""
+        """The tensors that have values, by their place in memory."""
         return {storage_of(t): t for t in (*self.held.values(), *self.buffers) if not t.is_meta}
 
     @cached_property

@@ -1,7 +1,7 @@
-"""What other tools print for a network: their counting rules as tables, applied to our graph.
+"""The counts that other tools print for a network: their counting rules as tables, applied to our graph.
 
-A tool is a row of `TOOLS`; a rule of it is a `Count`: what it counts, how much, and a function of one executed
-operator. Nothing here imports a tool, so a number can be given for a tool that is not installed or does not run.
+A tool is a row of `TOOLS`; a rule of a tool is a `Count`: what it counts, how much, and a function of one executed
+operator. This module imports none of the tools, so it gives a number also for a tool that is not installed or fails.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from resattn.rules.rule import macs_of
 
 
 class ToolError(ValueError):
-    """There is no table of rules for a tool, and the message names those there are; or it cannot be followed."""
+    """There is no table of rules for a tool (the message lists the tools), or its rules cannot be applied."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """The number that a tool prints for a network, and how it comes about.
+    """The number that a tool prints for a network, and its parts.
 
-    `value` is None where a rule of the tool cannot be followed; `reasons` say why. `parts`: how much each rule counts.
-    `doubts`: what the tool counts too if the model calls an operator in another way that the graph does not tell.
-    `macs`: our own multiply-adds. `causes`: what separates them, in the tool's unit, from the sum of the parts.
+    `value`: None if a rule of the tool cannot be applied; `reasons` say why. `parts`: how much each rule counts.
+    `doubts`: what the tool counts in addition if the model calls an operator in a way that the graph does not
+    distinguish. `macs`: our multiply-adds. `causes`: the differences between `macs` and the sum of the parts, in the
+    tool's unit.
     """
 
     target: str
@@ -54,7 +55,7 @@ class Counted:
 
     @property
     def sentence(self) -> str:
-        """For a paper: the number, the tool with its version, and what is counted."""
+        """A sentence for a paper: the number, the tool with its version, and what it counts."""
         size = "x".join(map(str, self.input_shape))
         if self.value is None:
             return f"{self.tool} {self.version} cannot be followed for {self.target}: {'; '.join(self.reasons)}."
@@ -74,14 +75,15 @@ class Counted:
 
 @dataclass(frozen=True)
 class Sight:
-    """A captured network as a tool sees it: by the classes of modules, or by calls of functions."""
+    """A captured network as a tool sees it: as classes of modules, or as calls of functions."""
 
     network: Captured
 
     @cached_property
     def modules(self) -> Mapping[str, nn.Module]:
-        """The modules that a walk over registered children finds, by our paths; of those that the forward replaced,
-        the ones that were captured alone."""
+        """The modules that a walk over registered children finds, by path; of those replaced during the forward, the
+        captured ones.
+        """
         registered = {id(m) for m in self.network.model.modules()}
         found = modules_of(self.network.model)
         return {path: m for path, m in found if id(m) in registered and path in self.records}
@@ -90,7 +92,7 @@ class Sight:
         return self.modules.get(op.module)
 
     def label(self, op: Op) -> str:
-        """What an operator is a part of: a module without children, or a call in a module's own forward."""
+        """What an operator belongs to: a module without children, or a call in the forward of one with children."""
         if _is_attention(self, op):
             return "scaled_dot_product_attention"
         module = self.module(op)
@@ -103,13 +105,13 @@ class Sight:
 
     @cached_property
     def last(self) -> Mapping[str, Op]:
-        """The last operator of each module, one on constants alone too."""
+        """The last operator of each module; it may be an operator on constants."""
         graph = self.network.graph
         return {op.module: op for op in (*graph.constants, *graph.ops) if op.name != INPUT}
 
     @cached_property
     def visits(self) -> Counter[int]:
-        """How often a walk over `children` of each module meets each module: a shared one, once in each parent."""
+        """How often a walk over `children` meets each module: a shared module once in each parent."""
         found: Counter[int] = Counter()
 
         def walk(module: nn.Module) -> None:
@@ -158,7 +160,7 @@ Where = Callable[[Sight, Op], bool]
 
 @dataclass(frozen=True)
 class Count:
-    """One rule of a tool: what it is applied to, how much it counts, and that amount for one operator.
+    """One rule of a tool: which operators it applies to, what it counts, and the amount for one operator.
 
     `is_of_products`: it counts convolutions or matrix products, as our multiply-adds do.
     """
@@ -173,9 +175,9 @@ class Count:
 class Tool:
     """One tool.
 
-    `per_mac`: how much its unit has for a multiply-add. `unseen`: what it counts as nothing. `assumes`: how the model
-    is taken to call what a graph does not tell apart. `hard`: classes of modules with which it cannot be followed, and
-    why.
+    `per_mac`: units of the tool for one multiply-add. `unseen`: what it counts as zero. `assumes`: which calls the
+    model is assumed to make if the graph does not distinguish them. `hard`: classes of modules for which its rules
+    cannot be applied, with the reason.
     """
 
     name: str
@@ -192,7 +194,7 @@ class Tool:
 
 
 def counted_like(network: Captured, tool: str) -> Counted:
-    """The number that a tool prints for a captured network, computed from our graph by a table of the tool's rules.
+    """The number that a tool prints for a captured network, computed from our graph by the tool's rules.
 
     Raises: ToolError for a tool without a table.
     """
@@ -271,18 +273,20 @@ def _plain(op: Op) -> str:
 
 
 def named(*names: str) -> Where:
-    """Operators of these names."""
+    """Selects the operators with these names."""
     wanted = frozenset(names)
     return lambda sight, op: _plain(op) in wanted
 
 
 def in_module(*classes: type[nn.Module]) -> Where:
-    """Operators that compute, in modules of exactly these classes."""
+    """Selects the operators that compute, in modules of exactly these classes."""
     return lambda sight, op: type(sight.module(op)) in classes and op.kind not in ("view", "shape", "index")
 
 
 def rule(what: str, per: str, where: Where, amount: Amount, *, visits: bool = False) -> Count:
-    """A rule that counts an amount where a condition holds; `visits`: as often as the tool's walk meets the module."""
+    """A rule that counts an amount for each operator in `where`; `visits`: as often as the tool's walk meets the
+    module.
+    """
 
     def of(sight: Sight, op: Op) -> int:
         if not where(sight, op):
@@ -293,7 +297,7 @@ def rule(what: str, per: str, where: Where, amount: Amount, *, visits: bool = Fa
 
 
 def products(what: str, per: str, where: Where, amount: Amount, *, visits: bool = False) -> Count:
-    """A rule of convolutions or matrix products."""
+    """A rule for convolutions or matrix products."""
     return replace(rule(what, per, where, amount, visits=visits), is_of_products=True)
 
 

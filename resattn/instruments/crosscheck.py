@@ -1,4 +1,4 @@
-"""Our multiply-adds and parameters beside those of other instruments, each difference taken apart into its causes.
+"""Our multiply-adds and parameters beside those of other instruments, and the causes of each difference.
 
 The causes are those of `counted_like`: the instrument's own rules, applied to the executed operators.
 """
@@ -33,9 +33,9 @@ from resattn.targets import resolved
 
 @dataclass(frozen=True)
 class Check:
-    """One number of one tool beside ours. `unexplained` is what is left of the difference after all causes.
+    """One number of one tool beside ours. `unexplained`: the part of the difference without a known cause.
 
-    `error`: why the tool gave no number; `reported` is then None, and so are the differences.
+    `error`: why the tool gave no number; `reported` and the differences are then None.
     """
 
     target: str
@@ -64,9 +64,9 @@ class Check:
 def crosscheck(
     target: str | NetworkSpec | nn.Module, *args: Any, settings: Mapping[str, Any] | None = None, **kwargs: Any
 ) -> list[Check]:
-    """Every instrument's numbers for one network; the model runs on values where a tool needs them.
+    """The numbers of every instrument for one network, beside ours; the model runs on values where a tool needs them.
 
-    `args`, `kwargs`: as for `audit`. An instrument that fails is a row with its error.
+    `args`, `kwargs`: as for `audit`. An instrument that fails gives a row with its error.
     Raises: TargetError, SpecError, CaptureError, MissingError.
     """
     require("crosscheck", "crosscheck")

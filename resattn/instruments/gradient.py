@@ -1,7 +1,8 @@
-"""What a unit sees, by autograd: the support of its gradient in a positive, linear, one-dimensional twin of a model.
+"""Receptive fields by autograd: the support of a unit's gradient in a positive, linear, one-dimensional twin of a
+model.
 
-The model's own forward runs; only what single functions compute is replaced. So this knows nothing of the operator
-table and the intervals that it is compared with.
+The model's own forward runs; only single functions are replaced by linear ones. This check therefore uses neither the
+operator table nor the intervals that it is compared with.
 """
 
 from __future__ import annotations
@@ -21,24 +22,26 @@ from resattn.measures.roles import MASK
 
 
 class WitnessError(ValueError):
-    """A model that the twin cannot stand for; the message names the function or module."""
+    """There is no linear twin of the model; the message names the function or module."""
 
 
 @dataclass(frozen=True)
 class Support:
-    """The weight that each input row has for one output row: `weights` (rows,), summing to 1, zero where unseen."""
+    """The weight of each input row for one output row: `weights` (rows,), summing to 1, zero for rows that are not
+    seen.
+    """
 
     weights: np.ndarray
     position: int
 
     @property
     def low(self) -> int:
-        """The first row that is seen."""
+        """The first input row that is seen."""
         return int(np.flatnonzero(self.weights)[0])
 
     @property
     def high(self) -> int:
-        """The last row that is seen."""
+        """The last input row that is seen."""
         return int(np.flatnonzero(self.weights)[-1])
 
     @property
@@ -46,7 +49,7 @@ class Support:
         return self.high - self.low + 1
 
     def central(self, share: float) -> tuple[int, int]:
-        """First and last row of the middle stretch that leaves (1 - share) / 2 of the weight outside on either side."""
+        """First and last row of the middle range that leaves (1 - share) / 2 of the weight outside on either side."""
         total = np.cumsum(self.weights)
         tail = (1 - share) / 2
         return int(np.searchsorted(total, tail)), int(np.searchsorted(total, 1 - tail))
@@ -60,12 +63,12 @@ def gradient_support(
     position: int | None = None,
     has_masks: bool = True,
 ) -> Support:
-    """What one row of the map that module `path` gives sees of the input's rows.
+    """The input rows that one row of the output of module `path` sees.
 
-    `input_shape`: channels and rows; the twin's input has one column, and of square kernels one column is kept.
-    `position`: the row of the map (default: the middle one). Without masks, each module called `mask` gives nothing.
-    The model may be on the meta device: its weights are not read. Convolutions and max poolings become means,
-    activations, gates and norms the identity, a product of two tensors their sum; all in float64. Group and instance
+    `input_shape`: channels and rows. The input of the twin has one column, and one column of each square kernel is
+    kept. `position`: the row of the output (default: the middle one). Without masks, each module named `mask` gives 0.
+    The model may be on the meta device: its weights are not read. Convolutions and max poolings become means;
+    activations, gates and norms the identity; a product of two tensors their sum; all in float64. Group and instance
     norms add the mean of all rows, which their statistics read.
 
     Raises: WitnessError.
@@ -83,7 +86,7 @@ def gradient_supports(
     n_middle: int = 1,
     has_masks: bool = True,
 ) -> list[Support]:
-    """As `gradient_support`, for several rows of the map: `positions`, or `n_middle` rows about the middle one."""
+    """As `gradient_support`, for several rows of the output: `positions`, or `n_middle` rows around the middle one."""
     x = torch.ones(1, *input_shape, 1, dtype=torch.float64, requires_grad=True)
     out = _output_of(model, x, path, has_masks)
     low = max(0, out.shape[2] // 2 - n_middle // 2)

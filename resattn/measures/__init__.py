@@ -1,1 +1,1 @@
-"""What follows from a captured network: depth, paths, cost, roles and receptive fields."""
+"""Quantities of a captured network: depth, paths, cost, roles and receptive fields."""

@@ -1,4 +1,4 @@
-"""From a spec, a name or any model to its audit: every quantity of a captured network."""
+"""The audit of a spec, a name or any model: every quantity of the captured network."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 class Audit:
     """The numbers of one network. A quantity that cannot be given is None.
 
-    `statuses`: of each quantity, "complete"; "partial" where an operator without a rule hides a part of it, and
-    `at_least` has its lower bound; "unavailable", and the notes say why. `status` sums up those of costs, layers, depth
-    and paths: "partial" where one of them is not complete.
+    `statuses`: for each quantity "complete"; "partial" if an operator without a rule hides a part of it (`at_least`
+    then has its lower bound); or "unavailable" (the notes say why). `status` is for costs, layers, depth and paths
+    together: "partial" if one of them is not complete.
     """
 
     target: str
@@ -68,7 +68,7 @@ class Audit:
     asked: Callable[..., Used] | None = field(default=None, repr=False, compare=False)
 
     def used(self, **options: Any) -> Used:
-        """How deep the gradient of the same target goes: see `resattn.measures.used`. Raises: UsedError."""
+        """The gradient's energy by path length for the same target: see `resattn.measures.used`. Raises: UsedError."""
         if self.asked is None:
             raise UsedError(f"{self.target}: an audit of a captured network alone; call resattn.audit for the model")
         return self.asked(**options)
@@ -77,7 +77,7 @@ class Audit:
     network: Captured | None = field(default=None, repr=False, compare=False)
 
     def to_json(self, *, tree: bool = False) -> dict[str, Any]:
-        """The record as JSON has it. `tree`: with a row for each module, by which `diff` compares two audits."""
+        """The record of the audit for JSON. `tree`: with a row for each module, which `diff` compares."""
         record = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("network", "asked")}
         record["path_lengths"] = {str(k): v for k, v in self.path_lengths.items()}
         if tree and self.network is not None:
@@ -89,7 +89,7 @@ class Audit:
         return "no masks" if self.roles_found_by == NONE else f"masks found by {self.roles_found_by}"
 
     def shown(self, quantity: str) -> str:
-        """A quantity as a person reads it: its value, its lower bound, or that it is unavailable; "" without one."""
+        """A quantity as text: its value, its lower bound, or "unavailable"; "" if the network does not have it."""
         if quantity in self.at_least:
             return f"at least {_number(self.at_least[quantity])}"
         value = self.quantities.get(quantity)
@@ -99,7 +99,7 @@ class Audit:
         return f"Audit({self.target}: {self.status}, input {'x'.join(map(str, self.input_shape))})"
 
     def __str__(self) -> str:
-        """Totals, the module tree and notes, as wide as the terminal."""
+        """Totals, the module tree and notes, to the width of the terminal."""
         return _room("views.shown").text(self)  # type: ignore[no-any-return]
 
     def _repr_html_(self) -> str:
@@ -115,43 +115,47 @@ class Audit:
 
     @cached_property
     def tree(self) -> Node:
-        """The root of the module tree; its numbers add up to the totals."""
+        """The root of the module tree. Parameters and multiply-adds of its modules sum to the totals."""
         return _room("views.tree").tree(self.captured)  # type: ignore[no-any-return]
 
     def by_module(self, depth: int | None = None, *, within: str = "", fold: bool = False) -> Table:
-        """One row for each module down to a depth (0: the model), with `.to_markdown()`, `.to_latex()`, `.to_csv()`
-        and `.to_html()`; a row for work that no module below a module does.
+        """One row for each module down to a depth (0: the whole model), with `.to_markdown()`, `.to_latex()`,
+        `.to_csv()` and `.to_html()`. Operators outside every child of a module have a row of their own.
 
-        `within`: of this module alone. `fold`: equal modules in a row are one row, with the numbers of each.
-        Raises: PartError, with the nearest names.
+        `within`: only this module. `fold`: one row for consecutive equal modules, with the numbers of each.
+        Raises: PartError with the nearest names.
         """
         node = self.tree.find(within) if within else self.tree
         return _room("views.shown").table(node, depth=depth, fold=fold)  # type: ignore[no-any-return]
 
     def counted_like(self, tool: str) -> Counted:
-        """The number that another tool prints for this network, from that tool's rules, with a sentence for a paper.
+        """The number that another tool prints for this network, by that tool's rules, with a sentence for a paper.
 
         Raises: ToolError for a tool whose rules are unknown.
         """
         return _room("instruments.counters").counted_like(self.captured, tool)  # type: ignore[no-any-return]
 
     def training(self, **options: Any) -> Training:
-        """What one step of training costs and holds in memory, without running it on values.
+        """Cost and memory of one step of training, without running it on values.
 
         `options`: `batch`, `optimizer` ("sgd", "adamw" or a function of the parameters), `loss` (from the result to a
-        scalar), `device`, `cuda` (compare with a GPU's peak); see `resattn.forecast.training`. Raises: TrainingError.
+        scalar), `device`, `cuda` (compare with the peak of a GPU); see `resattn.forecast.training`. Raises:
+        TrainingError.
         """
         return _room("forecast.training").training(self.captured, **options)  # type: ignore[no-any-return]
 
     def scaling(self) -> Scaling:
-        """Multiply-adds and activations as exact formulas of batch, height and width, or length; `.at(H=..., W=...)`
+        """Multiply-adds and activations as exact formulas of batch, height and width, or length. `.at(H=..., W=...)`
         gives their values. Raises: ScalingError.
         """
         return _room("forecast.scaling").scaling(self.captured)  # type: ignore[no-any-return]
 
     def to_html(self, used: Used | None = None) -> str:
-        """One page that needs no network: the drawing to scale, the longest path, path lengths (beside the depth that
-        is `used`, where it is given), the module tree."""
+        """One HTML page that loads nothing else: the drawing to scale, the longest path, path lengths and the module
+        tree.
+
+        `used`: also show the gradient's energy beside the path lengths.
+        """
         return _room("views.page").page(self, used)  # type: ignore[no-any-return]
 
 
@@ -183,13 +187,13 @@ def audit(
 ) -> Audit:
     """Every quantity of `resattn.measures.quantities` for a model, a spec, a named network or `module:callable`.
 
-    `args`, `kwargs`: example tensors as the forward takes them, with their batch; or shapes without it, such as
-    `(3, 224, 224)`, where the batch is 1. A shape of integers, such as token ids, is an `Indices`. A spec brings
-    its own input shape.
+    `args`, `kwargs`: example tensors as the forward takes them, with their batch; or shapes without it, such as `(3,
+    224, 224)`, for a batch of 1. An `Indices` is the shape of an input of integers, such as token ids. A spec has its
+    own input shape.
     `settings` (fields of a named network), `device`, `at` and `rules` are options of the audit; every other keyword is
-    passed to the forward. On "meta" nothing is computed; a forward that needs values is run on the CPU instead, and
-    the notes say so. `at`: module paths; the receptive fields of their units are
-    also reported. `rules`: rows of the operator table for this call only, by names such as `mylib::scan`.
+    passed to the forward. On "meta" nothing is computed; a forward that needs values runs on the CPU instead, and the
+    notes say so. `at`: module paths whose receptive fields are also reported. `rules`: rows of the operator table for
+    this call only, by names such as `mylib::scan`.
     Raises: TargetError, SpecError, CaptureError, RuleError.
     """
     asked = partial(used, target, *args, settings=settings, rules=rules, **kwargs)
@@ -225,10 +229,10 @@ def _audit(
 
 
 def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
-    """The audit of a captured network. `at`: module paths whose units' receptive fields are given too.
+    """The audit of a captured network. `at`: module paths whose receptive fields are also reported.
 
-    What fails is unavailable, with its reason in the notes, and takes nothing else with it. Raises: TargetError for an
-    unknown module path, RuleError for a row of a user that fails.
+    A quantity that fails is unavailable, with the reason in the notes; the others are not affected.
+    Raises: TargetError for an unknown module path, RuleError for a user's row that fails.
     """
     notes: list[str] = []
 

@@ -38,11 +38,10 @@ class PartError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """A model and what one forward pass of it executed. Values derived from the graph are computed on
-    first use, once.
+    """A model and its captured graph. Values derived from the graph are computed on first use, once.
 
-    `inputs`: the arguments of the forward. `rules`: the operator table that the graph was captured with.
-    `why_values`: why it ran on values although it was captured on "meta" first; empty where it did not.
+    `inputs`: the arguments of the forward. `rules`: the operator table of the capture. `why_values`: why it ran on
+    values although "meta" was tried first; empty if it did not.
     """
 
     name: str
@@ -77,13 +76,13 @@ class Captured:
         return cls(name or type(model).__name__, model, graph, inputs, device, rules, spec, 1, why_values, index, log)
 
     def again(self, inputs: Inputs, device: str) -> Graph:
-        """The same model on other inputs. Raises: CaptureError."""
+        """The same model captured on other inputs. Raises: CaptureError."""
         index = Index(self.model) if self.index is None else self.index.current
         return _captured(index, inputs, device, self.rules)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of the inputs, each with its batch."""
+        """The shape of each input, with its batch."""
         return self.inputs.shapes
 
     # -- layers and roles
@@ -95,12 +94,12 @@ class Captured:
 
     @cached_property
     def convolutions(self) -> frozenset[int]:
-        """The weighted layers that are convolutions; one with a constant kernel (a blur) is none."""
+        """The weighted layers that are convolutions. A convolution with a constant kernel (a blur) is not one."""
         return frozenset(op.index for op in self.graph.ops if op.kind == "convolution" and self.is_layer[op.index])
 
     @cached_property
     def constant_layers(self) -> list[Op]:
-        """The weighted layers that no input reaches: on no path, and of the trunk."""
+        """The weighted layers that depend on no input: they are on no path and count as trunk."""
         return constant_layers(self.graph)
 
     @cached_property
@@ -113,7 +112,7 @@ class Captured:
         return roles.roles(self.graph, self.is_layer)
 
     def role_of(self, op: Op) -> str:
-        """The role of an operator; what no input reaches is outside of masks and shortcuts."""
+        """The role of an operator; one that depends on no input belongs to neither a mask nor a shortcut."""
         return TRUNK if op.index < 0 else self.roles.of[op.index]
 
     @cached_property
@@ -134,7 +133,7 @@ class Captured:
         return tuple(dict.fromkeys(owner for i in self.masks if (owner := _owner(self.graph.ops[i].module))))
 
     def attention_module(self, path: str) -> str:
-        """The attention module that holds a module; empty where none does."""
+        """The path of the attention module that contains a module; empty if none does."""
         parts = path.split(".")
         above = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
         return next((owner for owner in above if owner in self.attention_modules), "")
@@ -145,7 +144,7 @@ class Captured:
         return tuple(m.path for m in self.graph.modules if m.kind.endswith("Unit") and m.is_executed)
 
     def inside(self, part: str, *of_roles: str) -> list[Op]:
-        """The operators of a part of the network, in order; of all roles, or of those given. Raises: PartError."""
+        """The operators of a part of the network, in order; of all roles, or of these roles. Raises: PartError."""
         ops = [op for op in self.graph.ops if op.name != INPUT and is_in(op.module, part)]
         if not ops:
             known = [m.path for m in self.graph.modules if m.path and m.is_executed]
@@ -169,25 +168,25 @@ class Captured:
 
     @cached_property
     def path_lengths(self) -> dict[int, int]:
-        """The number of paths of each length in weighted layers."""
+        """The number of paths for each length in weighted layers."""
         return paths.path_lengths(self.graph, self.is_layer)
 
     # -- cost
 
     @cached_property
     def macs(self) -> list[int]:
-        """Multiply-adds of each operator that data reaches."""
+        """Multiply-adds of each operator that depends on an input."""
         return cost.op_macs(self.graph)
 
     @cached_property
     def macs_constant(self) -> int:
-        """Multiply-adds that no input reaches."""
+        """Multiply-adds of the operators that depend on no input."""
         return cost.constant_macs(self.graph)
 
     def params(self, ops: Sequence[int] | None = None, *, constants: bool = False) -> int:
-        """Number of parameters that some operators read, or all; a shared one counts once.
+        """The number of parameters that some operators read, or all operators; a shared one counts once.
 
-        `constants`: those too that are read where no input reaches.
+        `constants`: also those read by operators that depend on no input.
         """
         read = cost.read_params(self.graph, ops)
         if constants:
@@ -196,7 +195,7 @@ class Captured:
 
     @cached_property
     def dead(self) -> tuple[str, ...]:
-        """Paths of the weighted modules that were never executed and whose parameters nothing read."""
+        """Paths of the weighted modules that were never executed and whose parameters no operator read."""
         read = cost.read_params(self.graph)
         return tuple(
             m.path
@@ -212,14 +211,14 @@ class Captured:
 
     @property
     def is_image(self) -> bool:
-        """Whether the first input has axes along which units see a part of it: an image, a volume or a signal."""
+        """Whether the first input has spatial axes: an image, a volume or a signal."""
         return bool(self.sight.dims)
 
     @cached_property
     def feature_map(self) -> int | None:
-        """The last operator before global pooling; None where no operator keeps a map of positions.
+        """The last operator before global pooling; None if no operator keeps a map of positions.
 
-        It is looked for on an input on which nothing is clipped: on a small one the last maps may have one position.
+        It is searched on an enlarged input, since on a small one the last maps may have a single position.
         """
         needed = {i for output in self.graph.outputs for i in self.graph.ancestors(output)}
         large = self._roomy
@@ -235,8 +234,8 @@ class Captured:
     def fields(self) -> Fields:
         """The receptive fields of a unit of the last feature map.
 
-        A model that runs other operators on a larger input (windows are shifted where more than one fits) is measured
-        on that; not one that runs more of them on each larger one, as a loop over rows does.
+        A model that runs other operators on a larger input (windows are shifted if more than one fits) is measured on
+        the larger input, unless their number grows with the input, as in a loop over rows.
         """
         other = self._roomy.otherwise if self.is_image and self.times < MOST_TIMES else None
         if other and (self.times == 1 or 4 * len(other[0].ops) < 5 * len(self.graph.ops)):
@@ -288,7 +287,7 @@ class Captured:
 
     @cached_property
     def instability(self) -> str:
-        """The module at which a second pass differs from the first; empty where the two are equal."""
+        """The module at which a second pass differs from the first; empty if both are equal."""
         second: Log = []
         if self.device == "meta" and self.index is not None and self.log:
             try:
@@ -310,7 +309,7 @@ class Captured:
 
 
 def is_in(module: str, part: str) -> bool:
-    """Whether a module is a part of the network or lies in it."""
+    """Whether a module is `part` or lies in it."""
     return module == part or module.startswith(part + ".")
 
 
@@ -325,10 +324,11 @@ def _captured(index: Index, inputs: Inputs, device: str, rules: Rules, log: Log 
 
 
 def capture(model: nn.Module, *args: Any, device: str = "meta", rules: Rules = RULES, **kwargs: Any) -> Graph:
-    """The graph of one forward pass in evaluation mode, each operator with its row of a table.
+    """The graph of one forward pass in evaluation mode, each operator with its row of the operator table.
 
-    `args`, `kwargs`: example tensors as the forward takes them, or shapes with their batch dimension.
-    See `resattn.graph.capture`. Raises: CaptureError, NeedsValuesError.
+    `args`, `kwargs`: example tensors as the forward takes them, or shapes with their batch dimension. `device`: "meta"
+    computes nothing; on "cpu" the pass is real. See `resattn.graph.capture`.
+    Raises: CaptureError, NeedsValuesError.
     """
     return recording.capture(model, *args, rule_of=functools.partial(find, rules), device=device, **kwargs)
 
@@ -348,9 +348,9 @@ def captured(spec: NetworkSpec) -> Captured:
 
 
 def extended(rows: Mapping[str, Rule], rules: Rules = RULES) -> Rules:
-    """The operator table with rows of a user, by names such as `mylib::scan`; these replace rows of the table.
+    """The operator table with a user's rows, by names such as `mylib::scan`; they replace rows of the same name.
 
-    Raises: RuleError for an unknown operator, or for a value that is not a row.
+    Raises: RuleError for an unknown operator, or a value that is not a `Rule`.
     """
     from torch._C import _dispatch_get_all_op_names
 

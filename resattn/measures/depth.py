@@ -1,4 +1,4 @@
-"""How many weighted layers a signal passes, folded over a captured graph."""
+"""Depth of a captured graph: the number of weighted layers on its paths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resattn.graph.graph import INPUT, Graph, Op
 
 @dataclass(frozen=True)
 class Path:
-    """Operators from an input to an output, and how many of them are weighted layers."""
+    """Operators from an input to an output, and the number of weighted layers among them."""
 
     ops: tuple[int, ...]
     n_layers: int
@@ -49,7 +49,7 @@ def _extreme(graph: Graph, is_layer: Sequence[bool], choose: Callable[..., int])
 
 
 def longest_within(ops: Iterable[Op], is_layer: Sequence[bool]) -> int:
-    """Most weighted layers in a row on paths that stay among these operators, given in order of execution."""
+    """The largest number of weighted layers on a path within `ops`, which are in order of execution."""
     layers: dict[int, int] = {}
     for op in ops:
         layers[op.index] = is_layer[op.index] + max((layers.get(i, 0) for i in op.inputs), default=0)
@@ -57,7 +57,7 @@ def longest_within(ops: Iterable[Op], is_layer: Sequence[bool]) -> int:
 
 
 def layers_ahead(graph: Graph, is_layer: Sequence[bool]) -> list[int]:
-    """For each operator the most weighted layers on any path that ends just before it."""
+    """For each operator the largest number of weighted layers on a path that ends just before it."""
     after: list[int] = []
     ahead: list[int] = []
     for op in graph.ops:

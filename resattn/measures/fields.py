@@ -1,4 +1,4 @@
-"""The receptive fields of an operator's units, on an input with enough room that no border clips them."""
+"""The receptive fields of an operator's units, on an input so large that no border clips them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from resattn.rules.spreads import over_map
 
 @dataclass(frozen=True)
 class Fields:
-    """What a unit sees: over all paths, with the masks removed, and along the paths that see least and most.
+    """Receptive fields of a unit: over all paths, with the masks removed, and along the narrowest and the widest single
+    path.
 
-    None is what cannot be given; the notes say why.
+    None if a field cannot be given; the notes say why.
     """
 
     union: ReceptiveField | None = None
@@ -41,11 +42,11 @@ class Fields:
 
 @dataclass(frozen=True, eq=False)
 class Enlarged:
-    """A model on an input with room.
+    """A model captured on an enlarged input.
 
-    `n_alike`: how many operators, from the first on, are those that ran on the input as it was given. `has_room`:
-    whether the model took an input of the size that was asked for. `otherwise`: the graph and the inputs, where it
-    runs to its end, but through other operators.
+    `n_alike`: the number of operators, from the first on, that also ran on the original input. `has_room`: whether the
+    model took an input of the requested size. `otherwise`: graph and inputs, if the model runs to its end through other
+    operators.
     """
 
     sight: Sight
@@ -55,10 +56,10 @@ class Enlarged:
 
 
 def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callable[[int, int], Enlarged]) -> Fields:
-    """The receptive fields of an operator's units, on an input large enough that no border clips them.
+    """The receptive fields of an operator's units, on an input so large that no border clips them.
 
-    `own`: the model on its own input. `masks`: the operators of the mask branches. `enlarged`: the model with room for
-    a target, so many times its estimated side.
+    `own`: the model on its own input. `masks`: the operators of the mask branches. `enlarged`: gives the model on an
+    input enlarged for a target, by a multiple of the estimated side.
     """
     room = ROOM
     while True:
@@ -101,7 +102,9 @@ def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callabl
 
 
 def reported_for(fields: Fields, sizes: Sequence[int], own: Sequence[int]) -> Fields:
-    """The fields on an input of these sizes; where they are all of it, that is all of the model's own input."""
+    """The fields for an input of these sizes; a field that is the whole enlarged input is the whole of the model's own
+    input.
+    """
 
     def on_own(field: ReceptiveField | None) -> ReceptiveField | None:
         if field is None or not field.is_whole:
@@ -162,16 +165,18 @@ MOST_FIRST_PX = 2**18
 
 
 def times_for(own: Sight, targets: Collection[int], room: int) -> int:
-    """How many times larger an input is, on which units of these operators in its middle see no border."""
+    """The factor by which an input must be enlarged so that units in the middle of these operators' results see no
+    border.
+    """
     side = min(room * estimated_side(own, targets), MOST_FIRST_PX)
     return max(-(-side // min(own.sizes)), 2)
 
 
 def enlarged_by(times: int, own: Sight, inputs: Inputs, places: Sequence[str], again: Callable[..., Graph]) -> Enlarged:
-    """The model on inputs so many times as large; all inputs that are images grow alike.
+    """The model on inputs `times` as large; all inputs that are images grow by the same factor.
 
-    A model that takes its own input size alone is captured up to where it refuses. `places`: devices to try; on "meta"
-    a large input costs nothing.
+    A model that takes its own input size alone is captured up to the operator that refuses. `places`: devices to try;
+    on "meta" a large input costs nothing.
     """
     grown = inputs.with_shapes([_grown(shape, own, times) for shape in inputs.shapes])
     for place in dict.fromkeys(places):

@@ -1,4 +1,4 @@
-"""Where the receptive fields of a map's units lie on the input: the regular pattern in which they move."""
+"""The regular pattern in which the receptive fields of a map's units move over the input."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MOST_PHASES = 64  # of an up-sampling: with more, the pattern is not looked for
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Unit i of a map sees the input's indices from first[r] + q * step to last[r] + q * step.
+    """Unit i of a map sees the input indices from first[r] + q * step to last[r] + q * step.
 
-    Here q, r = divmod(i, period), where `period` is the length of `first`. A border is not considered.
+    Here q, r = divmod(i, period), with `period` the length of `first`. Borders are ignored.
     """
 
     step: int
@@ -34,7 +34,7 @@ class Grid:
 
     @property
     def offset(self) -> int:
-        """The first index that unit 0 sees; below 0 it lies in the padding."""
+        """The first index that unit 0 sees; a negative one is in the padding."""
         return self.first[0]
 
     @property
@@ -42,7 +42,7 @@ class Grid:
         return max(b - a + 1 for a, b in zip(self.first, self.last, strict=True))
 
     def seen(self, start: int, stop: int) -> tuple[int, int]:
-        """The input's indices, first and last, that the units from `start` up to `stop`, itself excluded, see."""
+        """First and last input index seen by the units from `start` to `stop`, `stop` excluded."""
         units = [divmod(i, self.period) for i in (*range(start, min(start + self.period, stop)),
                                                   *range(max(start, stop - self.period), stop))]  # fmt: skip
         return (
@@ -54,7 +54,7 @@ class Grid:
 def grid(extent: Extent, dim: int) -> Grid | None:
     """The pattern of the intervals along one dimension, from the positions that no border clips.
 
-    None where they differ along another dimension too, or follow no pattern (an up-sampling with aligned corners).
+    None if they also differ along another dimension, or have no pattern (up-sampling with aligned corners).
     """
     if extent.dims != (dim,) or extent.is_bound:
         return None

@@ -1,4 +1,4 @@
-"""How many paths lead from input to output, and how long they are, in exact integers."""
+"""The number of paths from input to output and their lengths, in exact integers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from resattn.graph.graph import INPUT, Graph
 
 
 def path_lengths(graph: Graph, is_layer: Sequence[bool]) -> dict[int, int]:
-    """Number of input-to-output paths by their number of weighted layers.
+    """The number of input-to-output paths for each number of weighted layers.
 
     Paths add where branches meet and multiply in series: T + M * T has three operands, T twice. A distribution over
-    lengths is a polynomial with one coefficient a length; it is kept as one integer, its coefficients side by side
-    in as many bits as the number of all paths needs, so that adding two is one addition.
+    lengths is a polynomial with one coefficient for each length. It is stored as one integer with its coefficients side
+    by side, each with as many bits as the number of all paths needs, so that adding two is one addition.
     Source: veit2016, section 3 (unravelled view).
     """
     totals = _totals(graph)
@@ -57,6 +57,6 @@ def _totals(graph: Graph) -> dict[int, int]:
 
 
 def mean_length(lengths: dict[int, int]) -> Fraction | None:
-    """Mean number of weighted layers, each path weighing the same; None without paths."""
+    """The mean number of weighted layers over all paths, each with the same weight; None without paths."""
     total = sum(lengths.values())
     return Fraction(sum(n * c for n, c in lengths.items()), total) if total else None

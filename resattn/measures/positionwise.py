@@ -1,4 +1,4 @@
-"""Matrices on maps with channels last, as one step: torch lays the map out as rows, multiplies, and lays it back."""
+"""Matrix products on maps with channels last, as one step instead of three: to rows, multiply, back to a map."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ RESHAPES = frozenset(("aten.view", "aten._unsafe_view", "aten.reshape", "aten._r
 
 
 def positionwise(graph: Graph) -> Graph:
-    """The graph with a map left as it is where it is laid out as rows for a product with parameters alone.
+    """The graph with a map kept as a map where it is only reshaped to rows for a product with parameters.
 
-    Positions see the same, and none has to be told apart among rows of height times width. Indices do not change.
+    Every position sees the same as before, and rows of height times width need not be split again. Indices do not
+    change.
     """
     readers: defaultdict[int, list[Op]] = defaultdict(list)
     for op in graph.ops:

@@ -1,4 +1,4 @@
-"""The vocabulary of numbers. A quantity is a row: name, unit, label, definition, and the function that computes it."""
+"""The quantities: each is a row with name, unit, label, definition, and the function that computes it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ABSENT = Absent()
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One row. `of`: the function that computes it from a captured network; None if the value cannot be given.
+    """One quantity. `of`: computes it from a captured network; None if the value cannot be given.
 
-    `hidden_by`: which operators without a rule make it unknown: none, every one ("cost"), those that may hold weights
-    ("layers"), or those whose weights are packed ("params"). What `of` gives is a lower bound then. A quantity of one
-    `role` is made unknown by operators of that role alone.
+    `hidden_by`: which operators without a rule make it unknown: none, all ("cost"), those that may hold weights
+    ("layers"), or those with packed weights ("params"). `of` then gives a lower bound. A quantity of one `role` is made
+    unknown only by operators of that role.
     """
 
     id: str
@@ -48,7 +48,7 @@ class Quantity:
         return self.unit == "px"
 
     def value(self, network: Captured) -> Number | Absent | None:
-        """Its value; None where an operator without a rule makes it unknown."""
+        """Its value; None if an operator without a rule makes it unknown."""
         return None if self.is_hidden(network) else self.of(network)
 
     def is_hidden(self, network: Captured) -> bool:
@@ -230,7 +230,7 @@ QUANTITIES: Mapping[str, Quantity] = _by_name(
 
 
 def count(network: Captured, quantity: str) -> int:
-    """A quantity that is an integer in every network of the catalog, as depths and costs are."""
+    """A quantity that is an integer for every network of the catalog, such as depth or cost."""
     value = QUANTITIES[quantity].value(network)
     assert isinstance(value, int)  # every operator of these networks has a rule
     return value

@@ -1,4 +1,4 @@
-"""The exact receptive field of a unit: through padding, ceil mode, up-sampling and gates."""
+"""The exact receptive field of a unit, including padding, ceil mode, up-sampling and gates."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class NoReceptiveFieldError(ValueError):
 
 
 def extents(graph: Graph, axis: int, targets: Collection[int], source: int = 0) -> dict[int, Extent]:
-    """For each target operator, the input interval along one image axis (0: height) that each position sees.
+    """For each target operator, the interval of the input that each position sees, along one image axis (0: height).
 
-    Raises: NoReceptiveFieldError where an operator on the way has no rule or keeps no interval.
+    Raises: NoReceptiveFieldError if an operator on the way has no rule or no interval.
     """
     found: dict[int, Extent] = {}
     for op, extent in _followed(graph, axis, targets, source):
@@ -112,7 +112,7 @@ def _extent(
 
 
 def spread(op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extents:
-    """What each position of an operator's result sees, or of each of several results.
+    """What each position of an operator's result sees; a list if it has several results.
 
     Raises: NoReceptiveFieldError; RuleError if the row's function fails.
     """
@@ -144,10 +144,10 @@ def _checked(extent: Extent, shape: Shape, op: Op) -> Extent:
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Sides of the input that a unit sees, in pixels: height and width, or the one side of a signal. The largest over
-    positions where no window meets a border.
+    """Sides of the input region that a unit sees, in pixels: height and width, or the one side of a signal.
 
-    `is_whole`: one of them is the input's, however large that is.
+    The largest over the positions whose windows meet no border. `is_whole`: one side is that of the input, whatever its
+    size.
     """
 
     sides: tuple[int, ...]
@@ -167,9 +167,9 @@ PRELUDE = frozenset(("view", "pointwise", "norm", "pad", "index"))
 
 
 def image_dims(graph: Graph) -> tuple[int, ...]:
-    """The dimensions of the first input that are axes of an image, a volume or a signal; empty for tokens and vectors.
+    """The dimensions of the first input that are spatial axes; empty for tokens and vectors.
 
-    Those that the first convolution or pooling slides along, wherever they are in the input; else, of an input with
+    They are those that the first convolution or pooling slides along, in any layout; without one, and for an input with
     more than 3 dimensions, those after the channels.
     """
     n = len(graph.input_shapes[0]) if graph.input_shapes else 0
@@ -220,24 +220,24 @@ class Sight:
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """The image's axes, as `extents` counts them: height and width, which in a video come last."""
+        """The spatial axes, as `extents` counts them: height and width, which are the last ones of a video."""
         return tuple(d - 2 for d in self.dims[-2:])
 
     def axes_to(self, target: int) -> tuple[int, ...]:
-        """The axes along which an operator's units see different sides; the first alone where all is square."""
+        """The axes along which an operator's units may see different sides; only the first if everything is square."""
         return self.axes[:1] if self.is_square(target) else self.axes
 
     def sides(self, sides: Sequence[int]) -> tuple[int, ...]:
-        """One side for each axis, of those along `axes_to`."""
+        """One side for each spatial axis, from the sides along `axes_to`."""
         return tuple(sides[min(k, len(sides) - 1)] for k in range(len(self.axes)))
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Of the image along its axes."""
+        """The sizes of the input along its spatial axes."""
         return tuple(self.graph.input_shapes[0][2 + axis] for axis in self.axes)
 
     def extent(self, axis: int, target: int) -> Extent:
-        """What each position of an operator's result sees. Raises: NoReceptiveFieldError."""
+        """What each position of an operator's result sees along an axis. Raises: NoReceptiveFieldError."""
         if (axis, target) not in self._seen:
             self._seen[axis, target] = extents(self.graph, axis, [target]).get(target)
         seen = self._seen[axis, target]
@@ -249,11 +249,11 @@ class Sight:
         return seen
 
     def keep(self, axis: int, target: int, extent: Extent) -> None:
-        """What each position of an operator's result sees, where it is known already."""
+        """Sets what each position of an operator's result sees, if it is already known."""
         self._seen[axis, target] = extent
 
     def is_square(self, target: int) -> bool:
-        """Whether nothing on the way to an operator tells height from width."""
+        """Whether height and width are treated alike by every operator on the way to an operator."""
         if target not in self._squares:
             n = len(self.graph.input_shapes[0])
             is_square = self.dims == (2, 3)
@@ -286,9 +286,9 @@ def _is_square(op: Op, n: int) -> bool:
 
 
 def receptive_field(sight: Sight | Graph, target: int) -> ReceptiveField | None:
-    """The receptive field of an operator's units; None where every position is clipped (a larger input is needed).
+    """The receptive field of an operator's units; None if every position is clipped (a larger input is needed).
 
-    Source: araujo2019 for the definition; the intervals replace its formula, which knows no up-sampling.
+    Source: araujo2019 for the definition. Intervals replace its formula, which does not cover up-sampling.
     Raises: NoReceptiveFieldError.
     """
     sight = Sight(sight) if isinstance(sight, Graph) else sight
@@ -305,11 +305,11 @@ def receptive_field(sight: Sight | Graph, target: int) -> ReceptiveField | None:
 
 
 def feature_map(sight: Sight, needed: Collection[int], own: Graph, is_larger: bool) -> int | None:
-    """The last operator before global pooling: the last one of those needed whose units lie along an image axis.
+    """The last operator before global pooling: the last one of `needed` whose units lie along a spatial axis.
 
-    `own`: the same model on the input as it was given. On a larger one a map has to be larger: what a pooling to a
-    fixed number of positions gives, with which VGG ends, is no map of the input. Behind an operator whose positions
-    cannot be followed, what has several positions by its shape is taken for a map.
+    `own`: the same model on its original input. On a larger input a map must be larger: the result of a pooling to a
+    fixed number of positions, as at the end of VGG, is not a map of the input. Behind an operator whose positions
+    cannot be followed, a result whose shape has several positions is taken as a map.
     """
     end = next((i for i in sorted(needed) if _is_global_pooling(own, i, needed)), len(own.ops))
     last: dict[int, tuple[int, Extents | NoReceptiveFieldError]] = {}  # by axis: the last map and what it sees
@@ -353,7 +353,7 @@ def _has_window(op: Op) -> bool:
 
 
 def is_of_fixed_size(before: Op, after: Op) -> bool:
-    """Whether an operator gives as many positions, more than one, on a larger input as on a smaller one."""
+    """Whether an operator gives the same number of positions, more than one, on a larger input as on a smaller one."""
     read = [[o.shape for o in op.operands if o.producer is not None] for op in (before, after)]
     return before.shape == after.shape and read[0] != read[1] and _n_positions(after) > 1
 
@@ -363,10 +363,10 @@ def _n_positions(op: Op) -> int:
 
 
 def estimated_side(sight: Sight, targets: Collection[int]) -> int:
-    """A rough upper bound of the receptive field at some operators: enough to choose an input on which nothing is
+    """A rough upper bound of the receptive field at some operators, used to choose an input on which nothing is
     clipped.
 
-    Source: araujo2019, equation 2, with the jump of each map read off the sizes of the tensors.
+    Source: araujo2019, equation 2, with the jump of each map taken from the sizes of the tensors.
     """
     graph, size = sight.graph, sight.sizes[-1]
     maps = {op.index: op.shape[-1] if len(op.shape) >= 3 else 1 for op in graph.ops} | {0: size}

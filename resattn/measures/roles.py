@@ -1,4 +1,4 @@
-"""Which part of a network an operator belongs to: trunk, mask or shortcut."""
+"""The role of each operator: trunk, mask or shortcut."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GATES: tuple[Flow, ...] = ("gate", "signed gate")
 
 @dataclass(frozen=True)
 class Roles:
-    """The role of each operator, by index, and how masks and shortcuts were found."""
+    """The role of each operator, by index, and how masks and shortcuts were identified."""
 
     of: tuple[str, ...]
     how: str
@@ -28,10 +28,10 @@ class Roles:
 
 
 def roles(graph: Graph, is_layer: Sequence[bool]) -> Roles:
-    """Trunk, mask or shortcut for every operator: from module names where these are known, else from the data flow.
+    """Trunk, mask or shortcut for every operator: from module names if they say so, else from the data flow.
 
-    By data flow, mask is what reaches the outputs through a multiplicative gate alone, and shortcut is a single
-    1x1 convolution on one side of a sum, where the other side passes more layers from the same place.
+    By data flow, a mask consists of operators that reach the outputs only through the gate of a product; a shortcut is
+    a single 1x1 convolution on one side of a sum whose other side passes more layers from the same place.
     """
     named = [_named_role(op.module) for op in graph.ops]
     masks, how = {i for i, r in enumerate(named) if r == MASK}, "module names"

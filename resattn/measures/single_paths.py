@@ -1,4 +1,4 @@
-"""What a unit sees along single paths to it: the one that sees least, and the one that sees most."""
+"""The receptive field along single paths to a unit: the narrowest and the widest."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Result = tuple[int, int]  # an operator and which of its results
 
 @dataclass(frozen=True)
 class PathFields:
-    """Sides in pixels of what a unit sees along the one path that sees least, and the one that sees most.
+    """Sides in pixels of what a unit sees along its narrowest and along its widest single path.
 
-    Both are taken for each unit that no border clips, and then the largest over the units, as the field over all
-    paths is.
+    Both are computed for each unit that no border clips; the result is the largest over the units, as for the field
+    over all paths.
     """
 
     narrowest: ReceptiveField
@@ -37,9 +37,9 @@ class PathFields:
 def path_fields(sight: Sight | Graph, target: int) -> PathFields | None:
     """The narrowest and the widest receptive field over single paths to an operator's units; None if all are clipped.
 
-    The paths are those that `paths` counts, of operators: that some of their channels may not meet does not matter.
-    Exact: from a unit back to the input, an interval that contains another sees more along any path on from there,
-    so that of all intervals at an operator only those are kept that contain (for the widest: are in) no other.
+    Paths are paths of operators, as `paths` counts them, whether or not all channels meet. The result is exact: from a
+    unit back to the input, an interval that contains another sees more along any further path, so that at each operator
+    only the minimal (for the widest: the maximal) intervals are kept.
     Raises: NoReceptiveFieldError.
     """
     sight = Sight(sight) if isinstance(sight, Graph) else sight

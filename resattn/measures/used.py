@@ -1,8 +1,8 @@
 """How deep the gradient goes: its energy by the number of weighted layers that it passed, exactly.
 
 The gradient is a sum over all paths. Multiply it by exp(i theta) at every weighted layer: the part that passed k layers
-turns by k theta. Gradients at L + 1 angles, L the longest path, give every part by an inverse discrete Fourier
-transform. Gradients of real numbers at theta and -theta are conjugate, so half of the angles are enough.
+is multiplied by exp(i k theta). Gradients at L + 1 angles, L the longest path, give every part by an inverse discrete
+Fourier transform. Real gradients at theta and -theta are conjugate, so half of the angles are enough.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ LINES = 20
 
 
 class UsedError(ValueError):
-    """A model whose gradient cannot be told apart by path length; the message says why."""
+    """The gradient of a model cannot be separated by path length; the message says why."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The gradient of a model's inputs by path length.
+    """The gradient with respect to a model's inputs, by path length.
 
-    `energy`: (L + 1, rows) float64, the squared norm of the part that passed k weighted layers; a row for each image
-    of the batch, or one in all where the inputs share no batch. `whole`: (rows,), that of the gradient itself.
-    `counts`: the number of paths by length.
+    `energy`: (L + 1, rows) float64, the squared norm of the part that passed k weighted layers; one row for each image
+    of the batch, or a single one if the inputs share no batch. `whole`: (rows,), the squared norm of the gradient
+    itself. `counts`: the number of paths by length.
     """
 
     energy: Tensor
@@ -54,7 +54,7 @@ class Parts:
 
     @property
     def shares(self) -> Tensor:
-        """(L + 1, rows) share of each length in the energy of a row; NaN in a row without a gradient."""
+        """(L + 1, rows) the share of each length in the energy of a row; NaN for a row without a gradient."""
         return self.energy / self.energy.sum(0)
 
     @property
@@ -64,10 +64,10 @@ class Parts:
 
 
 def parts(tape: Tape, cotangents: Sequence[Tensor], layers: Collection[int], *, closed: Collection[int] = ()) -> Parts:
-    """The parts of the gradient that passed 0, 1, ... L operators of `layers`; none passes those of `closed`.
+    """The parts of the gradient that passed 0, 1, ... L operators of `layers`; no part passes those of `closed`.
 
-    L + 1 backward passes of real numbers. `cotangents`: the gradient of each output of the tape.
-    Raises: UsedError where the parts do not sum to autograd's gradient, or a length has a part and no path.
+    Takes L + 1 backward passes of real numbers. `cotangents`: the gradient of each output of the tape.
+    Raises: UsedError if the parts do not sum to autograd's gradient, or a length has a part but no path.
     """
     if all(root is None for root in tape.roots):
         raise UsedError("no output depends on the inputs through a gradient")
@@ -118,11 +118,11 @@ def directions(outputs: Sequence[Tensor], seed: int) -> list[Tensor]:
 
 @dataclass(frozen=True, repr=False)
 class Used:
-    """How deep the gradient of one network goes, beside how long its paths are.
+    """How deep the gradient of one network goes, beside the lengths of its paths.
 
-    `share`: of the gradient's energy by the number of weighted layers; `counts`: number of paths by that number.
-    `energy_ratio`: the energies of the parts over the energy of their sum; above 1 they cancel, below they add up.
-    `saved_bytes`: of what the forward pass keeps; every other number is of this computation.
+    `share`: of the gradient's energy, by number of weighted layers; `counts`: number of paths by number of layers.
+    `energy_ratio`: the sum of the energies of the parts over the energy of their sum; above 1 the parts cancel, below 1
+    they reinforce each other. `saved_bytes`: what autograd keeps of the forward pass.
     """
 
     target: str
@@ -189,12 +189,12 @@ def used(
     seed: int = 0,
     **kwargs: Any,
 ) -> Used:
-    """The gradient's energy by path length, of a model in evaluation mode and float64.
+    """The gradient's energy by path length, for a model in evaluation mode and float64.
 
     `args`, `kwargs`, `settings`, `rules`: as for `audit`; a shape is an input drawn from N(0, 1). `labels`: the true
-    classes, (N,); the gradient is then that of their loss, else that of a random direction of the outputs.
-    `through_masks`: False takes only paths that pass no mask; the masks' values stay. `seed`: of random weights,
-    inputs and directions. Where the input is integers, the gradient is taken for the first real numbers made of them.
+    classes, (N,), for the gradient of their loss; without them, of a random direction of the outputs. `through_masks`:
+    False takes only paths that pass no mask; the values of the masks stay. `seed`: of random weights, inputs and
+    directions. For integer inputs the gradient is that of the first real tensors made from them.
     Raises: UsedError, TargetError, SpecError, RuleError.
     """
     start, table = time.monotonic(), extended(rules) if rules else RULES

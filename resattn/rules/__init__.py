@@ -1,1 +1,1 @@
-"""The operator table: one row holds all properties of an operator."""
+"""The operator table: one row holds everything that is known of an operator."""

@@ -46,13 +46,13 @@ def is_weighted_convolution(op: Op) -> bool:
 
 
 def grouped_macs(op: Op) -> int:
-    """Of a product whose rows are dealt out to the matrices of a stack: each row meets one of them."""
+    """Multiply-adds of a product in which each row is multiplied by one matrix of a stack."""
     a, b = op.arguments["self"].shape, op.arguments["mat2"].shape
     return prod(a[1:] if len(a) == 3 and len(b) == 2 else a) * b[-1]
 
 
 def bilinear_macs(op: Op) -> int:
-    """x W y for a batch of x and y: each weight once for each sample."""
+    """Multiply-adds of x W y for a batch of x and y: each weight once for each sample."""
     return prod(op.shape) * prod(op.arguments["i2"].shape[-2:])
 
 
@@ -61,6 +61,6 @@ def deformed_macs(op: Op) -> int:
 
 
 def recurrent_macs(op: Op) -> int:
-    """One direction of one layer: at every step the input and the state meet their matrices."""
+    """Multiply-adds of one direction of one layer: at every step input and state are multiplied by their matrices."""
     steps = op.arguments["input"].shape[:-1]
     return prod(steps) * sum(prod(op.arguments[name].shape) for name in ("weight0", "weight1"))

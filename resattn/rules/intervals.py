@@ -1,8 +1,8 @@
-"""Backward intervals along one image axis: which stretch of the input each position of a tensor can see.
+"""Backward intervals along one image axis: the range of the input that each position of a tensor can see.
 
-Every function maps the extents of an operator's operands to the extent of its result. What is here is exact: a
-position's interval runs from the first to the last input index that has a non-zero weight on some path, if the kernel
-has no zeros (a mask on a kernel depends on values) and branches do not cancel.
+Every function computes the extent of an operator's result from the extents of its operands. Intervals are exact: they
+run from the first to the last input index with a non-zero weight on some path, provided that the kernel has no zeros (a
+mask on a kernel depends on values) and branches do not cancel.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class NoIntervalError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The intervals [lo, hi] along one axis of the input, for the positions of a tensor.
+    """For each position of a tensor the interval [lo, hi] that it sees, along one axis of the input.
 
-    `dims`: the dimensions along which they differ, in order; the arrays have one axis for each. Along all others every
-    position sees the same. `clipped` marks positions whose windows reach over a border. `is_bound`: the intervals
-    contain what is seen, and may be larger.
+    `dims`: the dimensions along which the intervals differ, in order; `lo`, `hi` and `clipped` have one axis for each.
+    Along all other dimensions every position sees the same. `clipped`: the positions whose windows reach over a border.
+    `is_bound`: the intervals contain what is seen, and may be larger.
     """
 
     dims: tuple[int, ...]
@@ -51,16 +51,16 @@ class Extent:
 
     @classmethod
     def of_one(cls) -> Extent:
-        """The single position of a tensor that has no others."""
+        """The extent of a tensor with a single position, which sees input index 0."""
         return cls((), np.array(0), np.array(0), np.array(False))
 
     @classmethod
     def nothing(cls) -> Extent:
-        """The empty intervals of a constant."""
+        """The extent of a constant: empty intervals."""
         return cls((), np.array(NOTHING), np.array(-NOTHING), np.array(False))
 
     def changed(self, **new: Any) -> Extent:
-        """A copy with other values of some fields; that of joined parts is laid out."""
+        """A copy with new values of some fields; a `Joined` becomes a plain `Extent`."""
         kept = {name: getattr(self, name) for name in FIELDS if name not in new}
         return Extent(**kept, **new)
 
@@ -79,12 +79,12 @@ class Extent:
         return self.shape[self.dims.index(dim)]
 
     def take(self, dim: int, index: Any) -> Extent:
-        """The positions of a slice or an index array along one of the dimensions."""
+        """The extent of a slice or of an index array along one of `dims`."""
         key = (slice(None),) * self.dims.index(dim) + (index,)
         return self.changed(lo=self.lo[key], hi=self.hi[key], clipped=self.clipped[key])
 
     def moved(self, dims: Mapping[int, int]) -> Extent:
-        """The same positions in a tensor whose dimensions have new numbers."""
+        """The same positions in a tensor with its dimensions renumbered: old to new number."""
         new = [dims[d] for d in self.dims]
         if new == list(self.dims):
             return self
@@ -95,16 +95,17 @@ class Extent:
         return Extent(tuple(dims), change(self.lo), change(self.hi), change(self.clipped), self.is_bound)
 
     def shifted(self, by: int, since: int = 0) -> Extent:
-        """The dimensions from `since` on, moved by so many."""
+        """With `by` added to the number of each dimension from `since` on."""
         if not by:
             return self
         return self.changed(dims=tuple(d + by if d >= since else d for d in self.dims))
 
     def over(self, dims: Collection[int], *, is_local: bool = False, is_window: bool = False) -> Extent:
-        """One interval over all positions along these dimensions: a reduction, or a read of all of them at once.
+        """One interval over all positions along these dimensions, for a reduction or an operator that reads all of
+        them.
 
-        A border no longer clips what reads everything; where a unit only mixes channels (`is_local`) it does, and where
-        a unit reads a window (`is_window`), unless each window is all there is.
+        The result is not clipped, since it sees everything. It stays clipped if a unit only mixes channels
+        (`is_local`), or if a unit reads a window (`is_window`) and not every window covers everything.
         """
         axes = tuple(k for k, d in enumerate(self.dims) if d in dims)
         if not axes:
@@ -124,11 +125,11 @@ class Extent:
         return self._relaid(dims, lambda a: a.reshape(shape))
 
     def widened(self, sizes: Sequence[int]) -> Extent:
-        """With so many positions along each axis, each axis of length 1 repeated."""
+        """With these sizes: each axis of length 1 is repeated."""
         return self._relaid(self.dims, lambda a: np.broadcast_to(a, sizes))
 
     def without_single(self) -> Extent:
-        """Without the axes of length 1: along those there is nothing to differ."""
+        """Without the axes of length 1."""
         if 1 not in self.shape:
             return self
         shape = [n for n in self.shape if n > 1]
@@ -140,8 +141,11 @@ FIELDS = tuple(field.name for field in fields(Extent))
 
 
 class Joined(Extent):
-    """Parts laid end to end along one dimension, without its arrays until something asks for them: a convolution over
-    channels needs the union of the parts alone, and the joined maps of a dense network are large."""
+    """The extent of parts that are concatenated along one dimension. Its arrays are made when they are first used.
+
+    A convolution over channels needs only the union of the parts, and the concatenated maps of a dense network are
+    large.
+    """
 
     __slots__ = ("_before", "_dim", "_over", "_parts", "_shape")
 
@@ -242,7 +246,7 @@ def _aligned(extents: Sequence[Extent]) -> list[Extent]:
 
 
 def window(extent: Extent, dim: int, n_out: int, kernel: int, stride: int, before: int, dilation: int = 1) -> Extent:
-    """Output i reads inputs i * stride - before + k * dilation, k < kernel; taps beyond the border do not exist."""
+    """Output i reads inputs i * stride - before + k * dilation, k < kernel; indices outside the input do not exist."""
     n_in, axis = extent.size(dim), extent.dims.index(dim)
     if kernel == 1 and stride == 1 and before == 0 and n_out == n_in:
         return extent
@@ -309,7 +313,9 @@ def _step(n_in: int, n_out: int, scale: float | None) -> Fraction:
 
 
 def linear_resize(extent: Extent, dim: int, n_out: int, aligned: bool, scale: float | None = None) -> Extent:
-    """Two neighbours of the source position, or the one on which it falls exactly. Source: interp.cpp (aligned)."""
+    """Reads the two neighbours of the source position, or one input if the source is on it. Source: interp.cpp
+    (aligned).
+    """
     n_in = extent.size(dim)
     numerator, denominator = _source(n_in, n_out, aligned, scale)
     most = (n_in - 1) * denominator
@@ -319,7 +325,7 @@ def linear_resize(extent: Extent, dim: int, n_out: int, aligned: bool, scale: fl
 
 
 def cubic_resize(extent: Extent, dim: int, n_out: int, aligned: bool, scale: float | None = None) -> Extent:
-    """Four neighbours; beyond the border the nearest pixel is read, and on a grid point one has all the weight."""
+    """Reads four neighbours, or one input if the source is on it; outside the input the nearest pixel is read."""
     n_in = extent.size(dim)
     numerator, denominator = _source(n_in, n_out, aligned, scale)
     left, rest = np.divmod(numerator, denominator)
@@ -333,7 +339,7 @@ def cubic_resize(extent: Extent, dim: int, n_out: int, aligned: bool, scale: flo
 def smoothed_resize(
     extent: Extent, dim: int, n_out: int, radius: int, aligned: bool, scale: float | None = None
 ) -> Extent:
-    """Anti-aliased: every pixel closer than the filter's radius, which widens as the map shrinks. Source: pillow."""
+    """Anti-aliased: reads every pixel within the filter's radius, which grows as the map shrinks. Source: pillow."""
     n_in = extent.size(dim)
     aligned_step = Fraction(n_in - 1, n_out - 1) if n_out > 1 else Fraction(0)
     step = aligned_step if aligned else _step(n_in, n_out, scale)
@@ -352,9 +358,9 @@ def smoothed_resize(
 
 
 def nearest_resize(extent: Extent, dim: int, n_out: int, exact: bool, scale: float | None = None) -> Extent:
-    """One input: floor(i * step), or the one in whose pixel the output's centre falls (`exact`).
+    """Reads one input: floor(i * step), or the pixel that contains the output's centre (`exact`).
 
-    The first in single precision, as torch does it: there the rounding decides which pixel is taken (UpSample.h).
+    The first is computed in single precision, as torch does: rounding decides which pixel is read (UpSample.h).
     """
     n_in = extent.size(dim)
     if exact:
@@ -380,7 +386,7 @@ def adaptive_window(extent: Extent, dim: int, n_out: int) -> Extent:
 
 
 def pad(extent: Extent, dim: int, before: int, after: int, mode: str) -> Extent:
-    """Constant padding sees nothing; reflection, replication and wrapping see what they copy."""
+    """Constant padding sees nothing; reflection, replication and circular padding see what they copy."""
     n, axis = extent.size(dim), extent.dims.index(dim)
     if mode == "constant":
         return extent.changed(
@@ -396,13 +402,13 @@ def pad(extent: Extent, dim: int, before: int, after: int, mode: str) -> Extent:
 
 
 def running(extent: Extent, dim: int) -> Extent:
-    """Output i reads inputs 0 to i: cumulative sums."""
+    """Output i reads inputs 0 to i, as cumulative sums do."""
     axis = extent.dims.index(dim)
     return extent.changed(lo=np.minimum.accumulate(extent.lo, axis), hi=np.maximum.accumulate(extent.hi, axis))
 
 
 def joined(parts: Iterable[tuple[Extent | None, int]], dim: int) -> Extent:
-    """Parts laid end to end along one dimension; None is a part that sees nothing."""
+    """Parts concatenated along one dimension; None is a part that sees nothing."""
     pieces = [(Extent.nothing() if e is None else e, size) for e, size in parts]
     first = pieces[0][0]
     if dim not in first.dims and all(e is first or (e.dims == first.dims and _same(e, first)) for e, _ in pieces):
@@ -417,7 +423,7 @@ def joined(parts: Iterable[tuple[Extent | None, int]], dim: int) -> Extent:
 
 
 def grouped(extent: Extent, dim: int, n_groups: int, n_out: int) -> Extent:
-    """Each of the n_out outputs along `dim` reads all inputs of its group, and no other."""
+    """Each of the n_out outputs along `dim` reads all inputs of its group and no others."""
     if dim not in extent.dims:
         return extent
     if n_groups == 1:
@@ -442,8 +448,9 @@ def unfolded(extent: Extent, dim: int, index: np.ndarray, new_dim: int) -> Exten
 
 
 def folded(extent: Extent, dim: int, index: np.ndarray, n_out: int) -> Extent:
-    """Output i reads each place w on a grid (dimension dim + 2) and kernel element k (dimension dim) where index[w, k]
-    is i."""
+    """Output i reads each grid position w (dimension dim + 2) and kernel element k (dimension dim) with index[w, k] =
+    i.
+    """
     dims = sorted({*extent.dims, dim, dim + 2})
     axes = dims.index(dim), dims.index(dim + 2)
     sizes = [{dim: index.shape[1], dim + 2: index.shape[0]}.get(d) or extent.size(d) for d in dims]
@@ -466,10 +473,10 @@ def folded(extent: Extent, dim: int, index: np.ndarray, n_out: int) -> Extent:
 def overwritten(
     kept: Extent, written: Extent, matches: Sequence[tuple[int | None, int, Sequence[int], Sequence[int]]], shape: Shape
 ) -> Extent:
-    """A tensor of this shape after a write to some of its positions.
+    """A tensor after a write to some of its positions.
 
-    Each match (written dim or None, dim, written positions, positions) pairs the positions along one dimension; the
-    write is to their product.
+    Each match (written dim or None, dim, written positions, positions) pairs positions along one dimension; the write
+    covers the product of the matches.
     """
     partial = {dim for _, dim, _, to in matches if len(to) < shape[dim]}
     pairs = {w: (dim, of) for w, dim, of, _ in matches if w is not None}
@@ -495,7 +502,7 @@ def _refuse_large(n_positions: int, what: str) -> None:
 
 
 def reshaped(extent: Extent, old: Shape, new: Shape) -> Extent:
-    """The dimensions followed through a reshape: kept, merged with others, or split."""
+    """The extent after a reshape: dimensions are kept, merged or split."""
     if not extent.dims or 0 in old:
         return extent
     where: dict[int, int] = {}

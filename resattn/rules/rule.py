@@ -1,4 +1,4 @@
-"""One row of the operator table: all properties of an operator."""
+"""A row of the operator table, and the functions that evaluate it for one executed operator."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ Flow = Literal["", "sum", "product", "quotient", "gate", "signed gate", "vector 
 
 
 class RuleError(ValueError):
-    """An invalid row: no such operator, no such kind, or a function that raised."""
+    """An invalid row: an unknown operator, an unknown kind, or a function that raised an exception."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row. A user's row needs `macs` alone; without `spread` the receptive field through it is unknown.
+    """One row of the operator table. A user's row needs `macs` only; without `spread` the receptive field is unknown.
 
     `macs`: multiply-adds of one execution, bias excluded. `is_layer`: whether it multiplies data by parameters.
-    `spread`: from the input intervals of the operands' positions to those of the results' positions.
-    `flow` and `factors`: its part in the data flow; the names of the operands that a product multiplies.
-    `is_replacing`: its in-place form overwrites the tensor without reading it. `indices`: arguments whose
-    constant values decide which positions are read. `matrices`: the operands that make it a layer, too, where data made
-    them of parameters (see `weights`). A row of the kind "shape" reads no value of its argument: its result is a
-    constant of the argument's shape.
+    `spread`: computes what the positions of the results see from what those of the operands see. `flow` and `factors`:
+    its part in the data flow, and the names of the operands that a product multiplies. `is_replacing`: its in-place
+    form overwrites the tensor without reading it. `indices`: arguments whose constant values decide which positions are
+    read. `matrices`: the operands that also make it a layer if data made them from parameters (see `weights`). A row of
+    kind "shape" reads no value of its argument: its result is a constant.
     """
 
     kind: Kind = "other"
@@ -58,12 +57,12 @@ Rules = Mapping[str, Rule]
 
 
 def find(rules: Rules, name: str) -> Rule | None:
-    """The row of an operator by its name; that of `relu` is the row of `relu_` too. None if there is no row."""
+    """The row of an operator by its name; `relu_` has the row of `relu`. None if there is no row."""
     return rules.get(name) or rules.get(name.removesuffix("_"))
 
 
 def macs_of(op: Op) -> int:
-    """Multiply-adds of one executed operator; 0 where it has no row. Raises: RuleError if the row's function fails."""
+    """Multiply-adds of one executed operator; 0 without a row. Raises: RuleError if the row's function fails."""
     if op.rule is None:
         return 0
     try:
@@ -83,20 +82,20 @@ def is_layer(op: Op) -> bool:
 
 
 def is_packed(op: Op) -> bool:
-    """Whether an argument is an opaque object, as the weights of quantised layers are: it may hold anything."""
+    """Whether an argument is an opaque object, such as the packed weights of quantised layers."""
     values = (v for value in op.arguments.values() for v in (value if isinstance(value, tuple) else (value,)))
     return any("ScriptObject" in type(v).__name__ for v in values)
 
 
 def holds_weights(op: Op) -> bool:
-    """Whether an operator reads what may be weights: parameters, packed weights, or a constant matrix."""
+    """Whether an operator may read weights: parameters, packed weights, or a constant matrix."""
     return bool(op.params) or is_packed(op) or any(o.producer is None and len(o.shape) > 1 for o in op.operands)
 
 
 def spread_of(op: Op, reads: Sequence[Read]) -> Extent | list[Extent]:
     """What each position of the results sees, for an operator whose row has a `spread`.
 
-    Raises: NoIntervalError where there is no interval; RuleError if the row's function fails.
+    Raises: NoIntervalError if there is no interval; RuleError if the row's function fails.
     """
     assert op.rule is not None
     assert op.rule.spread is not None

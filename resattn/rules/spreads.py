@@ -1,4 +1,4 @@
-"""How operators spread positions: from what each position of the operands sees to what each of the results sees."""
+"""Receptive fields through operators: what the positions of a result see, from what those of the operands see."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def adaptive(op: Op, reads: Sequence[Read]) -> Extent:
 
 
 def over_map(op: Op, reads: Sequence[Read]) -> Extent:
-    """A pooling that reads the whole map, whatever its size."""
+    """A pooling over the whole map, whatever its size."""
     operand, extent = reads[0]
     return extent.over(range(2, len(operand.shape)))
 
@@ -144,13 +144,13 @@ def _dim(op: Op, n: int, default: int = 0) -> int:
 
 
 def along(op: Op, reads: Sequence[Read]) -> Extent:
-    """Reads everything along one dimension and keeps it: softmax, sorting."""
+    """Every position along one dimension reads all of it: softmax, sorting."""
     operand, extent = reads[0]
     return extent.over(_dims(op.arguments.get("dim", -1), len(operand.shape)), is_window=True)
 
 
 def transformed(op: Op, reads: Sequence[Read]) -> Extent:
-    """A Fourier transform: each position along its dimensions, of which there may be fewer or more, reads all."""
+    """A Fourier transform: each position along its dimensions reads all of them; their number may change."""
     operand, extent = reads[0]
     whole = extent.over(_dims(op.arguments["dim"], len(operand.shape)), is_window=True)
     return whole.laid_over(extent.dims).widened([op.shape[d] for d in extent.dims])
@@ -213,7 +213,7 @@ def linear(op: Op, reads: Sequence[Read]) -> Extent:
 
 
 def attention(op: Op, reads: Sequence[Read]) -> Extent:
-    """Each query meets all keys and values of its batch and head."""
+    """Each query reads all keys and values of its batch and head."""
     extents = []
     for operand, extent in reads:
         n = len(operand.shape)
@@ -223,7 +223,7 @@ def attention(op: Op, reads: Sequence[Read]) -> Extent:
 
 
 def join(op: Op, reads: Sequence[Read]) -> Extent:
-    """cat: end to end along the joined dimension, position by position in all others."""
+    """cat: concatenated along one dimension, position by position in all others."""
     parts = op.arguments["tensors"]
     found = {id(operand): extent for operand, extent in reads}
     dim = _dim(op, len(op.shape))
@@ -286,7 +286,7 @@ def _selected(extent: Extent, dim: int, index: int) -> Extent:
 
 
 def narrowed(op: Op, reads: Sequence[Read]) -> list[Extent]:
-    """split, chunk: each result its stretch of the dimension."""
+    """split, chunk: each result is a range of the dimension."""
     operand, extent = reads[0]
     dim = _dim(op, len(operand.shape))
     stops = list(accumulate(shape[dim] for shape in op.shapes))
@@ -439,14 +439,14 @@ def strided(op: Op, reads: Sequence[Read]) -> Extent:
 
 
 def chosen(op: Op, reads: Sequence[Read]) -> Extent:
-    """Positions that the data chooses: any could be read."""
+    """Data selects the positions, so that every one may be read."""
     if not any(extent.dims for _, extent in reads):
         return hull([extent for _, extent in reads])
     raise NoIntervalError("positions that depend on values")
 
 
 def index(op: Op, reads: Sequence[Read]) -> Extent:
-    """x[i, j, ...] and index_select, where the indices are no data and the axis is not among several of them."""
+    """x[i, j, ...] and index_select, if the indices do not depend on data and the axis is not among several of them."""
     operand, extent = reads[0]
     single = "dim" in op.arguments
     indices: dict[int, Operand]
@@ -476,7 +476,7 @@ def embedding(op: Op, reads: Sequence[Read]) -> Extent:
 
 
 def gather(op: Op, reads: Sequence[Read]) -> Extent:
-    """Every position of one dimension could be read, position by position in all others."""
+    """Every position of one dimension may be read; position by position in all others."""
     dim = _dim(op, len(op.shape))
     extents = []
     for operand, extent in reads:
@@ -496,7 +496,7 @@ def scatter(op: Op, reads: Sequence[Read]) -> Extent:
 
 
 def sampled(op: Op, reads: Sequence[Read]) -> Extent:
-    """grid_sample: where the grid is data, every position could be read."""
+    """grid_sample: every position may be read if the grid depends on data."""
     if len(reads) == 1 and reads[0][0] is op.arguments["input"]:
         return chosen(op, reads)
     extent, dim = everywhere(op, reads), len(op.shape) - 1
@@ -516,11 +516,11 @@ def overwrite(op: Op, reads: Sequence[Read]) -> Extent:
 
 
 def loss(op: Op, reads: Sequence[Read]) -> Extent:
-    """Position by position; everywhere where it is reduced to one number."""
+    """Position by position, or all positions if the result is reduced to one number."""
     return (pointwise if op.shape == op.arguments["self"].shape else everywhere)(op, reads)
 
 
 def pairs(op: Op, reads: Sequence[Read]) -> Extent:
-    """A last dimension of two becomes a complex number, or the reverse."""
+    """A last dimension of two numbers becomes a complex number, or the reverse."""
     operand, extent = reads[0]
     return extent.over([len(operand.shape) - 1]) if len(op.shape) < len(operand.shape) else extent

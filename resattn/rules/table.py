@@ -208,8 +208,10 @@ RULES: Rules = {
 
 
 def layer_flags(graph: Graph) -> list[bool]:
-    """For each operator whether it is a weighted layer: a convolution, or a matrix product with parameters, be it that
-    data selects or scales them."""
+    """For each operator whether it is a weighted layer: a convolution, or a matrix product with parameters.
+
+    The parameters may be selected or scaled by data.
+    """
     flags: list[bool] = []
     weights = Weights(graph, flags)
     for op in graph.ops:
@@ -219,7 +221,7 @@ def layer_flags(graph: Graph) -> list[bool]:
 
 
 def constant_layers(graph: Graph) -> list[Op]:
-    """The weighted layers that no input reaches."""
+    """The weighted layers that depend on no input."""
     return [op for op in graph.constants if is_layer(op)]
 
 

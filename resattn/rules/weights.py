@@ -1,4 +1,4 @@
-"""Matrices of parameters that data selects, scales or makes: a product with one is a weighted layer."""
+"""Finds matrices of parameters that data selects, scales or generates: a product with one is a weighted layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Dims:
 
 
 class Weights:
-    """Which tensors of a graph are weights. `is_layer`: of the operators so far; it may grow."""
+    """Which tensors of a graph are weights. `is_layer`: for the operators so far; it may grow."""
 
     def __init__(self, graph: Graph, is_layer: Sequence[bool]) -> None:
         self.graph, self.is_layer = graph, is_layer
@@ -34,8 +34,11 @@ class Weights:
         self.carried: dict[Any, list[tuple[int, ...]]] = {}  # by operators that are alike: see `_carried`
 
     def is_matrix(self, operand: Operand, steps: int = MOST_STEPS) -> bool:
-        """Whether an operand, which data reaches, is a matrix of parameters that data selects, scales or mixes, or one
-        that is a layer's result in both of its dimensions (a hyper-network)."""
+        """Whether an operand that depends on data is a matrix of parameters.
+
+        It is if data selects, scales or mixes its parameters, or if both of its dimensions are features of layers (a
+        hyper-network).
+        """
         n = len(operand.shape)
         return operand.producer is not None and n > 1 and {n - 2, n - 1} <= self._dims(operand, steps).weights
 

@@ -1,1 +1,1 @@
-"""Inference on tiles: how much overlap a network needs, which tiles are valid, and what forbids tiling."""
+"""Inference on tiles: the overlap that a network needs, the valid tile sizes, and what prevents tiling."""

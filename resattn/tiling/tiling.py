@@ -1,4 +1,4 @@
-"""How a network can be run on tiles of an image so that the stitched result is that of the whole image."""
+"""Tiles of an image such that the stitched outputs equal the output for the whole image."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ AXES = ("height", "width")
 
 
 class TilingError(ValueError):
-    """The network, or an image or tile of this size, cannot be tiled; the message names what forbids it."""
+    """The network, or an image or tile of this size, cannot be tiled; the message names the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Tiling along one axis of the image: where the output's units look, on which pixels a tile may start, and sizes.
+    """Tiling along one axis of the image.
 
-    `grid`: what the units see. `phase_px`: a tile starts at a multiple of it, where all poolings and up-samplings of
-    the network are in the phase that they have at pixel 0. `size`, `n_out`: of the whole image and its output.
+    `grid`: what the units of the output see. `phase_px`: a tile starts at a multiple of it, so that all poolings and
+    up-samplings have the same phase as at pixel 0. `size`, `n_out`: of the whole image and of its output.
     """
 
     grid: Grid
@@ -41,7 +41,7 @@ class Axis:
 
     @property
     def halo_before_px(self) -> int:
-        """Pixels before an aligned tile that its outputs depend on: with one less, one of them would differ."""
+        """Pixels before an aligned tile that its outputs depend on; one pixel less would change an output."""
         return max(-min(self.grid.first), 0)
 
     @property
@@ -50,7 +50,7 @@ class Axis:
 
     @property
     def residue_px(self) -> int:
-        """A tile is as long as this plus a multiple of `phase_px`: sizes round on a tile as on the whole image."""
+        """The length of a tile is this plus a multiple of `phase_px`, so that sizes round as for the whole image."""
         return self.size % self.phase_px
 
     def length(self, at_most: int) -> int:
@@ -64,12 +64,12 @@ class Axis:
 
     @property
     def least(self) -> int:
-        """The shortest tile that always adds outputs, whatever its start."""
+        """The shortest tile that adds outputs at every start."""
         needed = self.grid.side + 2 * self.phase_px + self.grid.step
         return min(needed + (self.residue_px - needed) % self.phase_px, self.size)
 
     def spans(self, length: int) -> Iterator[Span]:
-        """The tiles in order; together their outputs are all outputs, each once."""
+        """The tiles in order; together they give every output once."""
         done = 0
         while done < self.n_out:
             first, _ = self.grid.seen(done, min(done + self.grid.period, self.n_out))
@@ -97,8 +97,10 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One tile along one axis: pixels `start` to `stop` of the image make outputs `first` to `last` of the whole, which
-    are those from `own` on of the tile's."""
+    """One tile along one axis: pixels `start` to `stop` of the image give outputs `first` to `last` of the whole image.
+
+    In the tile's own output these begin at `own`.
+    """
 
     start: int
     stop: int
@@ -162,7 +164,7 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Plan:
-    """Tiles whose outputs, put together, are the output of the whole image."""
+    """Tiles whose stitched outputs are the output for the whole image."""
 
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
@@ -175,7 +177,7 @@ class Plan:
         return ((y, x) for y in self.rows for x in self.columns)
 
     def run(self, model: nn.Module, image: Tensor) -> Tensor:
-        """The model's output for an image (N, C, H, W), from tiles one after another."""
+        """The model's output for an image (N, C, H, W), computed tile by tile."""
         whole: Tensor | None = None
         for y, x in self:
             part = model(image[..., y.start : y.stop, x.start : x.stop])
@@ -188,7 +190,7 @@ class Plan:
 
 
 def tiling_of(target: str | NetworkSpec | nn.Module, *args: Any, **kwargs: Any) -> Tiling:
-    """How a model, a spec, a named network or `module:callable` can be run on tiles; `args`, `kwargs` as for `audit`.
+    """The tiling of a model, a spec, a named network or `module:callable`; `args`, `kwargs` as for `audit`.
 
     Raises: TilingError, TargetError, CaptureError.
     """
@@ -198,10 +200,10 @@ def tiling_of(target: str | NetworkSpec | nn.Module, *args: Any, **kwargs: Any) 
 
 
 def tiling(network: Captured) -> Tiling:
-    """How a captured network can be run on tiles of its own input.
+    """The tiling of a captured network on its own input.
 
-    Source: the intervals of `resattn.rules.intervals`, on an input with room.
-    Raises: TilingError, which names the operator that forbids it.
+    Source: the intervals of `resattn.rules.intervals`, on an enlarged input.
+    Raises: TilingError, which names the operator that prevents it.
     """
     graph = network.graph
     if len(network.shapes[0]) != 4 or len(network.shapes) != 1:

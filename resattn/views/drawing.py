@@ -1,4 +1,4 @@
-"""Where each operator of a network is drawn: to scale, branch by branch, repeated blocks once."""
+"""The layout of a network's drawing: each operator to scale, branch by branch, repeated blocks once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_BEFORE = 4  # such operators that get a place of their own there
 
 @dataclass(frozen=True)
 class Block:
-    """A module that stands for `times` equal ones in a row, drawn from `start` to `stop`."""
+    """A module that stands for `times` equal consecutive ones, drawn from `start` to `stop`."""
 
     path: str
     times: int
@@ -30,10 +30,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Mark:
-    """One drawn operator: a weighted layer is a step long and as thick as its multiply-adds; others are points.
+    """One drawn operator: a weighted layer is one unit long, its thickness shows its multiply-adds; others are points.
 
-    `x`: weighted layers passed on the longest way to it. `lane`: 0 is the trunk, masks and branches below, shortcuts
-    above. `before`: the marks that data reaches it from.
+    `x`: weighted layers on the longest way to it. `lane`: 0 is the trunk, masks and branches are below, shortcuts
+    above. `before`: the marks that its data comes from.
     """
 
     op: int
@@ -48,19 +48,19 @@ class Mark:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Marks in order of execution; `before` and `op` of a mark are numbers of marks and of operators."""
+    """Marks in order of execution. `before` of a mark holds numbers of marks, `op` the number of an operator."""
 
     marks: tuple[Mark, ...]
     blocks: tuple[Block, ...]
 
     @property
     def length(self) -> int:
-        """In weighted layers."""
+        """Length in weighted layers."""
         return max((int(m.x) + m.is_layer for m in self.marks), default=0)
 
 
 def drawing(network: Captured, root: Node | None = None) -> Drawing:
-    """The drawing of a captured network. `root`: its module tree, whose equal modules in a row are drawn once."""
+    """The drawing of a captured network. `root`: its module tree; consecutive equal modules are drawn once."""
     graph, is_layer = network.graph, network.is_layer
     repeats = dict(_repeats(root)) if root is not None else {}
     hidden_modules = {path for paths in repeats.values() for path in paths}

@@ -1,4 +1,4 @@
-"""One page of a network that needs no network: drawing to scale, longest path, path lengths, module tree."""
+"""One HTML page about a network, which loads nothing else: drawing, longest path, path lengths, module tree."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS = 100  # of a drawing's length unit
 
 
 def write(audit: Audit, file: Path, used: Used | None = None) -> Path:
-    """Writes the page, whole or not at all, and returns its path. Raises: OSError."""
+    """Writes the page in one step and returns its path. Raises: OSError."""
     if not file.parent.is_dir():
         raise OSError(f"no folder {file.parent} for {file.name}")
     text = page(audit, used)
@@ -45,8 +45,10 @@ def write(audit: Audit, file: Path, used: Used | None = None) -> Path:
 
 
 def page(audit: Audit, used: Used | None = None) -> str:
-    """The page as HTML of at most `MOST_BYTES`; a network too large for that is shown with repeated blocks folded, and
-    with as many levels of its tree as fit, which the page says."""
+    """The page as HTML of at most `MOST_BYTES`.
+
+    For a larger network repeated blocks are folded and the tree is cut to as many levels as fit; the page says so.
+    """
     text = ""
     for data in _data(audit, used):
         text = _html(audit, data).encode("utf-8", "replace").decode()  # a name may have a lone surrogate

@@ -1,4 +1,4 @@
-"""The module tree and an audit as a person reads them: in a terminal, in a notebook, in a paper."""
+"""The module tree and an audit as text for a terminal, as HTML for a notebook, and as a table for a paper."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the tree in a terminal. Where it gets narrow, those of the highest `priority` are left out."""
+    """A column of the tree in a terminal. In a narrow terminal those of the highest `priority` are left out first."""
 
     name: str
     priority: int
@@ -62,7 +62,7 @@ COLUMNS = (
 
 
 def size(shape: Shape | None) -> str:
-    """Without the batch: 64x56x56."""
+    """A shape without its batch: 64x56x56."""
     return "" if shape is None else "x".join(map(str, shape[1:] if len(shape) > 1 else shape))
 
 
@@ -85,7 +85,7 @@ def _field(node: Node) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a tree: the module's name and what kind it is, then the columns."""
+    """One line of a tree: name and kind of the module, then the columns."""
 
     name: str
     kind: str
@@ -97,7 +97,7 @@ class Line:
 
 
 def lines(root: Node, *, width: int = PLAIN_WIDTH, depth: int | None = None, with_pointwise: bool = True) -> list[Line]:
-    """The folded tree as lines of at most so many columns; the first is the header."""
+    """The folded tree as lines of at most `width` columns; the first one is the header."""
     shown = _shown(root.folded(), depth, with_pointwise)
     nodes = [node for _, node in shown]
     names = [f"{'  ' * level}{f'{n.times} x ' if n.times > 1 else ''}{plain(n.name)}" for level, n in shown]
@@ -152,8 +152,7 @@ def _cut(text: str, room: int) -> str:
 
 
 def chosen_depth(root: Node) -> tuple[int, bool]:
-    """The deepest level down to which the folded tree has at most `LINES` lines, and whether those of element-wise
-    work are among them."""
+    """The deepest level at which the folded tree has at most `LINES` lines, and whether element-wise modules show."""
     folded = root.folded()
     for depth in range(folded.height_of_tree, 1, -1):
         for with_pointwise in (True, False):
@@ -163,19 +162,19 @@ def chosen_depth(root: Node) -> tuple[int, bool]:
 
 
 def terminal_width() -> int:
-    """Columns of the terminal, or of COLUMNS; 80 where there is neither."""
+    """Columns of the terminal, or of the variable COLUMNS; 80 without either."""
     return shutil.get_terminal_size((PLAIN_WIDTH, LINES)).columns
 
 
 def text(audit: Audit, *, width: int | None = None, depth: int | None = None) -> str:
-    """The audit as `print` shows it: totals, the tree, notes."""
+    """The text that `print(audit)` shows: totals, the tree, notes."""
     width = width or terminal_width()
     found = [line if isinstance(line, str) else str(line) for line in parts(audit, width=width, depth=depth)]
     return plain("\n".join(found))
 
 
 def parts(audit: Audit, *, width: int, depth: int | None = None) -> Iterator[str | Line]:
-    """The lines of `text`; those of the tree with their node."""
+    """The lines of `text`; lines of the tree with their node."""
     shapes = " and ".join("x".join(map(str, shape)) for shape in (audit.input_shape, *audit.more_inputs))
     yield f"{audit.target}: {audit.status}, input {shapes}"
     yield from _filled("; ".join(_totals(audit)), width)
@@ -231,9 +230,9 @@ TABLE = (
 
 
 def table(root: Node, *, depth: int | None = None, fold: bool = False) -> Table:
-    """One row for each module down to a depth (the model itself is 0), with every number of the tree.
+    """One row for each module down to a depth (0 is the model), with every number of the tree.
 
-    `fold`: equal modules in a row are one row with a column `times`, whose numbers are those of each.
+    `fold`: one row for consecutive equal modules, with a column `times` and the numbers of each.
     """
     nodes = [n for _, n in (root.folded() if fold else root).walk(depth)]
     header = (*TABLE[:1], "times", *TABLE[1:]) if fold else TABLE
@@ -262,7 +261,7 @@ def _blank(value: Any) -> str:
 
 
 def paper_table(root: Node, *, depth: int | None = None) -> Table:
-    """The columns that a paper prints, folded."""
+    """The folded tree with the columns that a paper prints."""
     header = ("module", "output", "params", "MACs", "layers", "depth", "field")
     rows = []
     for level, n in root.folded().walk(depth):
@@ -302,7 +301,7 @@ STYLE = f"<style>{''.join(f'.resattn-tree{where}{{{what}}}' for where, what in R
 
 
 def html(root: Node) -> str:
-    """The folded tree; a click on a module opens and closes it. Without its style sheet it still reads line by line."""
+    """The folded tree as HTML; a click opens or closes a module. It is readable without its style sheet."""
     head = " ".join(f"<b>{name}</b>" for name in ("module", *(c.name for c in IN_HTML)))
     head = f'<div class="leaf"><span class="row">{head}</span></div>'
     return f'{STYLE}<div class="resattn-tree">{head}{_html(root.folded(), 0)}</div>'
@@ -325,7 +324,7 @@ def _html(node: Node, level: int) -> str:
 
 
 def audit_html(audit: Audit) -> str:
-    """The tree, each quantity with its definition, and notes."""
+    """The tree, each quantity with its definition, and notes, as HTML."""
     rows = "".join(
         f'<tr><th scope="row" style="text-align:left">{escape(QUANTITIES[q].label)}</th>'
         f"<td>{audit.shown(q)}</td>"

@@ -1,4 +1,4 @@
-"""A table in every form that a person or a program reads. Standard library only."""
+"""A table as text, Markdown, LaTeX, CSV and HTML. Standard library only."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ MARKED = re.compile(r"[\\`*|<]|&(?=[#\w]+;)|\[(?=[^\]]*\]\()|(?<![^\W_])_|_(?![^
 
 
 class Coloured(str):
-    """A text whose control characters are colours of ours."""
+    """A text whose control characters are our own colours and may pass to a terminal."""
 
     __slots__ = ()
 
 
 def plain(text: str) -> str:
-    """`text` with its control characters written out, except new line, tab, and a carriage return that overwrites
-    nothing of this text: one at its begin or beside a new line."""
+    """The text with its control characters escaped.
+
+    Kept are newline, tab, and a carriage return that overwrites nothing of this text: at its start or beside a newline.
+    """
     return re.sub("(?<=[^\n])\r+(?=[^\r\n])", lambda met: "\\x0d" * len(met[0]), text).translate(_CONTROLS)
 
 
@@ -52,9 +54,9 @@ _CONTROLS = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of values under a header. A number is aligned to the right; None is a value that cannot be given.
+    """Rows of values under a header. Numbers are aligned to the right; None is a value that cannot be given.
 
-    `shown` gives what a person reads instead of some columns' values, as a function of the value; CSV keeps the value.
+    `shown`: for some columns a function from the value to the displayed text; CSV keeps the value.
     """
 
     header: tuple[str, ...]
@@ -69,7 +71,7 @@ class Table:
         return len(self.rows)
 
     def column(self, name: str) -> list[Any]:
-        """The values under a name. Raises: KeyError."""
+        """The values of a column. Raises: KeyError."""
         if name not in self.header:
             raise KeyError(f"no column {name!r} (one of: {', '.join(self.header)})")
         at = self.header.index(name)
@@ -86,8 +88,11 @@ class Table:
         return [[show(value) for show, value in zip(how, row, strict=True)] for row in self.rows]
 
     def to_text(self, width: int = 0) -> str:
-        """Columns as wide as their content. Where they are wider than `width`, a last column of words is wrapped, or
-        the columns are printed in blocks below each other, each block with the first column again."""
+        """The table as text, each column as wide as its content.
+
+        A table wider than `width` wraps its last column if that is text; otherwise its columns are printed in blocks
+        below each other, each block with the first column.
+        """
         texts = [list(self.header), *self._texts()]
         widths = [max(len(row[k]) for row in texts) for k in range(len(self.header))]
         if not width or sum(widths) + GAP * (len(widths) - 1) <= width:
@@ -129,7 +134,7 @@ class Table:
         return "\n".join([*lines, r"\end{tabular}"])
 
     def to_csv(self) -> str:
-        """The values themselves; a value that cannot be given is empty."""
+        """The values; one that cannot be given is empty."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
         return text.getvalue().rstrip("\n")
@@ -146,12 +151,12 @@ class Table:
     _repr_html_ = to_html
 
     def to_format(self, name: str) -> str:
-        """As one of `FORMATS`."""
+        """The table in one of `FORMATS`."""
         return {"text": self.to_text, "md": self.to_markdown, "csv": self.to_csv, "tex": self.to_latex}[name]()
 
 
 def number(value: Any) -> str:
-    """A value as a person reads it: thousands apart, two decimals."""
+    """A value for a reader: grouped thousands, two decimals."""
     if value is None:
         return "unknown"
     if isinstance(value, float):
@@ -160,7 +165,7 @@ def number(value: Any) -> str:
 
 
 def brief(value: int) -> str:
-    """Three significant digits and K, M, G, T or P: 6.27G."""
+    """A value with three significant digits and K, M, G, T or P: 6.27G."""
     if value < 1000:
         return str(value)
     for unit in "KMGTP":

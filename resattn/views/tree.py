@@ -1,4 +1,4 @@
-"""The module tree of a captured network: what each module holds, costs and sees, each number additive to the total."""
+"""The module tree of a captured network: what each module contains, costs and sees. Costs sum to the totals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOVES = ("view", "shape", "index", "input")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The receptive field of a module's units along one axis of the image; None is what cannot be given."""
+    """The receptive field of a module's units along one axis of the image; None for a value that cannot be given."""
 
     side_px: int
     is_whole: bool = False
@@ -36,13 +36,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Node:
-    """One module, or the functional work of a module with children (kind `functional`).
+    """One module, or the functional operators of a module with children (kind `functional`).
 
-    `params`, `macs`: of the subtree; `own_params`, `own_macs` without the children. A shared parameter counts once,
-    where it is defined; parameters that no execution reads are `unread`. `unknown`: operators without a rule, for
-    which `macs` is a lower bound. `layers`: weighted layers in it; `depth`: the most on any path from the input to
-    its end. `is_pointwise`: nothing but element-wise work. `times`: how many equal modules in a row
-    this one stands for; it is the last of them, and `name` names all.
+    `params`, `macs`: of the subtree; `own_params`, `own_macs`: without the children. A shared parameter counts once,
+    where it is defined; `unread`: parameters that no execution reads. `unknown`: operators without a rule, for which
+    `macs` is a lower bound. `layers`: weighted layers in it; `depth`: the most on any path from the input to its end.
+    `is_pointwise`: only element-wise operators. `times`: the number of equal consecutive modules that it stands for; it
+    is the last of them, and `name` names all.
     """
 
     path: str
@@ -68,11 +68,11 @@ class Node:
 
     @property
     def is_dead(self) -> bool:
-        """Never executed, and none of its parameters read."""
+        """Whether it was never executed and none of its parameters was read."""
         return self.role == DEAD
 
     def walk(self, depth: int | None = None, level: int = 0) -> Iterator[tuple[int, Node]]:
-        """The nodes with their level, parents first, at most so deep."""
+        """The nodes with their level, parents first, down to `depth`."""
         yield level, self
         if depth is None or level < depth:
             for child in self.children:
@@ -83,7 +83,7 @@ class Node:
         return max(level for level, _ in self.walk())
 
     def find(self, path: str) -> Node:
-        """The node of a module. Raises: PartError, with the nearest names."""
+        """The node of a module. Raises: PartError with the nearest names."""
         nodes = {node.path: node for _, node in self.walk() if node.kind != FUNCTIONAL}
         if path not in nodes:
             near = get_close_matches(path, nodes, n=3) or list(nodes)[1:4]
@@ -92,7 +92,7 @@ class Node:
 
     @cached_property
     def signature(self) -> tuple[Any, ...]:
-        """What two modules have alike that can be shown as one."""
+        """A key that is equal for modules that can be shown as one."""
         own = (
             self.kind,
             self.role,
@@ -108,7 +108,7 @@ class Node:
                         for c in self.children))  # fmt: skip
 
     def folded(self) -> Node:
-        """Equal modules in a row as one node with `times`: the last of them."""
+        """The tree with equal consecutive modules as one node with `times`: the last of them."""
         children: list[Node] = []
         firsts: list[Node] = []
         for child in (c.folded() for c in self.children):
@@ -130,12 +130,12 @@ def _range(first: str, last: str) -> str:
 
 
 def tree(network: Captured, *, with_fields: bool = True) -> Node:
-    """The root of the module tree. `with_fields`: False leaves out receptive fields, which take most of its time."""
+    """The root of the module tree. `with_fields`: False leaves out receptive fields, which take most of the time."""
     return _Tree(network, with_fields).node("", network.name)[0]
 
 
 def rows(root: Node) -> list[dict[str, Any]]:
-    """The modules that hold or cost something of their own, without those below them: they add up to the total."""
+    """The modules that contain or cost something of their own, without their children: they sum to the total."""
     found = []
     for _, node in root.walk():
         layers = node.layers - sum(c.layers for c in node.children if c.kind != FUNCTIONAL)

@@ -1,4 +1,4 @@
-"""The module tree on a terminal: its width, its colours, or one of the formats for papers and programs."""
+"""Prints the module tree in a terminal, with its width and colours, or in a format for papers and programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOURS = {"mask": "magenta", "shortcut": "cyan", "dead": "red"}
 
 
 def print_trees(audits: Sequence[Audit], form: str, *, depth: int | None = None, explain: bool = False) -> None:
-    """The trees on stdout; as CSV one table of all, with every module and number."""
+    """Prints the trees to stdout; as CSV one table of all audits, with every module and number."""
     if form == "csv":
         tables = [(a, shown.table(a.tree, depth=depth)) for a in audits]
         rows = [(a.target, *r) for a, t in tables for r in t.rows]
