@@ -1,4 +1,4 @@
-"""The study's commands as the command line starts them: what runs a study meets what builds its report."""
+"""The study's commands, as `resattn study` and `resattn report` call them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def study(profile: str, **options: Any) -> int:
-    """Run a study and build its report; the options and the exit status of `analysis.study.batch.run_study`."""
+    """Runs a study and builds its report; options and exit status of `analysis.study.batch.run_study`."""
     from analysis.study.batch import run_study
 
     return run_study(profile, report=_report, **options)
@@ -22,7 +22,9 @@ def _report() -> Callable[[Path], Path]:
 
 
 def report(folder: Path) -> Path:
-    """The report of a study's folder. Raises: ReportError, before anything is written, where it holds no study."""
+    """Builds the report of a study's folder. Raises: ReportError, before anything is written, if the folder holds no
+    study.
+    """
     from analysis.report.build import ReportError
     from analysis.report.reading import NOT_RUN, STUDY, read_study
 

@@ -1,7 +1,7 @@
-"""The part of the docs that is made from the code: `python -m analysis.docs docs` writes it, a test compares it.
+"""The pages of docs/ that are generated: `python -m analysis.docs docs` writes them, a test compares them.
 
-The reference of the command line comes from its parser, that of the tables from the vocabulary, every drawing from a
-captured network, and the page of results from the tables in the repository; so none can say what was true once.
+The reference of the command line comes from its parser, that of the tables from the schemas, each drawing from a
+captured network, and the page of results from the tables in the repository.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _spread(ratio: Mapping[str, float]) -> str:
 
 
 def command_line() -> str:
-    """Every sub-command with its words, in the order of `resattn --help`."""
+    """Every command with its arguments, in the order of `resattn --help`."""
     top = parser()
     text = [MADE, "# The command line\n\n", f"{top.description}\n\n"]
     text.append(
@@ -210,7 +210,7 @@ def _what(action: argparse.Action) -> str:
 
 
 def tables() -> str:
-    """Every table with its columns, quantities, fields of a spec, and the sidecar of every table."""
+    """Every table with its columns, the quantities, the fields of a spec, and the fields of a sidecar."""
     text = [MADE, "# Tables and words\n\n"]
     text.append(
         "Every table is tidy CSV: keys first, then values and their unit. Beside `NAME.csv` stands "
@@ -282,7 +282,7 @@ COMPARED = ("attention56", "resnet50", "resnet101", "cifar-resnet56")
 
 
 def counters() -> str:
-    """What other tools count, from the tables by which their numbers are computed here."""
+    """What other tools count, from the rules by which their numbers are computed here."""
     printed = Counter(row["tool"] for row in csv.DictReader(PRINTED.open(encoding="utf-8")))
     text = [MADE, "# Why your number differs\n\n"]
     text += [
@@ -342,7 +342,7 @@ FORECASTS = ROOT / "tests" / "forecast"
 
 
 def forecast() -> str:
-    """Formulas, steps of training and tiles against what they forecast, from the tables that the tests keep."""
+    """Forecasts of cost, memory and tiles beside measured values, from the tables that the tests keep."""
     scaled, trained, tiled, cuda = (
         _rows(FORECASTS / f"{name}.csv") for name in ("scaling", "training", "tiling", "cuda")
     )
@@ -402,7 +402,7 @@ REFERENCE = ROOT / "results" / "reference"
 
 
 def result(folder: Path = REFERENCE) -> str:
-    """What the runs in the repository came to: errors, differences between networks, and where the masks look."""
+    """Results of the runs in the repository: errors, differences between networks, and where masks are high."""
     study = read_study(folder)
     runs = study.table(schemas.RUNS)
     beside = study.table(schemas.PRINTED_BESIDE)
@@ -478,7 +478,7 @@ def _between(low: float | None, high: float | None) -> str:
 
 
 def statistics() -> str:
-    """The rule in words, and how often its intervals hold the true value."""
+    """The rule in words, and how often its intervals contain the true value."""
     seeds = [f"{least_seeds(k)} for {words}" for k, words in ((1, "1 comparison"), (3, "2 or 3"), (6, "4 to 6"))]
     text = [MADE, "# When an order of networks is claimed\n\n"]
     text += [
@@ -527,7 +527,7 @@ def statistics() -> str:
 
 
 def drawings() -> dict[str, str]:
-    """Name -> drawing: the network of the README, and one for each notion of depth."""
+    """Name to drawing: the network of the README, and one for each notion of depth."""
     layers = layer_frame(TINY)
     tiny = captured(TINY)
     assert tiny.shortest is not None
@@ -551,7 +551,7 @@ TERMINAL = {"step": 7.3, "line": 18.0, "margin": 16.0}  # px of a character, of 
 
 
 def terminal() -> str:
-    """What `print(audit(...))` shows of the model in the how-to page, as a picture of a terminal."""
+    """A picture of a terminal with the output of `print(audit(...))` for the model of the how-to page."""
     code = re.search(r"```python\n# mymodels\.py\n(.*?)```", HOW_TO.read_text(encoding="utf-8"), re.DOTALL)
     assert code is not None
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"COLUMNS": "88"}):
@@ -576,7 +576,7 @@ def terminal() -> str:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write every generated page below a folder, those that changed."""
+    """Writes every generated page that changed into a folder."""
     changed = []
     for name, text in pages().items():
         path = folder / name

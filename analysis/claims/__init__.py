@@ -1,1 +1,1 @@
-"""The study's ledger: what was printed about Residual Attention Networks, and what its training runs say of it."""
+"""The ledger of the study: what was printed about Residual Attention Networks, with verdicts from its training runs."""

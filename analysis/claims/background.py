@@ -1,6 +1,6 @@
-"""Does a mask filter the background? The rule for claim 6 of the article, and what runs say under it.
+"""Does a mask filter the background? The rule for claim 6 of the article, and its result for trained networks.
 
-The rule was written before the first number. What is replaced by what is in `analysis.trained.interventions`.
+The rule was written before the first run. The interventions are those of `analysis.trained.interventions`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ DIFFERENCE, AREA = "object_over_ground", "mask_area_over_another"
 
 @dataclass(frozen=True)
 class Filtering:
-    """What `RULE` says of one network's masks, by seed.
+    """The numbers of `RULE` for the masks of one network, by seed.
 
-    `differences`: error with the mask constant at the object minus that with it constant at as much ground, in points
-    of %. `areas`: area of the mask minus that of another image's. `is_near_chance`: the network has hardly learned.
+    `differences`: error with the mask constant on the object minus error with it constant on an equal area of
+    background, in percentage points. `areas`: area under the ROC curve of the mask minus that of another image's mask.
+    `is_near_chance`: the network is near chance level.
     """
 
     network: str
@@ -63,7 +64,7 @@ class Filtering:
 
     @property
     def why(self) -> str:
-        """The numbers that the rule reads, in a sentence."""
+        """The numbers that decide, in a sentence."""
         n = len(self.differences)
         interval = f"an interval needs {least_seeds()} seeds"
         if self.low is not None:

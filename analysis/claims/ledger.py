@@ -1,4 +1,4 @@
-"""The ledger: what was printed about Residual Attention Networks, as a table of claims, and its sources."""
+"""The study's ledger as claims, and its sources."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def sources() -> frozenset[str]:
 
 
 def measure(subject: Subject, quantity: str, count: Measure = measured.measure) -> int | float | Fraction | None:
-    """The counted number, or that of `witnesses.csv` where a library is not installed. Raises: as its namesake.
+    """The counted number, or that of `witnesses.csv` if a library is not installed.
 
-    `count`: what counts the numbers of networks.
+    `count`: counts the numbers of networks. Raises: as `resattn.claims.measured.measure`.
     """
     try:
         return count(subject, quantity)
@@ -51,7 +51,7 @@ def _witnesses() -> dict[tuple[str, str], int]:
 
 @dataclass(frozen=True)
 class Source:
-    """A source as a reader finds it: its text, and its address on the web where it has one."""
+    """A source for a reader: its text, and its web address if it has one."""
 
     key: str
     text: str

@@ -1,4 +1,4 @@
-"""What the ledger says that was printed, as frames: beside our counts, by network, and by verdict."""
+"""Printed numbers of the ledger as frames: beside our counts, by network, and by verdict."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from resattn.claims.verdicts import judge
 
 
 def published_frame(source: str, places: Collection[str]) -> pd.DataFrame:
-    """The ledger's rows about parameters, cost and depth in some places of a source, each with its verdict.
+    """The ledger's rows about parameters, cost and depth in some places of a source, with verdicts:
+    `schemas.PUBLISHED`.
 
-    `schemas.PUBLISHED`. Raises: FrameError where the ledger has none.
+    Raises: FrameError if the ledger has none.
     """
     claims = [
         c
@@ -29,9 +30,9 @@ def published_frame(source: str, places: Collection[str]) -> pd.DataFrame:
 
 
 def printed_params(source: str, place: str, networks: Iterable[str]) -> dict[str, str]:
-    """The parameters, in millions, that a source prints for each network, as text: its digits are the tolerance.
+    """The parameters, in millions, that a source prints for each network, as text, whose digits give the tolerance.
 
-    Raises: FrameError where the ledger has no such row.
+    Raises: FrameError if the ledger has no such row.
     """
     rows = {
         str(c.subject): c.value
@@ -45,14 +46,16 @@ def printed_params(source: str, place: str, networks: Iterable[str]) -> dict[str
 
 
 def source_frame(keys: Iterable[str]) -> pd.DataFrame:
-    """The sources of a verdict table, those of most claims first: `schemas.SOURCES`."""
+    """The sources of a verdict table, with those of most claims first: `schemas.SOURCES`."""
     known, counts = bibliography(), pd.Series(list(keys)).value_counts(sort=True)
     rows = [(key, known[key].text, known[key].url) for key in counts.index]
     return pd.DataFrame(rows, columns=schemas.SOURCES.names)
 
 
 def finding_counts(claims: pd.DataFrame, least: int = 10) -> pd.DataFrame:
-    """Columns source, verdict, n: of a verdict table, the largest source first; those of few rows stand as one."""
+    """Columns source, verdict, n of a verdict table, the largest source first. Sources with few claims are one row
+    together.
+    """
     sizes = claims["source"].value_counts()
     small = set(sizes[sizes < least].index)
     source = claims["source"].where(~claims["source"].isin(small), f"{len(small)} others")

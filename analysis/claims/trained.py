@@ -1,8 +1,8 @@
-"""What the training runs of a study say of the ledger: verdicts, and printed results beside ours.
+"""Verdicts of the ledger from the training runs of a study, and printed results beside ours.
 
-A printed error is tested by runs with the printed recipe alone. A claim that only says which of two is larger names
-no recipe: runs of any budget test it, by the rule of `analysis.statistics.conclusions`; the verdict names the budget.
-A claim about what a trained network does is tested by the tables of interventions and of the gradient's depth.
+A printed error is tested only by runs with the printed recipe. A claim that one of two networks has the lower error
+names no recipe: runs of any budget test it, by the rule of `analysis.statistics.conclusions`, and the verdict names the
+budget. A claim about the behaviour of a trained network is tested by the tables of interventions and of gradient depth.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ KEPT = ROOT / "results" / "reference" / steps.CLAIMS / "tables"
 
 
 def measured_runs(runs: pd.DataFrame | None = None, responses: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Every number of a study's runs that a claim asks for, one row each: `schemas.MEASURED`.
+    """Every number of a study's runs that a claim needs, one row each: `schemas.MEASURED`.
 
-    `runs`: `schemas.RUNS`; `responses`: `schemas.RESPONSES`, read at the stage's output. A network's width goes into
-    the budget, which is stated beside the verdict: the claims are about gates, merges and depths.
+    `runs`: `schemas.RUNS`; `responses`: `schemas.RESPONSES`, at the output of each stage. A network's width counts as
+    part of the budget, which is stated beside the verdict: the claims are about gates, merges and depths.
     """
     rows: list[dict[str, object]] = []
     if runs is not None:
@@ -85,7 +85,7 @@ def measured_runs(runs: pd.DataFrame | None = None, responses: pd.DataFrame | No
 
 
 def measured_background(interventions: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
-    """What the rule of `background` reads, by network and seed: `schemas.MEASURED`."""
+    """The numbers of the rule in `background`, by network and seed: `schemas.MEASURED`."""
     rows: list[dict[str, object]] = []
     for found in background.filtering(interventions, masks):
         shared = {**_about(found.network), "is_recipe": False, "near_chance": found.is_near_chance}
@@ -101,9 +101,11 @@ def measured_background(interventions: pd.DataFrame, masks: pd.DataFrame) -> pd.
 
 
 def measured_depth(runs: pd.DataFrame, used: pd.DataFrame) -> pd.DataFrame:
-    """The share of the gradient's energy in the range that Veit et al. name, by network and seed: `schemas.MEASURED`.
+    """The share of the gradient's energy in the range of path lengths that Veit et al. name, by network and seed:
+    `schemas.MEASURED`.
 
-    Of networks whose residual units have two layers each. `runs`: `schemas.RUNS`; `used`: `schemas.USED`, of them.
+    For networks whose residual units have two layers each. `runs`: `schemas.RUNS`; `used`: `schemas.USED` of the same
+    runs.
     """
     rows: list[dict[str, object]] = []
     means = _mean_errors(runs)
@@ -140,12 +142,13 @@ def _measured(rows: list[dict[str, object]]) -> pd.DataFrame:
 def judge_study(
     claims: Sequence[Claim], measure: Measure, measured: pd.DataFrame, orders: pd.DataFrame | None = None
 ) -> tuple[Verdict, ...]:
-    """A verdict on every claim, with what a study measured; in their order.
+    """The verdict on every claim with the measurements of a study, in the order of the claims.
 
-    `measured`: of the functions above; `orders`: of `conclusions.every_order`, which decide every claim that one
-    network has a lower error than another. Claim 6 of the article has a rule of its own, and a claim about any trained
-    network holds if it holds in each. Another direction needs the seeds of one comparison. Networks near chance level
-    decide nothing. Raises: ClaimError.
+    `measured`: from the functions above. `orders`: from `conclusions.every_order`; it decides every claim that one
+    network has a lower error than another. Claim 6 of the article has its own rule. A claim about any trained network
+    holds if it holds for each. Another claim about an order needs the same seeds for both. Networks near chance level
+    decide nothing.
+    Raises: ClaimError.
     """
     every = ledger()
     verdicts = judge(claims, measure, runs_of_table(measured.loc[measured["is_recipe"]]), among=every)
@@ -162,7 +165,7 @@ def judge_study(
 
 
 def judge_kept(claims: Sequence[Claim], measure: Measure, folder: Path = KEPT) -> tuple[Verdict, ...]:
-    """A verdict on every claim, with what the study that the repository keeps measured, if it is there."""
+    """The verdict on every claim with the measurements of the study kept in the repository, if it is there."""
     tables = (schemas.MEASURED, schemas.ORDERS)
     if not all((folder / schema.file).is_file() for schema in tables):
         return judge(claims, measure, among=ledger())
@@ -311,9 +314,9 @@ def _with_budget(verdict: Verdict, measured: pd.DataFrame) -> Verdict:
 def published_beside(
     runs: pd.DataFrame, source: str, place: str, *, claims: Sequence[Claim] | None = None
 ) -> pd.DataFrame:
-    """The results that a table of a source prints for the networks that were trained, beside ours.
+    """The results that a table of a source prints for the trained networks, beside ours: `schemas.PRINTED_BESIDE`.
 
-    `schemas.PRINTED_BESIDE`. No row where the place prints nothing about these networks.
+    No row if that place prints nothing about these networks.
     """
     claims = ledger() if claims is None else claims
     recipe = {claim.id: claim for claim in claims if claim.id in (STEPS, BATCH)}
@@ -341,7 +344,9 @@ def published_beside(
 
 
 def subject_of(network: str) -> Subject:
-    """`cifar-attention56[gate=channel][width=8]` is cifar-attention56 gate=channel: a width is part of the budget."""
+    """A network without its width, which is part of the budget: `cifar-attention56[gate=channel][width=8]` gives
+    cifar-attention56 gate=channel.
+    """
     name, settings = name_and_settings(network)
     kept = [tuple(item.split("=", 1)) for item in sorted(settings) if not item.startswith("width=")]
     return Subject(name, tuple((field, value) for field, value in kept))

@@ -1,4 +1,6 @@
-"""Do the first steps of a run agree on two devices? The CPU's are those of the loop, bit for bit."""
+"""Compares the first training steps of a run on two devices. On the CPU they are those of the training loop, bit for
+bit.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,10 @@ TOLERANCE = {"fp64": (1e-12, 1e-6, 0.999999), "fp32": (1e-5, 5e-2, -1.0), "bf16"
 
 
 def agreement(config: TrainConfig, feeds: Mapping[torch.device, Feed], precision: str, graphed: bool) -> dict[str, Any]:
-    """The first steps of a run on two devices, of which the first is the CPU, where they are the loop's, bit for bit.
+    """The first steps of a run on two devices; the first device is the CPU.
 
-    Losses of each, the largest relative difference of a loss, and the cosine between the changes of all weights.
+    Gives the losses of each, the largest relative difference of a loss, and the cosine between the changes of all
+    weights.
     """
     seen = []
     config = replace(config, precision="bf16" if precision == "bf16" else "fp32")
@@ -60,7 +63,7 @@ def agreement(config: TrainConfig, feeds: Mapping[torch.device, Feed], precision
 def check_agreement(
     session: Session, block: Sequence[Planned], feeds: Mapping[torch.device, Feed], precisions: Sequence[str],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """`agreement` of each network of a block in each precision, noted as it goes."""
+    """`agreement` for each network of a block in each precision; each result is written at once."""
     checks = []
     is_cuda = any(device.type == "cuda" for device in feeds)
 

@@ -1,4 +1,4 @@
-"""The machine on which runs go side by side: is it fit, and how are its convolutions chosen."""
+"""Checks that a machine can train runs in parallel, and sets how cuDNN chooses convolutions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BYTES_PER_RUN, BYTES_SHARED = 2**30, 4 * 2**30
 
 
 class ManyError(TrainError):
-    """A machine on which these runs cannot be made, or steps that do not agree with the CPU's."""
+    """The machine cannot train these runs, or its steps do not agree with those of the CPU."""
 
 
 def check_machine(device: torch.device, side_by_side: int) -> None:
-    """Raises: ManyError for a torch that is too old or a GPU that is too small, before data are loaded."""
+    """Raises: ManyError, before data are loaded, if torch is too old or the GPU too small."""
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < LEAST_TORCH:
         raise ManyError(f"torch {torch.__version__} is too old: at least {'.'.join(map(str, LEAST_TORCH))} is needed")
@@ -46,7 +46,7 @@ def check_machine(device: torch.device, side_by_side: int) -> None:
 
 @contextmanager
 def convolutions(*, search: bool, tf32: bool) -> Iterator[None]:
-    """Whether cuDNN searches for the fastest kernels, and whether float32 products may be those of TF32."""
+    """Inside the block: whether cuDNN searches for the fastest kernels, and whether float32 products may use TF32."""
     settings = torch.backends.cudnn
     before = settings.benchmark, settings.allow_tf32
     settings.benchmark, settings.allow_tf32 = search, tf32
@@ -63,5 +63,5 @@ def moved(feed: Feed, device: torch.device) -> Feed:
 
 
 def execution(device: torch.device) -> dict[str, Any]:
-    """The fields of a config that say where it runs; they are no part of what identifies the run."""
+    """The fields of a config that say where it runs; they do not identify the run."""
     return {"accelerator": device.type, "threads": 0 if device.type == "cuda" else 1}

@@ -57,14 +57,15 @@ def run_whole(
     code: str | None = None,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> int:
-    """The runs of the protocol that `out`/runs lacks, in blocks side by side; the number of those that were kept.
+    """Trains the runs of the protocol that `out`/runs does not hold yet, in parallel blocks; gives the number of new
+    runs.
 
-    The sweep goes network by network, so that each network's runs share the device with its own kind alone and their
-    speeds compare. The budgets go seed by seed, as in the protocol; a block that would outlast `minutes` is not begun.
-    `also` has runs beside the protocol, kept in `out`/extra: see `extra_runs`. `check_only`: the first steps are
-    compared with the CPU's in every precision, and nothing is trained.
+    The sweep goes network by network, so that runs of one network share the device and their speeds can be compared.
+    Budgets go seed by seed, as in the protocol; a block that would take longer than `minutes` is not started. `also`:
+    runs beside the protocol, written to `out`/extra: see `extra_runs`. `check_only`: only compare the first steps with
+    the CPU's in every precision; train nothing.
 
-    Raises: ManyError, ProtocolError before data are loaded where the machine or the data are not fit.
+    Raises: ManyError, ProtocolError, before data are loaded, if the machine or the data cannot be used.
     """
     session = Session(out, minutes, say)
     check_machine(device, side_by_side)

@@ -1,7 +1,7 @@
-"""The experiment whose protocol was fixed beforehand: which runs it has, which are kept, and making those missing.
+"""The experiment with a protocol fixed in advance: its runs, those that are kept, and how missing ones are made.
 
-What there is to do follows from the protocol file and the kept runs alone, so that a batch can be stopped at any
-moment and started again. Every kept run carries the digest of the protocol file.
+What is left to do follows from the protocol file and the kept runs alone, so that a batch can be stopped and resumed at
+any time. Every kept run records the digest of the protocol file.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ WAIT_S = 5.0
 
 
 class ProtocolError(ValueError):
-    """A protocol that cannot be read, or data that it is not about."""
+    """An invalid protocol, or data other than those of the protocol."""
 
     is_usage = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """One run of the protocol. `network` is its short name there; `part` is sweep or budget."""
+    """One run of the protocol. `network`: its short name there; `part`: sweep or budget."""
 
     id: str
     part: str
@@ -63,7 +63,7 @@ class Protocol:
         return dict(self.data["networks"])
 
     def config(self, network: str, *, lr: float, seed: int, **changes: Any) -> TrainConfig:
-        """A run of a network, by its full name, under the recipe."""
+        """The config of a run with the protocol's recipe; `network` is a full name."""
         recipe = {"dataset": self.data["dataset"]["name"], **self.data["recipe"], "accelerator": "cpu", "threads": 1}
         return TrainConfig(**{"spec": named(network), "lr": lr, "seed": seed, **recipe, **changes})
 
@@ -74,7 +74,7 @@ class Protocol:
 
     @cached_property
     def sweep(self) -> tuple[Planned, ...]:
-        """Seeds outermost, then rates."""
+        """The runs of the sweep: seeds in the outer loop, rates in the inner one."""
         part = self.data["sweep"]
         size = {key: part[key] for key in ("holdout", "epochs", "presentations")}
         return tuple(
@@ -85,7 +85,7 @@ class Protocol:
         )
 
     def budgets(self, rates: Mapping[str, float]) -> tuple[Planned, ...]:
-        """Seeds outermost, so that a batch that was stopped has whole blocks."""
+        """The runs of the budgets: seeds in the outer loop, so that a stopped batch has complete blocks."""
         part = self.data["budgets"]
         return tuple(
             self._planned(BUDGET, f"{BUDGET}-{short}-e{epochs}-s{seed}", short, lr=lr, seed=seed, epochs=epochs)
@@ -107,12 +107,12 @@ class Protocol:
 def extra_runs(
     protocol: Protocol, rows: Sequence[Mapping[str, Any]], rates: Mapping[str, float], kept: Path
 ) -> list[Planned]:
-    """Runs beside the protocol, under its recipe, that a folder of kept runs lacks.
+    """Runs beside the protocol, with its recipe, that a folder of kept runs does not hold yet.
 
     A row has the keys network (its short name), spec, epochs, seeds, and lr: a number, or the short name of the network
-    of the protocol whose rate it takes; such a row waits for the sweep.
+    of the protocol whose rate it uses; such a row waits for the sweep.
 
-    Raises: ProtocolError for a row that is no such run.
+    Raises: ProtocolError for an invalid row.
     """
     runs = []
     for row in rows:
@@ -148,9 +148,9 @@ def read_protocol(path: Path | None = None) -> Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """The kept runs of this protocol by id, those of another one, the rates, and the runs that are missing.
+    """The kept runs of this protocol by id, runs of other protocols, the chosen rates, and the missing runs.
 
-    `rates` is empty until the sweep is complete; until then the runs of the budgets are not planned.
+    `rates` is empty until the sweep is complete; until then no runs of the budgets are planned.
     """
 
     protocol: Protocol
@@ -178,10 +178,9 @@ class State:
 
 
 def state_of(folder: Path, protocol: Protocol, sweep: Path | None = None) -> State:
-    """What the kept runs in a folder say. A run of another protocol or training version is shown, never counted.
+    """The state of the kept runs in a folder. A run of another protocol or training version is listed but not counted.
 
-    sweep: another folder, whose sweep is taken in place of this one's if it is complete; the budget of the primary
-    comparison then comes first.
+    `sweep`: another folder whose complete sweep replaces this one's; the budget of the primary comparison is then first.
 
     Raises: KeptRunError for a damaged record.
     """
@@ -211,9 +210,9 @@ def state_on_cpu(out: Path, protocol: Protocol) -> State:
 
 
 def chosen_rates(protocol: Protocol, kept: Mapping[str, Any]) -> dict[str, float]:
-    """The rate of each network by the protocol's rule; nothing before the sweep is complete.
+    """The rate of each network by the protocol's rule; empty before the sweep is complete.
 
-    Raises: ProtocolError where a network diverged at every rate.
+    Raises: ProtocolError if a network diverged at every rate.
     """
     if not all(run.id in kept for run in protocol.sweep):
         return {}
@@ -242,11 +241,11 @@ def run_protocol(
     dataset: Any = None,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
-    """Make the runs of the protocol that are not kept yet, in its order, one on each core. 0 when all are kept.
+    """Makes the missing runs of the protocol in its order, one for each core; 0 if all are kept.
 
-    Resumes where it stopped; several calls in one folder share the work. `protocol` and `dataset` are for tests.
+    It resumes; several calls in one folder share the work. `protocol` and `dataset` are for tests.
 
-    Raises: ProtocolError where the data are not those of the protocol; TrainError, KeptRunError.
+    Raises: ProtocolError if the data are not those of the protocol; TrainError, KeptRunError.
     """
     out = out or RESULTS
     protocol = protocol or read_protocol()
@@ -277,7 +276,7 @@ def run_protocol(
 
 
 def describe(state: State) -> str:
-    """How far the experiment is, without a word on the comparison before it is complete."""
+    """The progress of the experiment, without any comparison before it is complete."""
     data, n = state.protocol.data, len(state.planned) - len(state.missing)
     lines = [f"protocol {state.protocol.digest[:12]}: {n} of {state.protocol.n_runs} runs are kept"]
     if state.others:
@@ -382,7 +381,7 @@ def bf16_weights(network: Any) -> bytes:
 
 
 def commit() -> str | None:
-    """The commit of this checkout; None where there is none."""
+    """The commit of this checkout; None outside one."""
     try:
         done = subprocess.run(
             ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=30
@@ -400,9 +399,9 @@ def run_extra(
     dataset: Any = None,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> None:
-    """Make the runs beside the protocol (see `extra_runs`) that `out`/extra lacks, one after the other.
+    """Makes the runs beside the protocol (see `extra_runs`) that `out`/extra does not hold yet, one after the other.
 
-    Raises: ProtocolError for a row that is no run, and where the data are not those of the protocol.
+    Raises: ProtocolError for an invalid row, or if the data are not those of the protocol.
     """
     out, protocol = out or RESULTS, protocol or read_protocol()
     missing = extra_runs(protocol, rows, state_on_cpu(out, protocol).rates, out / EXTRA)

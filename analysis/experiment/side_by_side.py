@@ -1,4 +1,4 @@
-"""Runs of equal length side by side on one device: queued steps, rows, and the records of those that finished."""
+"""Trains runs of equal length in parallel on one device, and writes the records of finished runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOCK = 50  # steps that are queued at a time
 
 @dataclass
 class Session:
-    """What one call has measured and decided; written to summary.json as it goes."""
+    """The measurements and decisions of one call; written to summary.json as they are made."""
 
     out: Path
     minutes: float
@@ -48,7 +48,7 @@ class Session:
 
 
 def rounds_of_steps(runs: Sequence[Trainee], steps: int, how: str) -> None:
-    """That many steps of every run, queued in turns, with at most two blocks ahead of the device."""
+    """Queues `steps` steps of every run in turns, at most two blocks ahead of the device."""
     marks: list[list[torch.cuda.Event]] = []
     for first in range(0, steps, BLOCK):
         for _ in range(min(BLOCK, steps - first)):
@@ -64,7 +64,7 @@ def rounds_of_steps(runs: Sequence[Trainee], steps: int, how: str) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """What the runs of a block share. `folder`: where finished ones appear."""
+    """What the runs of a block share. `folder`: receives finished runs."""
 
     session: Session
     folder: Path
@@ -77,7 +77,7 @@ class Context:
 
 
 def train_block(context: Context, block: Sequence[Planned], trainees: Sequence[Trainee]) -> int:
-    """Train runs of equal length side by side, on trainees of the same networks, and keep them; how many."""
+    """Trains runs of equal length in parallel, on trainees of the same networks, and keeps them; gives their number."""
     session, device = context.session, context.device
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     runs = list(trainees[: len(block)])

@@ -1,7 +1,7 @@
-"""One run as a training step without Python in it: captured once as a CUDA graph, replayed for every batch.
+"""A run whose training step runs without Python: captured once as a CUDA graph, replayed for every batch.
 
-The step is that of the loop, operation for operation: on the CPU it gives the loop's bits. Order, crops and mirrored
-images are those of `Feed`; the batch is cut on the device from indices that are uploaded once for each epoch.
+The step has the operations of the training loop; on the CPU it gives the same bits. Order, crops and mirrored images
+are those of `Feed`; the batch is cut on the device from indices that are uploaded once for each epoch.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Trainee:
         self.momenta = [torch.zeros_like(p) for p in self.masters]
 
     def restart(self, config: TrainConfig, feed: Feed) -> None:
-        """Begin another run of the same network from its first weights, with the buffers and the graph of this one."""
+        """Begins another run of the same network from its initial weights, with this run's buffers and graph."""
         self.config, self.feed = config, replace(feed, seed=config.seed)
         fresh = first_weights(config).state_dict()
         with torch.no_grad():
@@ -158,7 +158,7 @@ class Trainee:
             self.position += 1
 
     def capture(self, stream: torch.cuda.Stream) -> None:
-        """Record the step as a graph on a stream of its own. The run must be restarted: warm-up moved its weights."""
+        """Records the step as a CUDA graph on its own stream. Restart the run afterwards: warm-up changes weights."""
         self.stream = stream
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -181,7 +181,7 @@ class Trainee:
         self.done += 1
 
     def training_row(self) -> dict[str, float]:
-        """Loss and error of the epoch, on the images as they were seen."""
+        """Loss and error of the epoch on the augmented images."""
         losses = self.losses[: self.done]
         return {
             "train_loss": losses.double().mean().item(),
@@ -189,7 +189,7 @@ class Trainee:
         }
 
     def test(self) -> tuple[dict[str, float], bytes]:
-        """Loss and error on the test images, and one bit for each."""
+        """Loss and error on the test images, and one bit for each image."""
         size = {"batch": TEST_BATCH_CUDA} if self.is_cuda else {}
         loss, right = score(self.feed, self.model, precision=self.autocast(), **size)
         self.model.train()
@@ -200,7 +200,7 @@ class Trainee:
         }, packed(right)
 
     def finish(self) -> Network:
-        """The network with its number of steps, as the loop would have it."""
+        """The network with its number of steps, as after the training loop."""
         for module in self.network.modules():
             if isinstance(module, nn.BatchNorm2d) and module.num_batches_tracked is not None:
                 module.num_batches_tracked.fill_(self.config.steps)
@@ -208,7 +208,7 @@ class Trainee:
 
 
 def start_all(runs: Sequence[Trainee], epoch: int) -> None:
-    """Start an epoch of every run; when this returns, any stream may take its steps."""
+    """Starts an epoch of every run; afterwards any stream may execute its steps."""
     for run in runs:
         run.start_epoch(epoch)
     if runs[0].is_cuda:
@@ -216,7 +216,7 @@ def start_all(runs: Sequence[Trainee], epoch: int) -> None:
 
 
 def restart_all(runs: Sequence[Trainee], configs: Sequence[TrainConfig], feed: Feed) -> None:
-    """Begin other runs, each of the network of the trainee in its place."""
+    """Begins other runs, each with the network of the trainee at its place."""
     if runs[0].is_cuda:
         torch.cuda.synchronize()
     for run, config in zip(runs, configs, strict=True):

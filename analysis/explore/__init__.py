@@ -1,1 +1,1 @@
-"""The explorer: what follows from a network's settings, while they move."""
+"""The explorer: counts of a network while its settings change."""

@@ -1,7 +1,7 @@
-"""The explorer: sliders for what a network is, and beside them what follows from it, at once.
+"""The explorer as notebook widgets: sliders for the settings of a network, with its counts beside them.
 
-What is shown is measured, never looked up: each network is captured once on meta tensors and kept. The drawing and
-the counts are shown first, then the receptive field and the ResNet of the same depth, which take longer.
+Every number is counted: each network is captured once on meta tensors and kept. Drawing and counts are shown first,
+then the receptive field and the ResNet of equal depth, which take longer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TARGET_S = 0.5  # from a change to the drawing and the numbers that follow from 
 
 @dataclass(frozen=True)
 class State:
-    """What the controls say. `modules` and `poolings`: of the first three stages."""
+    """The values of the controls. `modules` and `poolings`: of the first three stages."""
 
     network: str = "attention56"
     p: int = 1
@@ -63,7 +63,7 @@ class State:
 
     @classmethod
     def of(cls, network: str) -> State:
-        """The state in which a layout or a preset of the catalog stands as it is. Raises: SpecError."""
+        """The state that shows a layout or a preset of the catalog unchanged. Raises: SpecError."""
         spec = named(network)
         if network not in (*LAYOUTS, *PRESETS):
             raise SpecError(f"the explorer has no layout {network!r} (one of: {', '.join(LAYOUTS)})")
@@ -76,7 +76,7 @@ class State:
 
     @property
     def spec(self) -> NetworkSpec:
-        """Raises: SpecError, one line, where the numbers make no network."""
+        """The spec of this state. Raises: SpecError, in one line, if the numbers describe no network."""
         base = named(self.network)
         rest = len(base.units) - STAGES
         wanted: dict[str, Any] = {
@@ -89,7 +89,7 @@ class State:
 
 @dataclass(frozen=True)
 class Counted:
-    """What one capture tells: the layers, the paths and the numbers."""
+    """The counts of one capture: layers, paths and numbers."""
 
     layers: pd.DataFrame
     paths: Paths
@@ -114,13 +114,13 @@ def counted(spec: NetworkSpec) -> Counted:
 
 @lru_cache(maxsize=256)
 def path_lengths(spec: NetworkSpec) -> Paths:
-    """How many paths have how many weighted layers."""
+    """The number of paths for each number of weighted layers."""
     return Paths(spec.name, captured(spec).path_lengths)
 
 
 @lru_cache(maxsize=256)
 def sight(spec: NetworkSpec) -> Mapping[str, Mapping[str, int]]:
-    """stage -> branch ("trunk", "mask") -> side in px of what a unit at the stage's end sees, nothing clipped."""
+    """stage -> branch ("trunk", "mask") -> side in px of the receptive field at the stage's end, not clipped."""
     seen: dict[str, dict[str, int]] = {}
     for row in receptive_frame([spec]).itertuples():
         seen.setdefault(str(row.stage), {})[str(row.branch)] = int(row.value)
@@ -129,7 +129,7 @@ def sight(spec: NetworkSpec) -> Mapping[str, Mapping[str, int]]:
 
 @lru_cache(maxsize=256)
 def equal(spec: NetworkSpec, by: str) -> Match:
-    """The ResNet of the same depth. Raises: MatchError."""
+    """The ResNet of equal depth. Raises: MatchError."""
     return match(spec, by)
 
 
@@ -137,7 +137,7 @@ def equal(spec: NetworkSpec, by: str) -> Match:
 
 
 def headline(found: Counted) -> str:
-    """One sentence: what the name would say, and what it is."""
+    """One sentence: the depth in the name and the counted one."""
     n = found.numbers
     more = 100 * (n["longest_path"] / n["trunk_depth"] - 1)
     if n["longest_path"] == n["trunk_depth"]:
@@ -152,7 +152,7 @@ ROWS = ("trunk_depth", "longest_path", "weighted_layers", "n_paths", "params", "
 
 
 def table(found: Counted, before: Counted | None = None) -> str:
-    """Depth and cost, with the label and the definition of each number, and what changed since the last state."""
+    """Depth and cost with label and definition of each number, and the change since the last state."""
     rows = "".join(
         f'<tr title="{escape(QUANTITIES[q].definition)}"><th scope="row" style="text-align:left;font-weight:400;'
         f'padding:2px 16px 2px 0">{escape(QUANTITIES[q].label)}</th><td data-quantity="{q}" style="text-align:right;'
@@ -169,7 +169,7 @@ def _change(now: int, before: int | None) -> str:
 
 
 def match_words(found: Match) -> str:
-    """The ResNet and how well it meets the number."""
+    """The ResNet, and how close it is to the number."""
     how = "exactly" if found.is_exact else f"as near as its layout allows ({found.off_pct:+.1f} %)"
     notion = next(words for words, by in BY.items() if by == found.by)
     return f"By {notion} it equals <b>{escape(display_name(found.spec.name))}</b>, {how}: {found.found:,} layers."
@@ -179,9 +179,9 @@ def match_words(found: Match) -> str:
 
 
 class Explorer:
-    """The controls and what they show. `show` puts them on a page.
+    """The controls and the output. `show` displays them.
 
-    `drawn_s` and `whole_s`: the responses so far, until the drawing and the numbers stood, and until all did.
+    `drawn_s`: response times until drawing and numbers are shown; `whole_s`: until everything is.
     """
 
     def __init__(self, network: str = "attention56", **changes: Any) -> None:
@@ -208,7 +208,9 @@ class Explorer:
         return State(**{**values, **stages})
 
     def update(self) -> None:
-        """Show what the controls say; what makes no network is said in one line, and the last one stays."""
+        """Shows the state of the controls. A state that describes no network gives a message, and the last network
+        stays.
+        """
         begun = time.perf_counter()
         state = self.state
         try:
@@ -235,7 +237,7 @@ class Explorer:
         self._say(f"{display_name(spec.name)}: drawn in {self.drawn_s[-1]:.2f} s, all in {self.whole_s[-1]:.2f} s")
 
     def frame(self) -> pd.DataFrame:
-        """The numbers of what is shown now: `schemas.STATE`. Raises: SpecError."""
+        """The numbers now shown: `schemas.STATE`. Raises: SpecError."""
         spec = self.state.spec
         rows = [(spec.name, q, counted(spec).numbers[q], QUANTITIES[q].unit) for q in ROWS]
         return pd.DataFrame(rows, columns=schemas.STATE.names)
@@ -265,7 +267,7 @@ class Explorer:
         return button
 
     def set(self, state: State) -> None:
-        """Put the controls to a state, and show it."""
+        """Sets the controls to a state and shows it."""
         self.is_setting = True
         try:
             self.controls["network"].value = state.network
@@ -324,7 +326,7 @@ def _controls(state: State) -> dict[str, Any]:
 
 
 def answer_times(states: Iterable[State], clock: Callable[[], float] = time.perf_counter) -> pd.DataFrame:
-    """Columns network, drawn_s, whole_s: what an answer takes for networks that were never captured before."""
+    """Columns network, drawn_s, whole_s: response times for networks that were not captured before."""
     rows = []
     for state in states:
         for cache in (counted, path_lengths, sight, equal, captured):

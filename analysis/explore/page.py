@@ -1,7 +1,7 @@
-"""The explorer as a part of a page: sliders that redraw and count a network in the browser, without Python.
+"""The explorer as a part of a page: sliders that draw and count a network in the browser, without Python.
 
-`block()` gives the HTML, its style and its scripts, with the digests that a content policy needs. The report and the
-site take it from outside; nothing of it is read from another place.
+`block()` gives the HTML, its style and its scripts, with the digests for a content policy. Report and site receive it
+as an argument; it loads nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PHOTO, PHOTO_PX = "china.jpg", 280
 
 @dataclass(frozen=True)
 class Block:
-    """The explorer's HTML, to be put into a page as it is; `style` and `scripts` are to stand in it once.
+    """The HTML of the explorer, to be inserted unchanged; a page contains `style` and `scripts` once.
 
     `script_sources`: for a content policy, as `'sha256-...'`.
     """
@@ -62,7 +62,7 @@ class Block:
 
     @property
     def whole(self) -> str:
-        """Style, HTML and scripts in a row."""
+        """Style, HTML and scripts, in this order."""
         scripts = "".join(f"<script>{script}</script>" for script in self.scripts)
         return f"<style>{self.style}</style>\n{self.html}\n{scripts}"
 
@@ -91,20 +91,20 @@ def block() -> Block:
 
 
 def base(spec: NetworkSpec) -> dict[str, Any]:
-    """What the sliders leave alone."""
+    """The fields of a spec that no slider changes."""
     fields = ("name", "stem", "units", "tail", "modules", "poolings", "width", "merge", "classes")
     return {**{name: getattr(spec, name) for name in fields}, "input": spec.input_shape[-1]}
 
 
 def state(spec: NetworkSpec) -> dict[str, Any]:
-    """What the sliders say of a named network."""
+    """The values of the sliders for a named network."""
     numbers = {name: getattr(spec, name) for name in ("p", "t", "r")}
     stages = {name: getattr(spec, name)[:STAGES] for name in ("modules", "poolings")}
     return {"base": "cifar-attention56" if spec.stem == "cifar" else "attention56", **numbers, **stages}
 
 
 def photo() -> str:
-    """A photograph, as the address of its data: what the squares are drawn on."""
+    """A photograph as a data URL, behind the squares of receptive fields."""
     # The file is scikit-learn's; importing that, and torch, would cost each study ten seconds.
     folder = Path(str(getattr(find_spec("sklearn"), "origin", None))).parent
     picture = Image.open(folder / "datasets" / "images" / PHOTO)

@@ -1,1 +1,1 @@
-"""Figures: functions of an axes and a frame."""
+"""Figures: each is a function of axes and a frame."""

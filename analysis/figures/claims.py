@@ -1,4 +1,4 @@
-"""What printed numbers came to: verdicts by source, and layouts beside the printed parameters."""
+"""Figures of the claims: verdicts by source, and CIFAR layouts beside the printed parameters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ FINDINGS = {
 
 @styled
 def layout_scatter(ax: Axes, layouts: pd.DataFrame, printed: Mapping[str, str]) -> str:
-    """Each layout as a point: its count of the first network against that of the last, where the print is a cross."""
+    """Each layout as a point: parameters of the first network against those of the last; a cross at the printed
+    numbers.
+    """
     first, *_, last = [next(iter(printed)), *printed]  # one network is held against itself
     millions = layouts[list(printed)] / 1e6
     matched = layouts["n_matches"].to_numpy()
@@ -57,7 +59,7 @@ def layout_scatter(ax: Axes, layouts: pd.DataFrame, printed: Mapping[str, str]) 
 
 @styled
 def finding_bars(ax: Axes, counts: pd.DataFrame) -> str:
-    """How many claims of each source came to which verdict. `counts`: source, verdict, n."""
+    """The number of claims by verdict, for each source. `counts`: source, verdict, n."""
     sources = list(counts["source"].unique())
     for row, source in enumerate(sources):
         left = 0

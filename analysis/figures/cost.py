@@ -1,4 +1,4 @@
-"""What networks cost, by role."""
+"""The cost of networks, by role."""
 
 from __future__ import annotations
 

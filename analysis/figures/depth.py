@@ -1,4 +1,4 @@
-"""How deep networks are: by notion, by module, by stage, and which layers a notion counts."""
+"""Depth of networks: by notion, by module and by stage; and which layers each notion counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTIONS = {"claimed_depth": "in the name", "longest_path": "longest path", "weig
 
 @styled
 def depth_bars(ax: Axes, depths: pd.DataFrame) -> str:
-    """Three bars for each network: the number in its name, its longest path, all its layers, the last two by role.
+    """Three bars for each network: the number in its name, its longest path, all its layers; the last two by role.
 
     `depths`: of `analysis.tables.depth.depth_by_role`.
     """
@@ -52,7 +52,8 @@ def depth_bars(ax: Axes, depths: pd.DataFrame) -> str:
 
 @styled
 def module_depths(ax: Axes, modules: pd.DataFrame) -> str:
-    """Each attention module by its longest path, the p units and the mask apart; a line where the article has it.
+    """The longest path of each attention module, with its p units and its mask separate; a line at the article's
+    number.
 
     `modules`: of `analysis.tables.depth.module_frame`, of one network.
     """
@@ -86,7 +87,7 @@ def module_depths(ax: Axes, modules: pd.DataFrame) -> str:
 
 @styled
 def stage_depths(ax: Axes, stages: pd.DataFrame) -> str:
-    """What each stage adds to the trunk's depth, to the longest path and to all layers, by role.
+    """What each stage contributes to trunk depth, longest path and all layers, by role.
 
     `stages`: of `analysis.tables.depth.stage_frame`, of one network.
     """
@@ -122,10 +123,10 @@ BOX, ROW = 34.0, 62.0
 
 
 def notion_sketch(layers: pd.DataFrame, chosen: frozenset[str], words: str) -> str:
-    """The layers of a small network as boxes, those that count full, with the way through them traced.
+    """The layers of a small network as boxes; those that count are filled, and the path through them is drawn.
 
-    The trunk runs along the top and the mask hangs below it; an arc is the identity path of a residual unit, drawn
-    strongly where the way takes it. `layers`: of `layers.layer_frame`. `chosen`: layer paths that count.
+    The trunk is at the top, the mask below it; an arc is the identity path of a residual unit, bold if the path uses
+    it. `layers`: of `layers.layer_frame`. `chosen`: layer paths that count.
     """
     rows = layers.to_dict("records")
     end = max(row["start"] for row in rows) + 1

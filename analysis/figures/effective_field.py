@@ -1,4 +1,4 @@
-"""Where the gradient of a unit comes from: its effective receptive field."""
+"""The effective receptive field: where the gradient of a unit comes from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analysis.trained.effective import SHARES, Effective
 
 @styled
 def effective_map(ax: Axes, effective: Effective) -> str:
-    """Where the gradient of one unit comes from, and the squares that hold most of its energy."""
+    """The gradient energy of one unit over the input, with the squares that contain most of it."""
     energy = effective.field.energy
     # The root of the energy is the size of the gradient: energy alone would show its centre only.
     size = np.sqrt(energy / energy.max())
@@ -39,7 +39,7 @@ def effective_map(ax: Axes, effective: Effective) -> str:
 
 @styled
 def effective_sides(ax: Axes, frame: pd.DataFrame) -> str:
-    """The squares that hold 68 and 95 % of the energy, trunk beside mask, for each module and kind of weights.
+    """The squares that contain 68 and 95 % of the energy, for trunk and mask of each module and both kinds of weights.
 
     `frame`: of `analysis.trained.effective.effective_frame`.
     """

@@ -1,4 +1,4 @@
-"""The experiment's sweep of learning rates, and its errors against epochs, multiply-adds and time."""
+"""Figures of the experiment: its sweep of learning rates, and its errors by epochs, multiply-adds and time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from analysis.tables.formats import display_name
 
 @styled
 def rate_sweep(ax: Axes, sweep: pd.DataFrame) -> str:
-    """Error on the held-out images against the learning rate: each run a dot, the mean a line, the chosen rate filled.
+    """Error on held-out images against learning rate: each run a dot, the mean a line, the chosen rate filled.
 
     `sweep`: of `analysis.trained.experiment.sweep_frame`.
     """
@@ -43,7 +43,7 @@ def rate_sweep(ax: Axes, sweep: pd.DataFrame) -> str:
 def error_by_budget(ax: Axes, budgets: pd.DataFrame, id: str) -> str:
     """Test error against `epochs`, `training_macs` or `elapsed_s`: each run a dot, the mean of a network a line.
 
-    Each budget is a schedule of its own. `budgets`: of `analysis.trained.experiment.budget_frame`.
+    Each budget has its own learning rate schedule. `budgets`: of `analysis.trained.experiment.budget_frame`.
     """
     styles = network_styles(budgets["network"].unique())
     scale, label = (1.0, "epochs of all training images") if id == "epochs" else scaled_label(id, budgets[id].max())

@@ -1,4 +1,4 @@
-"""What trained networks lose when their masks are replaced, and how deep their gradients go."""
+"""Figures of trained networks: errors with masks replaced, ROC areas of mask channels, and gradient depth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ NULL_LINES: Mapping[str, Any] = {"other image": (0, (1, 1)), "constant": (0, (4,
 
 @styled
 def intervention_dots(ax: Axes, interventions: pd.DataFrame) -> str:
-    """The rise of the test error under each intervention on all masks of one network: a dot a run, a line the mean.
+    """The increase of the test error under each intervention on all masks of one network: a dot for each run, a line at
+    the mean.
 
     `interventions`: of `analysis.trained.interventions.intervention_frame`, of one network.
     """
@@ -51,10 +52,10 @@ def intervention_dots(ax: Axes, interventions: pd.DataFrame) -> str:
 
 @styled
 def channel_dots(ax: Axes, channels: pd.DataFrame, masks: pd.DataFrame) -> str:
-    """The area under the ROC curve of every channel of one network's masks by stage, beside the nulls' lines.
+    """The area under the ROC curve of every mask channel of one network by stage, with lines at the baselines.
 
-    `channels`, `masks`: of `analysis.trained.mask_maps.channel_frame` and `mask_frame`, of one network. Seeds stand
-    side by side.
+    `channels`, `masks`: of `analysis.trained.mask_maps.channel_frame` and `mask_frame`, of one network. Seeds are side
+    by side.
     """
     network = display_name(channels["network"].iloc[0])
     stages, seeds = sorted(channels["stage"].unique()), sorted(channels["seed"].unique())
@@ -84,7 +85,7 @@ def channel_dots(ax: Axes, channels: pd.DataFrame, masks: pd.DataFrame) -> str:
 def used_depth(ax: Axes, used: pd.DataFrame, title: str) -> str:
     """Shares against path length: of the paths (filled), and of the gradient's energy (a line for each state and run).
 
-    `used`: rows of one network with length, share, share_of_paths, and state and seed where it is trained.
+    `used`: rows of one network with length, share, share_of_paths, and state and seed if it is trained.
     """
     states = list(used["state"].unique()) if "state" in used else [""]
     seeds = used["seed"] if "seed" in used else pd.Series(0, index=used.index)

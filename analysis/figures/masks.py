@@ -1,4 +1,4 @@
-"""What the masks of trained networks single out: scores by stage, and masks over images."""
+"""Masks of trained networks: scores by stage, and masks over images."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ HEAT = "magma"  # even in lightness, dark to light: it reads in grey and for eve
 
 @styled
 def mask_scores(ax: Axes, masks: pd.DataFrame, quantity: str) -> str:
-    """One score of each map by stage, before training (dashed) and after: a dot for each run, a line for the mean.
+    """One score of each map by stage, before training (dashed) and after: a dot for each run, a line at the mean.
 
-    `masks`: of `analysis.trained.mask_maps.mask_frame`, of one network. The modules of a stage are averaged.
+    `masks`: of `analysis.trained.mask_maps.mask_frame`, of one network. Modules of a stage are averaged.
     """
     q = SCORES[quantity]
     network = display_name(masks["network"].iloc[0])
@@ -62,7 +62,7 @@ def mask_scores(ax: Axes, masks: pd.DataFrame, quantity: str) -> str:
 
 @styled
 def map_legend(fig: Figure) -> None:
-    """Which colour is which map, and which line which state, once for all panels."""
+    """The colours of the maps and the line styles of the states, once for all panels."""
     handles = [
         Line2D([], [], color=colour, marker=marker, ms=6, mfc="none", mew=1.5, lw=0)
         for colour, marker in MAP_STYLES.values()
@@ -73,7 +73,7 @@ def map_legend(fig: Figure) -> None:
 
 
 def sheet(pictures: NDArray[np.uint8], columns: Mapping[str, NDArray[Any]]) -> tuple[float, int, int]:
-    """Height in inches, rows and columns of the figure that holds some images and the maps beside them."""
+    """Height in inches, rows and columns of a figure with images and the maps beside them."""
     rows, across = len(pictures), 1 + len(columns)
     return 0.6 + rows * min(1.5, WIDTH_IN / across), rows, across
 
@@ -87,10 +87,10 @@ def mask_heat(
     *,
     title: str,
 ) -> str:
-    """Images in rows; beside each, one map a column, each map from its own least value (dark) to its largest (light).
+    """Images in rows, with one map for each column; each map is scaled from its minimum (dark) to its maximum (light).
 
     `axes`: (rows, 1 + columns). `pictures`: (rows, H, W, 3). `columns`: title -> (rows, H, W). `outlines`: (rows, H, W)
-    bool, drawn around on every map.
+    bool, drawn as an outline on every map.
     """
     side = pictures.shape[1]
     for row, picture in enumerate(pictures):

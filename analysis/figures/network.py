@@ -1,4 +1,4 @@
-"""A network to scale: every weighted layer in its place, the longest path traced."""
+"""A network to scale: every weighted layer in its place, with the longest path marked."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ LEAST = 0.08  # height of a layer that is to be seen, of the largest
 
 @styled
 def network_drawing(ax: Axes, layers: pd.DataFrame) -> str:
-    """A network to scale: a layer is one step long and as wide as its multiply-adds, so that area is cost (a
-    very small one is drawn thicker, to be seen).
+    """A network to scale: each layer has unit length and a width proportional to its multiply-adds, so that area is
+    cost.
 
-    The mask hangs below its trunk, a step lower at each halving of its map; a projection stands above. The longest
-    path is traced; layers that are not on it are pale. `layers`: of `analysis.tables.layers.layer_frame`.
+    Very small layers are drawn thicker, to be visible. The mask is below its trunk, one step lower at each halving of
+    its map; a projection is above. The longest path is marked; layers outside it are pale. `layers`: of
+    `analysis.tables.layers.layer_frame`.
     """
     layers = layers.assign(y=heights(layers))
     unit = layers["macs"].max()
@@ -83,7 +84,9 @@ def network_drawing(ax: Axes, layers: pd.DataFrame) -> str:
 
 
 def heights(layers: pd.DataFrame) -> list[float]:
-    """The height of each layer's middle: trunk 0, shortcuts above it, the masks below, each halving a row lower."""
+    """The vertical position of each layer: trunk 0, shortcuts above, masks below, one row lower at each halving of the
+    map.
+    """
     unit, gap = layers["macs"].max(), 0.09
 
     def tallest(part: pd.DataFrame) -> float:
@@ -138,12 +141,7 @@ PALE = 0.45
 
 
 def network_sketch(layers: pd.DataFrame) -> str:
-    """A network to scale: a layer is one step long and as wide as its multiply-adds, so that area is cost (a
-    very small one is drawn thicker, to be seen).
-
-    The mask hangs below its trunk, a step lower at each halving of its map; a projection stands above. The longest
-    path is traced; layers that are not on it are pale. `layers`: of `layers.layer_frame`.
-    """
+    """As `network_drawing`, as SVG text. `layers`: of `layers.layer_frame`."""
     rows = layers.assign(y=heights(layers)).to_dict("records")
     unit = max(row["macs"] for row in rows)
     for row in rows:

@@ -1,4 +1,4 @@
-"""How long the paths of networks are: the share of paths against their weighted layers."""
+"""Path lengths: the share of paths against their number of weighted layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BIN = 6  # layers; units of two and of three layers give paths that differ by 2 
 
 @styled
 def path_lengths(ax: Axes, paths: pd.DataFrame, summary: pd.DataFrame) -> str:
-    """The share of paths against their length, one row for each network, with the mean and a stretch of lengths marked.
+    """The share of paths against their length, one row for each network, with the mean and a range of lengths marked.
 
     `paths`, `summary`: of `analysis.tables.depth.path_length_frame` and `path_summary`.
     """
@@ -61,7 +61,7 @@ RIVAL = "#17717A"  # of a ResNet that a network is compared with
 
 @dataclass(frozen=True)
 class Paths:
-    """The path lengths of one network: weighted layers -> how many paths, exact."""
+    """The path lengths of one network: number of weighted layers -> number of paths, exact."""
 
     name: str
     lengths: Mapping[int, int]
@@ -79,7 +79,9 @@ class Paths:
 
 
 def path_sketch(networks: Sequence[Paths]) -> str:
-    """The share of paths against their weighted layers, a row for each network, its mean marked. The first is ours."""
+    """The share of paths against their number of weighted layers, one row for each network with its mean; the first is
+    ours.
+    """
     longest = max(max(paths.lengths) for paths in networks)
     steps = longest // BIN + 1
     row, left, wide = 74.0, 0.0, svg.WIDTH / steps

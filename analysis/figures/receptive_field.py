@@ -1,4 +1,4 @@
-"""What units see: squares by stage, over an image, by intervals and by gradient."""
+"""Receptive fields: by stage, over an image, and by intervals beside gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from analysis.tables.formats import display_name, listed, part_name
 
 @styled
 def receptive_by_stage(ax: Axes, fields: pd.DataFrame, input_px: int) -> str:
-    """The side of the square that a unit at each stage's end sees, with the masks and without.
+    """The side of the receptive field at each stage's end, with and without the masks.
 
     `fields`: of `analysis.tables.receptive_field.receptive_frame`, of one network. `input_px`: side of its own input.
     """
@@ -59,10 +59,10 @@ def receptive_by_stage(ax: Axes, fields: pd.DataFrame, input_px: int) -> str:
 
 @styled
 def receptive_over_image(ax: Axes, fields: pd.DataFrame, branch: str, image: np.ndarray, input_px: int) -> str:
-    """The squares that a central unit sees at the end of each stage, over an image to the same scale.
+    """The receptive fields of a central unit at the end of each stage, over an image at the same scale.
 
-    `fields`: of `receptive_frame`, of one network; the largest of its squares sets the scale, whatever the branch.
-    `image`: (height, width, 3) uint8, one entry a pixel. `input_px`: side of the part that the network is given.
+    `fields`: of `receptive_frame`, of one network; its largest square, of any branch, sets the scale. `image`: (height,
+    width, 3) uint8. `input_px`: side of the part that the network gets.
     """
     part = fields[fields["branch"] == branch]
     height, width = image.shape[:2]
@@ -119,7 +119,7 @@ def _squares(ax: Axes, fields: pd.DataFrame, role: str, half_px: float) -> None:
 
 @styled
 def gradient_support(ax: Axes, fields: pd.DataFrame, share: float) -> str:
-    """For each stage and branch: what is seen by intervals, what by gradient, and where most of the weight lies.
+    """For each stage and branch: the field by intervals, the field by gradient, and the range with most of the weight.
 
     `fields`: of `analysis.tables.receptive_field.gradient_frame`, of one network, made with the same `share`.
     """
@@ -160,7 +160,7 @@ def gradient_support(ax: Axes, fields: pd.DataFrame, share: float) -> str:
 
 
 def receptive_field_sketch(stages: Mapping[str, Mapping[str, int]], input_px: int) -> str:
-    """Squares that a unit at each stage's end sees, trunk alone beside with the masks, over the input's own square.
+    """The receptive fields at each stage's end, with the trunk alone and with the masks, over the square of the input.
 
     `stages`: stage -> branch ("trunk", "mask") -> side in px.
     """

@@ -1,4 +1,4 @@
-"""How strongly trained networks respond, stage by stage."""
+"""Responses of trained networks, stage by stage."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from analysis.trained.responses import PLACES
 
 @styled
 def response_lines(ax: Axes, frame: pd.DataFrame, place: str, printed: Mapping[str, Sequence[float]]) -> str:
-    """Mean absolute response of each stage over that of stage 1, read at one place, on a logarithmic axis.
+    """Mean absolute response of each stage relative to stage 1, read at one place, on a logarithmic axis.
 
-    `frame`: of `responses.response_frame`. `printed`: network -> the values of the paper's figure 4, crosses.
+    `frame`: of `responses.response_frame`. `printed`: network -> values of the paper's figure 4, drawn as crosses.
     """
     part = frame[frame["place"] == place]
     stages = sorted(part["stage"].unique())

@@ -1,8 +1,8 @@
-"""The style of all figures: colours, axes, legends, and one way to save them.
+"""The style of all figures: colours, axes, legends, and how they are saved.
 
-A function that draws returns what it has drawn in words, its first sentence a title: the `alt` of `save`.
-Text, axes and traces are drawn in INK, which becomes `currentColor` in the file: a page gives it its own text
-colour, light or dark, and a file opened alone shows a grey that reads on both. Grounds are transparent.
+A function that draws returns a description of its figure, whose first sentence is a title: the `alt` of `save`. Text,
+axes and lines are drawn in INK, which becomes `currentColor` in the file: in a page they have its text colour, light or
+dark; alone, a grey that is readable on both. Backgrounds are transparent.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ R = TypeVar("R")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """The function under our style, whatever the session's is; the session's stays as it was."""
+    """The function with our style during the call; the style of the session does not change."""
 
     @functools.wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -76,19 +76,19 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 @styled
 def figure(height_in: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure that no session shows twice, and its axes, shape (rows, columns). `options`: of `Figure.subplots`."""
+    """A figure that is shown only once, and its axes, shape (rows, columns). `options`: of `Figure.subplots`."""
     fig = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
 
 
 def axis_label(id: str) -> str:
-    """Label and unit of a quantity, as on every axis."""
+    """Label and unit of a quantity for an axis."""
     q = quantity(id)
     return q.label if q.unit in ("", q.label.lower()) else f"{q.label} ({q.unit})"
 
 
 def scaled_label(id: str, most: float) -> tuple[float, str]:
-    """What to divide large values by, and the axis label that says so."""
+    """The factor by which large values are divided, and the axis label that says so."""
     for scale, prefix in ((1e9, "G"), (1e6, "M")):
         if most >= scale:
             return scale, f"{quantity(id).label} ({prefix})"
@@ -100,7 +100,7 @@ def percent(share: float) -> str:
 
 
 def apart(values: Sequence[float], gap: float) -> list[float]:
-    """The values moved as little as keeps any two `gap` apart."""
+    """The values moved as little as possible so that any two are at least `gap` apart."""
     order = np.argsort(values)
     placed = np.asarray(values, dtype=float)
     for _ in range(100):
@@ -112,7 +112,7 @@ def apart(values: Sequence[float], gap: float) -> list[float]:
 
 
 def network_style(network: str) -> tuple[str, str]:
-    """Colour and marker of a network, the same in all figures; one that has none of its own gets one by its name."""
+    """Colour and marker of a network, the same in all figures; a network without its own gets one by its name."""
     base = network.partition("[")[0].removeprefix("cifar-").removesuffix("-basic")
     if base in NETWORKS:
         return NETWORKS[base]
@@ -121,9 +121,9 @@ def network_style(network: str) -> tuple[str, str]:
 
 
 def network_styles(networks: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each network of a study, no two alike: variants of one network share no style.
+    """Colour and marker of each network of a study, all different: variants of one network differ too.
 
-    The same networks get the same styles in any order, so in all figures of a study.
+    The same networks get the same styles in any order, hence in all figures of a study.
     """
     chosen: dict[str, tuple[str, str]] = {}
     for network in sorted(set(networks), key=lambda name: (name.count(","), "[" in name, name)):
@@ -160,7 +160,7 @@ def network_legend(fig: Figure, networks: Sequence[str], title: str) -> None:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A saved figure; a notebook shows it as it stands in the file, in the notebook's own text colour."""
+    """A saved figure; a notebook shows the content of its file, in the notebook's text colour."""
 
     path: Path
     alt: str
@@ -174,9 +174,9 @@ FIRST_SENTENCE = re.compile(r"(?<=[.!?]) ")
 
 
 def joint_title(sentences: Sequence[str]) -> str:
-    """One sentence for several panels: what they share once, and in its midst what each has of its own.
+    """One sentence for several panels: their common words once, and in the middle what differs.
 
-    Sentences that share little stand one after the other.
+    Sentences with little in common are put one after the other.
     """
     rows = [sentence.rstrip(".").split() for sentence in dict.fromkeys(sentences)]
     if len(rows) == 1:
@@ -200,11 +200,11 @@ FONTS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, 
 
 @styled
 def save(fig: Figure, path: Path | str, *, alt: str | Sequence[str]) -> Drawing:
-    """Write a figure as SVG, atomically; the same figure gives the same bytes.
+    """Writes a figure as SVG, in one step; the same figure gives the same bytes.
 
-    `alt` says what the figure shows, for those who do not see it; of several panels, what each shows. The first
-    sentence becomes the title; those of several panels are joined where they differ. The text stays text, in the
-    reader's own font; ids begin with the file's name, so that many figures can share a page.
+    `alt`: a description of the figure, for readers who do not see it; for several panels, one for each. Its first
+    sentence becomes the title; first sentences of several panels are joined. Text stays text, in the reader's own font;
+    ids begin with the file's name, so that many figures can be in one page.
     """
     leads = [FIRST_SENTENCE.split(words, maxsplit=1)[0] for words in ([alt] if isinstance(alt, str) else alt)]
     alt = alt if isinstance(alt, str) else " ".join(alt)

@@ -1,6 +1,6 @@
-"""Drawings written as SVG text, in milliseconds: what moves under a slider, and what a page of the docs shows.
+"""Drawings as SVG text, made in milliseconds: for sliders, and for pages of the docs.
 
-Text and lines are `currentColor`, which a page sets. The `aria-label` says what the drawing shows.
+Text and lines are `currentColor`, which a page sets. The `aria-label` describes the drawing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 
 
 def alone(svg: str, ink: str) -> str:
-    """The drawing as a file of its own: a grey that can be read on a light page and on a dark one."""
+    """The drawing as a file of its own, in a grey that is readable on light and dark pages."""
     return svg.replace("<svg ", f'<svg color="{ink}" ', 1) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What training runs came to: errors by epoch, against size and label noise, and paired differences."""
+"""Results of training runs: errors by epoch, against size and label noise, and paired differences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analysis.tables.quantities import quantity
 
 @styled
 def training_curves(ax: Axes, epochs: pd.DataFrame, id: str) -> str:
-    """A thin line for each run, a thick one for each network's mean. `epochs`: of `runs.epoch_frame`."""
+    """A thin line for each run, a thick one for the mean of each network. `epochs`: of `runs.epoch_frame`."""
     ends: dict[str, float] = {}
     styles = network_styles(epochs["network"].unique())
     for network, part in epochs.groupby("network", sort=False):
@@ -46,9 +46,10 @@ def training_curves(ax: Axes, epochs: pd.DataFrame, id: str) -> str:
 
 @styled
 def error_against(ax: Axes, runs: pd.DataFrame, id: str) -> str:
-    """Test error against one quantity: each run a dot, each network's mean a marker with the range of its runs.
+    """Test error against one quantity: each run a dot, the mean of each network a marker with the range of its runs.
 
-    `runs`: of `analysis.tables.runs.run_frame`. Networks of equal size stand at the same place, told apart by marker.
+    `runs`: of `analysis.tables.runs.run_frame`. Networks of equal size are at the same position, with different
+    markers.
     """
     scale, label = scaled_label(id, runs[id].max())
     runs = runs.assign(**{id: runs[id].astype(float) / scale})
@@ -77,10 +78,10 @@ def error_against(ax: Axes, runs: pd.DataFrame, id: str) -> str:
 
 @styled
 def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """Error of the reference minus that of each network: each seed a dot, the mean a marker.
+    """Error of the reference minus error of each network: each seed a dot, the mean a marker.
 
-    A bar is the simultaneous interval, where an order may be concluded.
-    `pairs`, `differences`: of `analysis.statistics.conclusions.pair_frame` and `difference_frame`.
+    A bar is the simultaneous interval, if an order may be concluded. `pairs`, `differences`: of
+    `analysis.statistics.conclusions.pair_frame` and `difference_frame`.
     """
     differences = differences[differences["n"] > 0]
     references = list(differences["reference"].unique())
@@ -125,7 +126,7 @@ def _compared(about: Any) -> str:
 
 @styled
 def error_by_noise(ax: Axes, runs: pd.DataFrame) -> str:
-    """Test error against the share of wrong training labels: each run a dot, each network's mean a line.
+    """Test error against the share of wrong training labels: each run a dot, the mean of each network a line.
 
     `runs`: of `analysis.tables.runs.run_frame`.
     """
