@@ -1,7 +1,7 @@
-"""How long an audit takes, beside other tools: warm, in a fresh process, as networks grow; and `resattn claims`.
+"""The time of an audit beside other tools: repeated, in a fresh process, and by size of network; and `resattn claims`.
 
-Processor time of one thread. What is compared takes turns in one process, or in processes one after the other, and each
-ratio is of one turn; only ratios are worth quoting, because machines differ and are shared.
+Processor time of one thread. What is compared takes turns in one process, or in consecutive processes, and each ratio
+is of one turn. Only ratios are comparable, because machines differ and are shared.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ PARTS: Mapping[str, Callable[[], Any]] = {
 
 
 def main(path: Path, parts: Sequence[str] = ()) -> None:
-    """Writes each part as soon as it is measured; those that are not asked for stay as they are."""
+    """Writes each part when it is measured; parts that are not asked for are unchanged."""
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if parts and path.exists() else {}
     for part in parts or PARTS:
         result[part] = PARTS[part]()

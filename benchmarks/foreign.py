@@ -1,4 +1,4 @@
-"""Networks that are not of the catalog, from torch alone: dilated, dense, U-Net, inverted residuals, transformer."""
+"""Networks outside the catalog, from torch alone: dilated, dense, U-Net, inverted residuals, transformer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _unit(n_in: int, n_out: int, kernel: int = 3, stride: int = 1, dilation: int
 
 
 def dilated() -> nn.Module:
-    """Units whose dilation doubles, five times over."""
+    """Five units, each with twice the dilation of the last."""
     return nn.Sequential(_unit(3, 64), *(_unit(64, 64, dilation=2**k) for _ in range(5) for k in range(6)))
 
 

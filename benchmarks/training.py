@@ -152,7 +152,7 @@ def _discard(_value: object) -> None:
 
 
 def report(result: dict[str, Any]) -> str:
-    """The ratios in words, each beside what it should be."""
+    """The ratios in words, each beside its target."""
     speeds = result["images_per_s"]
     has_bf16 = result["precision"] == "bf16"
     usual = f"(at least {LEAST_OF_USUAL:g} where there are bf16 units" + (")" if has_bf16 else ": there are none here)")

@@ -1,7 +1,7 @@
-"""The article at the head of the report: findings in order, each with its words and its figures.
+"""The article of the report: its findings in order, each with text and figures.
 
-Every number is computed from the tables of the study, and every order of networks is the sentence of
-`analysis.statistics.conclusions`. In the words, `[@key]` is a reference and `[fig:id]` a figure of the article.
+Every number is computed from the tables of the study, and every statement about an order of networks comes from
+`analysis.statistics.conclusions`. In the text, `[@key]` is a reference and `[fig:id]` a figure of the article.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from analysis.tables.formats import anchor, display_name, listed, number, part_n
 
 @dataclass(frozen=True)
 class Plate:
-    """A figure that the article asks for: the step that left it, how its file may be called, and its own words."""
+    """A figure that the article needs: the step that makes it, the possible names of its file, and its caption."""
 
     id: str
     step: str
@@ -46,7 +46,7 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Article:
-    """The chapters that the study allows, and what is missing of the others: title -> gap."""
+    """The chapters for which the study has tables, and what is missing for the others: title -> gap."""
 
     chapters: tuple[Chapter, ...]
     missing: Mapping[str, Gap] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Article:
 
 
 def article(study: Study) -> Article:
-    """All chapters, in the order of the findings."""
+    """All chapters in the order of the findings."""
     parts = {title: part(write, study, title) for title, write in CHAPTERS.items()}
     return Article(
         tuple(found.facts for found in parts.values() if found.facts is not None),
@@ -434,7 +434,7 @@ CITED = (PAPER, "fwang91", "he2016", "he2016identity", "veit2016", "araujo2019",
 
 
 def references(study: Study, keys: Sequence[str] = CITED) -> list[Mapping[str, str]]:
-    """Text and address of what the article refers to, in its order. Raises: MissingError."""
+    """Text and address of the cited sources, in order of citation. Raises: MissingError."""
     rows = {row["source"]: row for row in study.rows(schemas.SOURCES)}
     found: list[Mapping[str, str]] = [rows[key] for key in keys if key in rows] or list(rows.values())
     if not found:

@@ -1,4 +1,4 @@
-"""From a study's folder to its report, whatever state the study is in. The folder of pages appears in one step."""
+"""Builds the report of a study's folder in any state of the study. The folder of pages appears in one step."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ READ: Mapping[str, Mapping[str, Callable[[Study], Any]]] = {
 
 
 class Moves(Protocol):
-    """What moves on the opening page, made elsewhere: `analysis.explore.page.Block` is one."""
+    """The interactive part of the opening page, passed as an argument, such as `analysis.explore.page.Block`."""
 
     @property
     def html(self) -> str: ...
@@ -62,15 +62,15 @@ class Moves(Protocol):
 
 
 class ReportError(RuntimeError):
-    """A report that cannot be written; the message says where, and how to go on."""
+    """The report cannot be written; the message says where, and what to do."""
 
 
 def build_report(study_dir: Path | str, moves: Moves | None = None) -> Path:
-    """The `index.html` of a study's report, made anew from its tables.
+    """Builds the report of a study from its tables and returns the path of its `index.html`.
 
-    A study that is empty, half run or failed gives a report too: it says what is missing and how to get it.
-    `moves`: a part of the opening page that is handed in, since it is made from networks and not from tables.
-    Raises: ReportError where there is no such folder, or its `report` is not ours to replace.
+    A study that is empty, incomplete or failed gives a report too, which says what is missing and how to get it.
+    `moves`: a part of the opening page that is made from networks and not from tables.
+    Raises: ReportError if there is no such folder, or its `report` was not written by this function.
     """
     folder = Path(study_dir).resolve()
     if not folder.is_dir():

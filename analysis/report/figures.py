@@ -1,6 +1,6 @@
-"""Figures as part of a page: an SVG file made safe to inline, with its text alternative.
+"""SVG figures as parts of a page: made safe to inline, with their text alternative.
 
-`analysis.figures` draws words and axes in `currentColor`, so an inline figure follows the page from light to dark.
+`analysis.figures` draws text and axes in `currentColor`, so that an inline figure follows the page from light to dark.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ NO_TEXT = "This figure was saved without a description of what it shows."
 
 
 class FigureError(ValueError):
-    """A file that is no SVG drawing."""
+    """A file that is not an SVG drawing."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing as markup for a page, what it shows in words, its title, and its own width."""
+    """A drawing as markup for a page, with its description, title and width."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ class Figure:
 
 
 def read_figure(path: Path, *, prefix: str) -> Figure:
-    """The drawing in an SVG file; `prefix` keeps its ids apart from those of the other drawings of a page.
+    """The drawing in an SVG file; `prefix` makes its ids different from those of other drawings on the page.
 
     Raises: FigureError, naming the file.
     """

@@ -1,4 +1,4 @@
-"""Which drawings the opening page shows, and where: those of the article with numbers, the others in the appendix."""
+"""Which drawings the opening page shows, and where: numbered ones in the article, the others in the appendix."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ DETAILS = ("heat_stage",)  # figures that stand on the pages of their notebooks 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the appendix: id and title, the steps whose figures it shows, and how the first ones' names begin."""
+    """A section of the appendix: id and title, the steps whose figures it shows, and how the names of the first ones
+    start.
+    """
 
     id: str
     title: str = ""  # without one it is a part of the section that follows
@@ -55,7 +57,7 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure with its place on the page; `plate` and `number` if it is one of the article."""
+    """A figure with its place on the page; `plate` and `number` if it belongs to the article."""
 
     figure: Figure
     anchor: str
@@ -72,7 +74,7 @@ class Drawn:
 
     @property
     def caption(self) -> str:
-        """The title; of a long one its first sentence, or what fits of it. The rest stands in the words."""
+        """The title, or the part of its first sentence that fits. The rest is in the description."""
         whole = self.figure.title or self.figure.alt
         if len(whole) <= CAPTION:
             return whole
@@ -86,7 +88,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The figures of a section: those shown, those folded away, and those that could not be."""
+    """The figures of a section: shown ones, folded ones, and files that are not drawings."""
 
     figures: tuple[Drawn, ...] = ()
     more: tuple[Drawn, ...] = ()
@@ -95,7 +97,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Drawings:
-    """Of the article by chapter, and of the appendix by section."""
+    """The figures of the article by chapter, and of the appendix by section."""
 
     plates: dict[str, tuple[Drawn, ...]]
     galleries: dict[str, Gallery]
@@ -107,7 +109,7 @@ class Drawings:
 
 
 def drawings(study: Study, chapters: Iterable[Chapter], first_number: int) -> Drawings:
-    """Every figure of a study once: the article's first, so that they are never too heavy for the page."""
+    """Every figure of a study once. The article's come first, so that they are within the page's size limit."""
     left, number = INDEX_BYTES, first_number
     plates: dict[str, tuple[Drawn, ...]] = {}
     taken: set[Path] = set()

@@ -1,4 +1,4 @@
-"""What a page does not show, and how to get it: the one way to say so."""
+"""Gaps of a page: what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Gap:
 
 
 class MissingError(LookupError):
-    """Something that the page would show is not in the folder, or cannot be used."""
+    """Something that the page needs is missing or cannot be used."""
 
     def __init__(self, gap: Gap) -> None:
         super().__init__(gap.what)
@@ -29,14 +29,14 @@ class MissingError(LookupError):
 
 @dataclass(frozen=True)
 class Part(Generic[T]):
-    """Facts, or the gap where they would be."""
+    """Facts, or the gap in their place."""
 
     facts: T | None = None
     gap: Gap | None = None
 
 
 def part(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Part[T]:
-    """What `read` gives, or the gap that it met: rows that contradict each other cost their part of the page."""
+    """The result of `read`, or its gap. Rows that contradict each other give a gap in this part only."""
     try:
         return Part(read(*args, **kwargs))
     except MissingError as missing:

@@ -1,4 +1,4 @@
-"""An executed notebook as part of a page: nothing in it runs, nothing in it loads, every picture says what it shows."""
+"""Executed notebooks as parts of a page: without scripts, without loading anything, each picture with a description."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ STYLES = CSSSanitizer(allowed_css_properties=["text-align", "font-weight"])
 
 
 class NotebookPageError(ValueError):
-    """A file that is no notebook."""
+    """A file that is not a notebook."""
 
 
 def notebook_title(path: Path) -> str | None:
@@ -74,7 +74,7 @@ def notebook_title(path: Path) -> str | None:
 
 
 class Pages:
-    """Turns executed notebooks into markup; one of it serves many notebooks."""
+    """Converts executed notebooks to markup; one instance serves many notebooks."""
 
     def __init__(self) -> None:
         self._exporter = HTMLExporter(
@@ -94,7 +94,8 @@ class Pages:
         self._drawings = count()
 
     def body(self, path: Path, *, budget: int = PAGE_BYTES) -> Markup:
-        """The cells and outputs of an executed notebook, sanitised; `budget`: bytes of pictures, at most.
+        """The cells and outputs of an executed notebook, sanitised. `budget`: largest total size of its pictures, in
+        bytes.
 
         Raises: NotebookPageError, naming the file.
         """
@@ -137,7 +138,7 @@ def _picture(output: NotebookNode, kind: str) -> Markup:
 
 
 def drawing(drawn: Figure) -> Markup:
-    """A drawing at its own width, or that of the page where this is less."""
+    """A drawing at its own width, or at the width of the page if that is less."""
     width = f" style='max-width:{drawn.width_px:.0f}px'" if drawn.width_px else ""
     return Markup("<div class='drawing' tabindex='0'{}>{}</div>").format(Markup(width), drawn.svg)  # safe: a number
 
@@ -158,7 +159,7 @@ def _markdown(text: str) -> str:
 
 
 def safe_prose(markup: str) -> Markup:
-    """As `safe_html`; a script in prose is somebody's words, so it is shown as text."""
+    """As `safe_html`; a script in prose is shown as text."""
     soup = BeautifulSoup(markup, "html.parser")
     for element in soup("script"):
         element.replace_with(unescape(str(element)))
@@ -166,9 +167,9 @@ def safe_prose(markup: str) -> Markup:
 
 
 def safe_html(markup: str) -> Markup:
-    """Foreign markup without scripts, styles, forms, frames, or anything that loads; tables may scroll on their own.
+    """Foreign markup without scripts, styles, forms, frames and anything that loads; tables scroll on their own.
 
-    What a parser would need the square of its length for is shown as text.
+    Markup for which a parser would take quadratic time is shown as text.
     """
     if _is_tangled(markup):
         return Markup("<pre tabindex='0'>{}</pre>").format(markup)

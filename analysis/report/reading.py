@@ -1,4 +1,4 @@
-"""A study's folder as a value: which jobs there are, how each ended, and the tables and figures that it left."""
+"""A study's folder as a value: its jobs, how each ended, and the tables and figures of each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DONE, FAILED, ALTERED, UNFINISHED, NOT_RUN = "done", "failed", "altered", "unfin
 
 @dataclass(frozen=True)
 class Job:
-    """One execution of a notebook, or the lack of it. `name` is its folder in the study."""
+    """One execution of a notebook, or its absence. `name` is its folder in the study."""
 
     name: str
     folder: Path
@@ -40,7 +40,7 @@ class Job:
 
     @property
     def schemas(self) -> tuple[Schema, ...]:
-        """Of the tables that its notebook writes."""
+        """The schemas of the tables that its notebook writes."""
         return by_notebook().get(Path(str(self.result.get("notebook", self.step))).stem, ())
 
     @property
@@ -62,7 +62,7 @@ class Job:
         return tuple(sorted((self.folder / "figures").glob("*.svg")))
 
     def problem(self, file: str) -> str:
-        """Why a file of a run that was made may not be shown: its result does not list it as it is; else nothing."""
+        """Why a file may not be shown: the result of its run does not list it as it is. Empty if it may."""
         try:
             found = digest(self.folder / file)
         except OSError as error:
@@ -81,7 +81,7 @@ class Job:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Of the run; where it did not finish, of a table that it wrote."""
+        """The provenance of the run; of an unfinished run, that of a table that it wrote."""
         if isinstance(record := self.result.get("provenance"), dict):
             return record
         for path in sorted((self.folder / "tables").glob("*.provenance.json")):
@@ -92,7 +92,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """What a folder holds; `record` is its study.json, empty where there is none."""
+    """The content of a folder; `record` is its study.json, empty if there is none."""
 
     folder: Path
     jobs: tuple[Job, ...]
@@ -113,11 +113,11 @@ class Study:
         return tuple(job for job in self.jobs if job.step == step)
 
     def job(self, name: str) -> Job:
-        """The job of that name; one that did not run, if the folder has none."""
+        """The job with this name; if the folder has none, a job that did not run."""
         return next((job for job in self.jobs if job.name == name), Job(name, self.folder / name, NOT_RUN))
 
     def table(self, schema: Schema, job: str = "") -> pd.DataFrame:
-        """A table of a job, by default of that named as its notebook; read once. Raises: MissingError."""
+        """A table of a job (default: the job named as the table's notebook); read once. Raises: MissingError."""
         key = (job or schema.notebook, schema)
         if key not in self._read:
             self._read[key] = self._table(schema, key[0])
@@ -131,7 +131,9 @@ class Study:
         return [{str(k): v for k, v in row.items()} for row in self.table(schema, job).to_dict("records")]
 
     def gaps(self, section: Collection[str]) -> list[Gap]:
-        """Every table that a finished job of some steps should have and that is missing, altered or not as stated."""
+        """Every table that a finished job of these steps should have and that is missing, altered or not as its schema
+        says.
+        """
         finished = (job for job in self.jobs if job.step in section and job.state in (DONE, ALTERED))
         read = (part(self.table, schema, job.name) for job in finished for schema in job.schemas)
         return [read_part.gap for read_part in read if read_part.gap is not None]
@@ -149,13 +151,13 @@ class Study:
             return Gap(what, f"`{self.remedy}` makes it anew.", job)
 
     def no_rows(self, schema: Schema) -> MissingError:
-        """Why a table that is there shows nothing."""
+        """Why an existing table shows nothing."""
         return MissingError(
             Gap(f"{schema.notebook}, {schema.file}: no rows.", "Its page shows what it did.", schema.notebook)
         )
 
     def missing(self, schema: Schema, job: str) -> MissingError:
-        """Why a table is not there, and what would make it."""
+        """Why a table is missing, and what would make it."""
         of_job = self.job(job)
         notebook = job if "/" in job else f"{job}.ipynb"
         if of_job.state == NOT_RUN and self.planned and of_job.step not in self.planned:
@@ -174,7 +176,7 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """The study in a folder, whatever state it is in: empty, half run, or failed throughout."""
+    """The study in a folder in any state: empty, incomplete, or failed."""
     record, plan = read_json(folder / STUDY), read_json(folder / PLAN)
     listed = [name for source in (plan, record) for name in mapping(source.get("jobs"))]
     seen = [
@@ -216,5 +218,5 @@ def _read_job(folder: Path, name: str, recorded: Mapping[str, Any]) -> Job:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """The value if it is a mapping, else an empty one."""
+    """The value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, dict) else {}

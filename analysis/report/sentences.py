@@ -1,7 +1,6 @@
-"""Sentences of a notebook whose numbers follow its parameters.
+"""Sentences of a notebook whose numbers depend on its parameters.
 
-Each takes frames of `analysis.tables` or `analysis.trained` and returns Markdown, which a notebook shows as its own
-text.
+Each function takes frames of `analysis.tables` or `analysis.trained` and returns Markdown.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from resattn.networks.catalog import named
 
 
 def depths(frame: pd.DataFrame) -> str:
-    """By how much each network is deeper than its name. `frame`: of `depth_frame`."""
+    """How much longer than its trunk the longest path of each network is. `frame`: of `depth_frame`."""
     wide = frame.pivot(index="network", columns="quantity", values="value").loc[frame["network"].unique()]
     deeper = wide[wide["longest_path"] > wide["trunk_depth"]]
     plain = [display_name(str(name)) for name in wide.index if name not in deeper.index]
@@ -34,7 +33,7 @@ def depths(frame: pd.DataFrame) -> str:
 
 
 def modules(frame: pd.DataFrame) -> str:
-    """How deep the modules of each network are, beside what the article gives to each. `frame`: of `module_frame`."""
+    """The depth of the modules of each network, beside the article's numbers. `frame`: of `module_frame`."""
     sentences = ["A mask with more poolings is deeper."]
     for network, part in frame.groupby("network", sort=False):
         deep, given = list(part["longest_path"]), part["stated"].iloc[0]
@@ -48,9 +47,9 @@ def modules(frame: pd.DataFrame) -> str:
 
 
 def article(frame: pd.DataFrame, *, is_short: bool = False) -> str:
-    """Where the article's arithmetic holds as a sum and in its parts, which are counted alone where it `is_short`.
+    """Where the article's arithmetic agrees with the counts, in the sum and in its parts.
 
-    `frame`: of `article_steps`.
+    `frame`: of `article_steps`. `is_short`: only the number of parts that agree.
     """
     sentences = []
     for network, part in frame.groupby("network", sort=False):
@@ -70,7 +69,7 @@ def article(frame: pd.DataFrame, *, is_short: bool = False) -> str:
 
 
 def ratios(frame: pd.DataFrame, shorter: str, longer: str) -> str:
-    """What a network is of another, notion by notion. `frame`: of `depth_ratios`."""
+    """The depth of one network relative to another, by notion. `frame`: of `depth_ratios`."""
     shares = {row.quantity: (row.share, row.share_of_name) for row in frame.itertuples()}
     trunk, path, layers = (shares[q] for q in ("trunk_depth", "longest_path", "weighted_layers"))
     other = f", or {layers[1]:.0%} of the number in its name" if round(layers[0], 2) != round(layers[1], 2) else ""
@@ -81,7 +80,7 @@ def ratios(frame: pd.DataFrame, shorter: str, longer: str) -> str:
 
 
 def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
-    """What replacing the masks does to the test error, of each network, and what the rule for article.6 says.
+    """The effect of replaced masks on the test error of each network, and the result of the rule for article.6.
 
     `means`: of `intervention_summary`; `filtering`: of `analysis.claims.background.filtering`.
     """
@@ -105,7 +104,7 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
 
 
 def simplest_first(networks: Iterable[str]) -> list[str]:
-    """Each network once, in increasing number of settings that differ from the catalog."""
+    """Each network once, by increasing number of settings that differ from the catalog."""
     return sorted(dict.fromkeys(map(str, networks)), key=lambda name: len(name_and_settings(name)[1]))
 
 
@@ -165,7 +164,7 @@ def _range(row: Any) -> str:
 
 @dataclass(frozen=True)
 class Spread:
-    """Over how many weighted layers a gradient's energy spreads: its mean, and the lengths between which 90 % is."""
+    """The distribution of the gradient's energy over weighted layers: its mean, and the range with 90 % of it."""
 
     longest: int
     mean: float
@@ -185,7 +184,7 @@ class Spread:
 
 
 def used_depth(frame: pd.DataFrame) -> str:
-    """Of each network: the number in its name, its longest path, and how many layers the gradient passes.
+    """For each network the number in its name, its longest path, and how many layers the gradient passes.
 
     `frame`: of `used_depth_frame`.
     """
@@ -201,10 +200,10 @@ def used_depth(frame: pd.DataFrame) -> str:
 
 
 def path_lengths(frame: pd.DataFrame, summary: pd.DataFrame, network: str, short: str) -> str:
-    """Which other network's paths are as long as one's, and how few of another's are short.
+    """The network whose paths are as long as those of `network`, and the share of short paths of another.
 
-    `frame`, `summary`: of `path_length_frame` and `path_summary`. `short`: the network whose short paths are counted
-    again without its first and its last layer, as veit2016 counts.
+    `frame`, `summary`: of `path_length_frame` and `path_summary`. `short`: the network whose short paths are also
+    counted without its first and last layer, as veit2016 counts.
     """
     means = dict(zip(summary["network"], summary["mean_length"], strict=True))
     sentences = []

@@ -1,1 +1,1 @@
-"""The documentation site: pages of docs/, and pages made from results and code while MkDocs builds."""
+"""The documentation site: pages of docs/, and pages made from results and code when MkDocs builds."""

@@ -1,6 +1,6 @@
-"""What `make site` adds to docs/: MkDocs calls the functions named `on_*` (mkdocs.yml says where they are).
+"""The parts of the site that are not in docs/. MkDocs calls the functions named `on_*` (set in mkdocs.yml).
 
-Pages from the code and from results are made here; the report that is kept is copied as it is.
+Pages from code and results are made here; the kept report is copied unchanged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HEADS = ("network", "from", "named", "longest path", "weighted layers", "paramet
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """The files of docs/, with the pages that are made and every file of the report."""
+    """The files of docs/, the generated pages, and every file of the report."""
     for name, text in pages().items():
         files.append(File.generated(config, name, content=text))
     for path in sorted(REPORT.rglob("*.html")):
@@ -54,7 +54,7 @@ def pages() -> dict[str, str]:
 
 
 def landing() -> str:
-    """The README down to its table of folders; its first picture leads to the explorer, its doors into the site."""
+    """The README down to its table of folders, with links into the site."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Where things are")[0]
     doors = (HERE / "doors.html").read_text(encoding="utf-8")
     text = re.sub(r"^\| you want .*?\n(?!\|)", lambda _: doors + "\n", text, count=1, flags=re.MULTILINE | re.DOTALL)
@@ -62,7 +62,7 @@ def landing() -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links that leave docs/ are words here, but for the report, which the site has."""
+    """Links to files outside the site become plain text, except those to the report, which the site contains."""
 
     def link(found: re.Match[str]) -> str:
         words, address = found[1], found[2].partition("#")[0]
@@ -76,7 +76,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """The page's HTML, with what Markdown should not read in the places of its marks."""
+    """The page's HTML with the explorer or the table in place of its mark."""
     if "<p>[explorer]</p>" in html:
         return html.replace("<p>[explorer]</p>", block().whole)
     return html.replace("<p>[named]</p>", table(HEADS, named())) if "<p>[named]</p>" in html else html
@@ -108,7 +108,7 @@ def _rows(folder: Path, schema: schemas.Schema) -> list[dict[str, Any]]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """An HTML table of networks, with its search."""
+    """An HTML table of networks with a search field."""
 
     def cell(value: Any) -> str:
         if isinstance(value, str):

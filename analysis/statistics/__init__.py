@@ -1,1 +1,1 @@
-"""What runs allow to conclude: intervals, comparisons of several networks, equivalence."""
+"""Statistics of training runs: intervals, comparisons of several networks, equivalence."""

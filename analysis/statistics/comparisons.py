@@ -1,4 +1,4 @@
-"""Several networks against one, trained with the same seeds: differences, simultaneous intervals, equivalence."""
+"""Several networks against a reference with the same seeds: differences, simultaneous intervals, equivalence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEAR_CHANCE = 0.75  # of the chance level: a network whose mean error is above t
 class Comparison:
     """Error of the reference minus that of a network: the mean over the seeds that all networks share.
 
-    `low`, `high` and `p_value` hold for all `n_comparisons` at once. Where they are None, `note` says why.
+    `low`, `high` and `p_value` are corrected for all `n_comparisons`. If they are None, `note` says why.
     """
 
     network: str
@@ -43,16 +43,16 @@ class Comparison:
 
     @property
     def order(self) -> str:
-        """Is the error of the reference `lower` or `higher`? Empty where neither is shown."""
+        """`lower` or `higher`: the error of the reference; empty if neither is shown."""
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
             return ""
         return "lower" if self.high < 0 else "higher"
 
     def equivalence(self, margin: float) -> str:
-        """Are the two equal within `margin`, by two one-sided tests at 5 %? A sentence.
+        """Whether the two are equal within `margin` by two one-sided tests at 5 %, as a sentence.
 
-        Both reject where the 90 % t interval of the paired differences lies within the margin; it is that of this
-        pair alone.
+        Both tests reject if the 90 % t interval of the paired differences lies within the margin. It is not corrected
+        for other comparisons.
 
         Source: Schuirmann 1987, A comparison of the two one-sided tests procedure and the power approach.
         Raises: StatsError for a margin that is not above 0.
@@ -121,7 +121,7 @@ def compare_networks(
 
 
 def is_near_chance(mean_error: float, chance: float | None) -> bool:
-    """Has the network hardly learned? Then an order of it says nothing about trained networks."""
+    """Whether a network is near chance level; its order then says nothing about trained networks."""
     return chance is not None and mean_error > NEAR_CHANCE * chance
 
 
@@ -139,9 +139,9 @@ def _seeds(n: int) -> str:
 
 
 def difference_error(table: np.ndarray) -> np.ndarray:
-    """Standard error of the difference of two networks' means; `table`: (..., networks, seeds).
+    """Standard error of the difference between two networks' means; `table`: (..., networks, seeds).
 
-    From the residual of error ~ network + seed; for two networks that of the paired t test.
+    Computed from the residual of error ~ network + seed; for two networks it is that of the paired t test.
     """
     k, n = table.shape[-2:]
     means = table.mean(-1, keepdims=True) + table.mean(-2, keepdims=True) - table.mean((-2, -1), keepdims=True)

@@ -1,6 +1,6 @@
-"""From training runs to what they allow to conclude: the one rule for every order.
+"""The conclusions that training runs allow: the one rule for every order of networks.
 
-The comparison page, the report, the docs and the ledger's verdicts on directions all read what is computed here.
+The comparison notebook, the report, the docs and the ledger's verdicts all use these functions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PAIR_COLUMNS = ("network", "reference", *SHOWN_BUDGET, "seed", "difference")
 def comparison_frame(runs: pd.DataFrame, quantities: Sequence[str] = COMPARED) -> pd.DataFrame:
     """Mean, interval and range of each quantity over the runs of each network: `schemas.COMPARISON`.
 
-    The interval is empty where the runs allow none. A quantity that the runs did not record has no row.
+    The interval is empty if there are too few runs. A quantity that no run recorded has no row.
     """
     rows = []
     for (network, dataset, noise), part in runs.groupby(["network", "dataset", "label_noise"], sort=False):
@@ -53,9 +53,9 @@ def comparison_frame(runs: pd.DataFrame, quantities: Sequence[str] = COMPARED) -
 def pair_frame(runs: pd.DataFrame, reference: str = "") -> pd.DataFrame:
     """Columns `PAIR_COLUMNS`: by seed, the error of the reference minus that of a network.
 
-    In points of %; of every seed that both were trained with, at one budget. Without a reference each network is paired
-    with its twin: the one that lacks some of its settings.
-    Raises: FrameError where the reference has no run, or no network a twin.
+    In percentage points, for every seed that both were trained with, at one budget. Without a reference each network is
+    paired with its twin, the network that lacks some of its settings.
+    Raises: FrameError if the reference has no run, or no network has a twin.
     """
     same = [*_budget_columns(runs), "seed"]
     parts = []
@@ -68,17 +68,17 @@ def pair_frame(runs: pd.DataFrame, reference: str = "") -> pd.DataFrame:
 
 
 def difference_frame(runs: pd.DataFrame, reference: str = "", margin: float = 1.0) -> pd.DataFrame:
-    """What the runs say of each network beside the reference, or without one of each beside its twin.
+    """Each network compared with the reference, or with its twin if there is no reference: `schemas.DIFFERENCES`.
 
-    `schemas.DIFFERENCES`. `margin`: of the equivalence, in points of %. Model and conditions are those of
-    `analysis.statistics.comparisons.compare_networks`, applied to all networks of one budget.
-    Raises: FrameError where the reference has no run, or no network a twin, or a run is there twice.
+    `margin`: of the equivalence, in percentage points. Model and conditions are those of
+    `analysis.statistics.comparisons.compare_networks`, for all networks of one budget.
+    Raises: FrameError if the reference has no run, no network has a twin, or a run occurs twice.
     """
     return _concluded(runs, _pairs(runs, reference), margin)
 
 
 def headline(differences: pd.DataFrame) -> str:
-    """All that `schemas.DIFFERENCES` concludes, in one or two sentences; empty for no row."""
+    """The conclusions of `schemas.DIFFERENCES` in one or two sentences; empty without rows."""
     found = differences[differences["n"] > 0]
     if found.empty:
         return ""
@@ -116,12 +116,12 @@ def _noise_words(label_noise: float) -> str:
 
 
 def every_order(runs: pd.DataFrame) -> pd.DataFrame:
-    """`difference_frame` of every pair of networks, each once: what the ledger asks."""
+    """`difference_frame` for every pair of networks, each pair once, for the ledger."""
     return _concluded(runs, combinations(runs["network"].unique(), 2), 1.0)
 
 
 def chance_pct(dataset: str) -> float | None:
-    """The error of a guess, by the label of a dataset; None for an unknown one."""
+    """The error at chance level for the label of a dataset, in percent; None for an unknown one."""
     key = dataset.partition(" (")[0].replace("-", "").lower()
     found = next((size for name, size in DATASETS.items() if name.replace("-", "") == key), None)
     return 100 * (1 - 1 / found.classes) if found else None

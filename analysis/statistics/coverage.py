@@ -1,4 +1,4 @@
-"""How often the intervals hold the true value: a simulation of the rule, seeded."""
+"""How often the intervals contain the true value: a simulation of the rule with a fixed seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DISTRIBUTIONS: Mapping[str, Draw] = {
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of simulated studies whose 95 % intervals hold the true value."""
+    """Shares of simulated studies whose 95 % intervals contain the true value."""
 
     distribution: str
     n_seeds: int
@@ -34,7 +34,9 @@ class Coverage:
 
 
 def coverages(n_seeds: tuple[int, ...] = (6, 8, 10, 20), studies: int = 20_000, boots: int = 0) -> Iterator[Coverage]:
-    """One row for each distribution and number of seeds; `boots`: studies for the slower bootstrap, 0 for none."""
+    """One row for each distribution and number of seeds. `boots`: number of studies for the slower bootstrap, 0 for
+    none.
+    """
     rng = np.random.default_rng(0)
     for name, draw in DISTRIBUTIONS.items():
         for n in n_seeds:

@@ -1,6 +1,7 @@
 """Dunnett's distribution: the largest of several |t| that share a control and a residual.
 
-SciPy's `dunnett` estimates the residual within unblocked groups; this takes any residual by its degrees of freedom.
+SciPy's `dunnett` estimates the residual within unblocked groups; here any residual can be used, by its degrees of
+freedom.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ NODES = 120  # of each quadrature: critical values agree with printed tables to 
 
 
 def tail(t: float, n_comparisons: int, df: float) -> float:
-    """Probability that the largest |t| of comparisons with one control is at least `t`: the adjusted p-value.
+    """The probability that the largest |t| of comparisons with one control is at least `t`: the adjusted p-value.
 
-    Equal numbers of runs, so that two differences are correlated by 1/2; the residual has `df` degrees of freedom.
+    Numbers of runs are equal, so that two differences have correlation 1/2; the residual has `df` degrees of freedom.
 
     Source: Dunnett 1955, A multiple comparison procedure for comparing several treatments with a control.
     """

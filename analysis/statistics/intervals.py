@@ -1,4 +1,4 @@
-"""The mean of a few runs with its confidence interval, and the fewest runs that get one."""
+"""The mean of a few runs with its confidence interval, and the smallest number of runs for one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StatsError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean and, where the values allow one, its confidence interval; `note` says why there is none."""
+    """A mean and its confidence interval; without an interval `note` says why."""
 
     n: int
     mean: float
@@ -30,10 +30,10 @@ class Interval:
 
 
 def least_seeds(n_comparisons: int = 1) -> int:
-    """The fewest seeds that so many simultaneous comparisons need: 6 for 1, 7 for 2 or 3, 8 for 4 to 6.
+    """The smallest number of seeds for so many simultaneous comparisons: 6 for 1, 7 for 2 or 3, 8 for 4 to 6.
 
-    The fewest with which differences that all have one sign are significant at 5 % by the exact sign test, corrected
-    for all comparisons (Bonferroni): that test assumes nothing about the distribution of the errors.
+    With fewer seeds, differences that all have one sign are not significant at 5 % by the exact sign test, corrected
+    for all comparisons (Bonferroni). That test assumes nothing about the distribution of errors.
     """
     n = 1
     while n_comparisons * 2 ** (1 - n) > 1 - CONFIDENCE + 1e-12:

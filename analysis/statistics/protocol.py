@@ -1,4 +1,4 @@
-"""What the sweep of the protocol says beside its rates: the spread of a run, what it lets the budgets detect, time."""
+"""The protocol's sweep in numbers: spread of a run, difference that the budgets can detect, time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from analysis.statistics import dunnett
 def detectable(
     n_seeds: int, *, k: int = 3, n_networks: int = 4, sd: float = 1.0, power: float = 0.8, confidence: float = 0.95
 ) -> float:
-    """The true difference of two networks that one of k simultaneous comparisons finds with this power.
+    """The true difference of two networks that one of k simultaneous comparisons detects with this power.
 
-    In the units of `sd`, the residual standard deviation of a run in the model error ~ network + seed.
+    In the unit of `sd`, the residual standard deviation of a run in the model error ~ network + seed.
     """
     from scipy import stats
     from scipy.optimize import brentq
@@ -32,8 +32,9 @@ def detectable(
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """The sweep in numbers. `sd_points` is the residual of error ~ (network, rate) + seed, and `df` its degrees of
-    freedom; `detectable_points` the difference that the full budgets detect with the protocol's power."""
+    """The sweep in numbers. `sd_points`: the residual of error ~ (network, rate) + seed, with `df` degrees of freedom;
+    `detectable_points`: the difference that the full budgets detect with the protocol's power.
+    """
 
     errors_pct: Mapping[str, Mapping[float, tuple[float, ...]]]  # network -> rate -> one error for each seed
     rates: Mapping[str, float]
@@ -46,7 +47,7 @@ class Sweep:
 
 
 def sweep_of(state: State) -> Sweep | None:
-    """None before the sweep is complete."""
+    """The sweep in numbers; None before it is complete."""
     if not state.rates:
         return None
     data: Mapping[str, Any] = state.protocol.data

@@ -1,4 +1,4 @@
-"""A study from start to end: the jobs of a profile, those that have to run, and the report of their results."""
+"""Runs a study from start to end: the jobs of a profile that have to run, and the report of their results."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def run_study(
     clean: bool = False,
     snakemake_args: Sequence[str] = (),
 ) -> int:
-    """0 if every job of the profile is done and the report made; 1 if not; 130 if interrupted.
+    """0 if every job of the profile is done and the report is written; 1 if not; 130 if interrupted.
 
-    Resumes where an earlier run stopped. A failed job stops only those that follow from it. `report`: gives what builds
-    the report; called while snakemake starts, as importing it takes a second. `cores`: jobs at a time, one thread each
-    (default: all of this machine, or as many as the cluster's profile says). `dry_run`: only print what would run.
-    `out`: default `results/<profile>`. `on`: where the jobs run, if not here: the name or folder of a snakemake
-    profile, such as `slurm`. `clean`: run nothing, and delete the results that were set aside.
+    It resumes an earlier run. A failed job stops only the jobs that need it. `report`: returns the function that builds
+    the report; called while snakemake starts, since its import takes a second. `cores`: parallel jobs, one thread each
+    (default: all cores of this machine, or the number in the cluster's profile). `dry_run`: only print what would run.
+    `out`: default `results/<profile>`. `on`: the name or folder of a snakemake profile, such as `slurm`, if the jobs
+    run elsewhere. `clean`: run nothing; delete results that were set aside.
 
     Raises: ProfileError, StudyError, FolderInUseError.
     """

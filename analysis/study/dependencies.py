@@ -1,4 +1,4 @@
-"""What a notebook run follows from: its cells, parameters, code, networks and data, each by its digest."""
+"""What a notebook run depends on: its cells, parameters, code, networks and data, each by its digest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OUT_DIR = "out_dir"  # the one parameter that the runner sets, and that nothing 
 
 
 def run_inputs(path: Path | str, parameters: Mapping[str, Value]) -> dict[str, Any]:
-    """All that a run follows from, as plain JSON values: two runs with equal inputs need not both be made.
+    """Everything that a run depends on, as plain JSON values; a run with equal inputs need not be repeated.
 
     Of the notebook, its cells' text and not its outputs; the parameters except `out_dir`; every file of `resattn`,
     of `analysis` and of the notebook's folder that the cells import, directly or not; the structure of each network
@@ -57,8 +57,7 @@ def run_inputs(path: Path | str, parameters: Mapping[str, Value]) -> dict[str, A
 
 
 def watched_files(path: Path, parameters: Mapping[str, Value]) -> dict[str, Path]:
-    """The files that a run reads beside its notebook and the results of other jobs, each by the name that it is shown
-    with."""
+    """The files that a run reads besides its notebook and the results of other jobs, each with its displayed name."""
     code = [source_of(cell) for cell in cells_of(path) if cell["cell_type"] == "code"]
     files = _code_files(code, path.parent)
     files |= {file.name: file for file in _data_files(parameters.get("dataset"))}
@@ -66,7 +65,7 @@ def watched_files(path: Path, parameters: Mapping[str, Value]) -> dict[str, Path
 
 
 def results_read(path: Path, parameters: Mapping[str, Value]) -> dict[str, Path]:
-    """The folders of the finished jobs in the folders that parameters of a run name."""
+    """The folders of finished jobs within the folders that parameters of a run name."""
     return {inside: file.parent for inside, file in _results_in(path.parent, parameters)}
 
 
@@ -80,7 +79,9 @@ def _cells_digest(cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def changes(before: Any, now: Mapping[str, Any]) -> list[str]:
-    """The names of what differs between two inputs. Older results lack `read` and `versions`, which count as equal."""
+    """The names of what differs between two inputs. Older results lack `read` and `versions`; these then count as
+    equal.
+    """
     if not isinstance(before, Mapping):
         return ["everything"]
     changed = []
@@ -109,8 +110,8 @@ def imported_files(
     """The files of our packages, and of modules in the folder `beside`, that `code` imports, directly or not, found
     without running anything.
 
-    An import inside a function counts. What is imported by a name made at run time is not seen. A subpackage's data
-    files count with its modules.
+    Imports inside functions count. An import by a name computed at run time is not found. Data files of a subpackage
+    count with its modules.
     """
     found: set[Path] = set()
     door = _door(root / "resattn" / "__init__.py")

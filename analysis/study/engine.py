@@ -1,4 +1,4 @@
-"""snakemake, which runs the jobs: its command, here or on a cluster, and its process from start to end."""
+"""Runs snakemake, here or on a cluster: its command line, and its process from start to end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Engine(NamedTuple):
 
 
 def engine_for(out: Path, cores: int | None, on: str | None, options: Sequence[str]) -> Engine:
-    """Where the jobs run, and how many at a time."""
+    """The engine for these options: where the jobs run, and how many in parallel."""
     words = [*([] if on is None else _cluster(on, out)), *options]
     if _is_away(words):
         return Engine(words if cores is None else [*words, "--cores", str(cores)], None)
@@ -72,7 +72,7 @@ def _cluster(name: str, out: Path) -> list[str]:
 
 
 def snakemake_command(profile: Profile, out: Path, engine: Engine) -> list[str]:
-    """What runs the plan in a results folder."""
+    """The command that runs the plan in a results folder."""
     # GPUs of this machine are counted by snakemake, those of a cluster by the cluster.
     gpus = [f"--resources=gpu={profile.gpus}"] if profile.gpus and engine.kernels is not None else []
     # As `python -m snakemake`, but ending when it is done, and not outliving this process. Its lock is superseded by
@@ -88,9 +88,9 @@ def snakemake_command(profile: Profile, out: Path, engine: Engine) -> list[str]:
 
 
 def allocator() -> dict[str, str]:
-    """Environment that gives the jobs tcmalloc, where it is installed and nothing else is preloaded.
+    """Environment variables that give the jobs tcmalloc, if it is installed and nothing else is preloaded.
 
-    Training takes about 12 % less CPU time with it (docs/how-to/recipes.md), and gives the same bits.
+    Training takes about 12 % less CPU time with it (docs/how-to/recipes.md), with the same bits.
     """
     if sys.platform != "linux" or "LD_PRELOAD" in os.environ:
         return {}
@@ -122,7 +122,7 @@ def _cache(out: Path) -> dict[str, str]:
 def run_snakemake(
     profile: Profile, out: Path, engine: Engine, lock: int, *, once: Callable[[], object], often: Callable[[], None]
 ) -> int:
-    """snakemake's exit status; what it prints goes to a file. Raises: KeyboardInterrupt once it is down.
+    """snakemake's exit status; its output goes to a file. Raises: KeyboardInterrupt after it has ended.
 
     `once` is called while it starts, `often` twice a second.
     """

@@ -1,4 +1,4 @@
-"""The folder of one job: the files that a notebook run leaves, their digests, and what makes a folder ours."""
+"""The folder of one job: the files of a notebook run, their digests, and how the folder is recognised."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FolderError(NotebookError):
 
 
 def write_result(out_dir: Path, record: Mapping[str, Any]) -> Path:
-    """Write result.json, which lists the folder's files with their digests. It is the last file of a run."""
+    """Writes result.json, which lists the folder's files with their digests. It is the last file of a run."""
     listed = {kind: {name: digest(out_dir / name) for name in _files(out_dir, kind)} for kind in KINDS}
     others = {name: digest(out_dir / name) for name in _files(out_dir, ".") if Path(name).parts[0] not in KINDS}
     result = {**record, "executed": {NOTEBOOK: digest(out_dir / NOTEBOOK)}, **listed}
@@ -43,10 +43,10 @@ def write_result(out_dir: Path, record: Mapping[str, Any]) -> Path:
 
 
 def read_result(out_dir: Path | str) -> dict[str, Any] | None:
-    """The result in a job's folder; None unless every file that it lists is there as it was written, and no other
-    table, figure or file of its run.
+    """The result in a job's folder; None unless every file in its list is unchanged and the run has no other table or
+    figure.
 
-    Weights may be absent, and are compared where they are there.
+    Weights may be absent; if present they are compared too.
     """
     out_dir, result = Path(out_dir), read_listing(out_dir)
     try:
@@ -64,7 +64,7 @@ def read_result(out_dir: Path | str) -> dict[str, Any] | None:
 
 
 def read_listing(out_dir: Path | str) -> dict[str, Any]:
-    """What result.json in a job's folder says; empty where it is missing, or is not as it was written."""
+    """The content of result.json in a job's folder; empty if it is missing or altered."""
     result = read_json(Path(out_dir) / RESULT)
     try:
         own = result.pop(SELF, None)
@@ -75,7 +75,7 @@ def read_listing(out_dir: Path | str) -> dict[str, Any]:
 
 
 def listed(result: Mapping[str, Any]) -> dict[str, str]:
-    """Of each file that a result lists, its digest."""
+    """The digest of each file that a result lists."""
     kinds = (result["executed"], result["tables"], result["figures"], result.get(RUN, {}), result.get(OTHERS, {}))
     return {name: sha for of_kind in kinds for name, sha in of_kind.items()}
 
@@ -98,7 +98,9 @@ def _files(out_dir: Path, kind: str) -> list[str]:
 
 
 def record_failure(out_dir: Path, error: str, message: str) -> None:
-    """Say in a job's folder and on its page that its run failed; where it saved no page, papermill's becomes it."""
+    """Records in a job's folder and on its page that the run failed; without a saved page, papermill's becomes the
+    page.
+    """
     page = read_page(out_dir / NOTEBOOK)  # snakemake makes an empty file
     if not any(cell.get("id") == FAILURE_CELL for cell in page["cells"]):  # killed after its last cell, or before
         keep_page(page if page["cells"] else read_page(out_dir / AT_WORK), out_dir, message)
@@ -106,13 +108,13 @@ def record_failure(out_dir: Path, error: str, message: str) -> None:
 
 
 def keep_page(page: dict[str, Any], out_dir: Path, failure: str | None) -> None:
-    """Save a page as that of the job, in place of the one that papermill worked on."""
+    """Saves a page as the job's page, in place of papermill's working copy."""
     save_page(page, out_dir / NOTEBOOK, failure)
     (out_dir / AT_WORK).unlink(missing_ok=True)
 
 
 def check_folder(out_dir: Path) -> None:
-    """Refuse a folder that holds what no run wrote: a run may empty its folder. Raises: FolderError."""
+    """Refuses a folder with files that no run wrote, since a run may empty its folder. Raises: FolderError."""
     if out_dir.exists() and not out_dir.is_dir():
         raise FolderError(f"{out_dir} is a file; give a folder")
     if not out_dir.is_dir() or _is_ours(out_dir):
@@ -150,12 +152,12 @@ def _is_ours(out_dir: Path) -> bool:
 
 
 def read_inputs(out_dir: Path) -> dict[str, Any]:
-    """What the run in a folder followed from; empty where that is not known."""
+    """The inputs of the run in a folder; empty if unknown."""
     return read_json(out_dir / INPUTS)
 
 
 def prepare_folder(out_dir: Path, inputs: Mapping[str, Any]) -> None:
-    """Leave in the folder only what a run with these inputs may go on from: the same inputs, or a training run."""
+    """Keeps in the folder only what a run with these inputs can resume: files of the same inputs, or a training run."""
     remove(out_dir / RESULT)  # first of all: from here on nothing here is a result
     keep = read_inputs(out_dir) == inputs
     if not keep:  # it makes the folder ours, and is equal to no inputs if this is killed on the way
@@ -170,7 +172,7 @@ def prepare_folder(out_dir: Path, inputs: Mapping[str, Any]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder, if it is there."""
+    """Removes a file or folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

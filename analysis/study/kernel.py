@@ -1,6 +1,6 @@
-"""The kernel of one notebook run, behind papermill: this Python, over IPC, with a deadline and a cap on its output.
+"""The kernel of one notebook run, used by papermill: this Python, over IPC, with a deadline and limited output.
 
-Importing this registers the engine with papermill. `analysis.study.runner` is the door; nothing else imports this.
+Importing this module registers the engine with papermill; only `analysis.study.runner` does so.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LONGEST_SOCKET = 107  # bytes of a Unix socket's path
 
 
 class ExitRequested(Exception):
-    """A cell asked its kernel to end."""
+    """A cell asked its kernel to exit."""
 
 
 class TooDeepError(Exception):
@@ -54,12 +54,12 @@ class TooDeepError(Exception):
 
 
 class MovedError(Exception):
-    """A cell left the kernel in another current folder."""
+    """A cell changed the kernel's current folder."""
 
 
 @dataclass
 class Execution:
-    """One notebook run: what its kernel is given, and how far it got."""
+    """One notebook run: the settings of its kernel, and how far it got."""
 
     folder: Path  # the kernel's working directory
     log: Log
@@ -73,7 +73,7 @@ class Execution:
     start_s: float = field(default_factory=time.monotonic)
 
     def left_s(self) -> float | None:
-        """Time left, never quite 0, which nbclient takes for no limit; None: there is none."""
+        """Remaining time in seconds, never exactly 0, which nbclient takes for no limit; None without a limit."""
         return None if self.timeout_s is None else max(self.timeout_s - (time.monotonic() - self.start_s), 1e-3)
 
     def is_late(self) -> bool:
@@ -81,7 +81,7 @@ class Execution:
 
 
 class Log:
-    """A text file that never grows beyond its cap, whoever writes to it; `say` is heard all the same."""
+    """A text file with a size limit for all writers; lines of `say` are written in any case."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", errors="replace", buffering=1)
@@ -101,7 +101,7 @@ class Log:
             self._file.flush()
 
     def say(self, line: str) -> None:
-        """A line of the runner itself."""
+        """Writes a line of the runner."""
         with self._lock:
             self._file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
 
@@ -110,7 +110,7 @@ class Log:
 
     @contextmanager
     def pipe(self) -> Iterator[int]:
-        """A descriptor for the kernel's own stdout and stderr: what is said before, beside and after the protocol."""
+        """A file descriptor for the kernel's own stdout and stderr, outside Jupyter's protocol."""
         reading, writing = os.pipe()
 
         def pump() -> None:
@@ -128,7 +128,7 @@ class Log:
 
 
 class KernelManager(AsyncKernelManager):
-    """Starts this very Python, whatever kernelspecs are installed, and remembers how it ended."""
+    """Starts this Python, whatever kernelspecs are installed, and records how the kernel ended."""
 
     exit_code: int | None = None
 
@@ -148,7 +148,7 @@ class KernelManager(AsyncKernelManager):
 
 
 class Client(PapermillNotebookClient):
-    """papermill's client with one deadline for the whole notebook and a bound on what it keeps of the output."""
+    """papermill's client with one deadline for the whole notebook and a limit on stored output."""
 
     def __init__(self, nb_man: Any, run: Execution, **options: Any) -> None:
         super().__init__(
@@ -210,7 +210,7 @@ class Client(PapermillNotebookClient):
             reply.cancel()  # nbclient takes this for the death of the kernel
 
     def output(self, outs: list[NotebookNode], msg: dict[str, Any], display_id: str, cell_index: int) -> Any:
-        """Keep an output while there is room for it; what does not fit is cut or dropped, and the page says so once."""
+        """Stores an output while there is room; what does not fit is cut or dropped, and the page says so once."""
         content = _encodable(msg["content"])
         if msg["msg_type"] == "error":  # always kept, but no traceback is worth a megabyte
             content["evalue"] = content["evalue"][:20_000]
@@ -238,9 +238,10 @@ class Client(PapermillNotebookClient):
 
 
 def merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """The outputs with neighbouring texts of one stream made one, and of each line what was last written over it.
+    """The outputs with consecutive texts of one stream merged, and for each line the text that was last written over
+    it.
 
-    nbclient can do this too, but in time that grows with the square of a line's length.
+    nbclient can also do this, but in time quadratic in the length of a line.
     """
     merged: list[NotebookNode] = []
     for (kind, _), group in itertools.groupby(outputs, lambda output: (output.output_type, output.get("name"))):
@@ -269,7 +270,7 @@ def _is_too_deep(source: str) -> bool:
 
 
 def number_in_source(cells: Sequence[Mapping[str, Any]], index: int) -> int:
-    """The number of a cell in the notebook that was executed: the cell of parameters that papermill adds has none."""
+    """The number of a cell in the original notebook, without the cell of parameters that papermill inserts."""
     before = cells[: index + 1]
     return len(before) - sum("injected-parameters" in cell["metadata"].get("tags", ()) for cell in before)
 
@@ -298,7 +299,7 @@ def _stream_bytes(outputs: list[NotebookNode]) -> int:
 
 
 class StrictEngine(PapermillEngine):
-    """What papermill calls to make an `Execution`."""
+    """The engine that papermill calls; it makes an `Execution`."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, *, run: Execution, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""A notebook's parameters: names, types and defaults from its one `parameters` cell, read without running it."""
+"""A notebook's parameters: names, types and defaults, read from its `parameters` cell without running it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class NotebookError(Exception):
 
 
 class ParameterError(NotebookError, ValueError):
-    """A parameter that the notebook does not have, or of the wrong type, or a `parameters` cell that is none."""
+    """A parameter that the notebook does not have, a value of the wrong type, or an invalid `parameters` cell."""
 
     is_usage = True  # the command's words are off: exit 2
 
 
 def read_parameters(path: Path | str) -> dict[str, Value]:
-    """The names and default values of the notebook's one cell tagged `parameters`, in its order.
+    """Names and default values in the one cell tagged `parameters`, in its order.
 
-    Raises: ParameterError, naming cell and line, unless the cell only assigns literals to names.
+    Raises: ParameterError with cell and line, unless the cell only assigns literals to names.
     """
     return _read(Path(path))[0]
 
@@ -47,9 +47,9 @@ def _read(path: Path) -> tuple[dict[str, Value], dict[str, Value]]:
 
 
 def check_parameters(path: Path | str, given: Mapping[str, Any]) -> dict[str, Value]:
-    """Every parameter of the notebook: its default, or the given value or text brought to the default's type.
+    """Every parameter of the notebook: its default, or the given value or text converted to the type of the default.
 
-    Raises: ParameterError with the nearest names, or the type that was expected.
+    Raises: ParameterError with the nearest names, or the expected type.
     """
     path = Path(path)
     defaults, optional = _read(path)
@@ -71,12 +71,12 @@ def check_parameters(path: Path | str, given: Mapping[str, Any]) -> dict[str, Va
 
 
 def is_place(name: str, value: Any) -> bool:
-    """Whether a parameter names a folder by a relative path: from the folder of whoever gives it."""
+    """Whether a parameter names a folder by a path relative to the caller's folder."""
     return name.endswith("_dir") and isinstance(value, str) and value != "" and "\0" not in value and value[0] != "/"
 
 
 def parameter_text(value: Value) -> str:
-    """`value` as the command line takes it: `check_parameters` makes the same value of it."""
+    """`value` as text for the command line; `check_parameters` converts it back to the same value."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -213,7 +213,7 @@ def _literal(text: str) -> Value:
 
 
 def cells_of(path: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook file. Raises: NotebookError if it is none."""
+    """The cells of a notebook file. Raises: NotebookError if it is not a notebook."""
     try:
         notebook = json.loads(read_regular(path))
         if notebook["nbformat"] != 4:

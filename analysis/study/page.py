@@ -1,4 +1,4 @@
-"""The executed notebook of a run as a file: read, saved in one step, and marked where its run failed."""
+"""The executed notebook of a run as a file: read, saved in one step, and marked where the run failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAILURE_CELL = "failure"  # id of the cell that says why the run failed
 
 
 def read_page(path: Path) -> dict[str, Any]:
-    """The executed notebook in a file; an empty one where the file is missing or incomplete."""
+    """The executed notebook in a file; an empty one if the file is missing or incomplete."""
     try:
         return json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
@@ -23,7 +23,7 @@ def read_page(path: Path) -> dict[str, Any]:
 
 
 def unexecuted(page: Mapping[str, Any]) -> list[str]:
-    """The numbers of the code cells that were never executed, blank ones left out."""
+    """The numbers of the code cells that were not executed, without empty ones."""
     source = [cell for cell in page["cells"] if "injected-parameters" not in cell["metadata"].get("tags", ())]
     return [str(number) for number, cell in enumerate(source, 1) if _is_unexecuted(cell)]
 
@@ -33,7 +33,7 @@ def _is_unexecuted(cell: Mapping[str, Any]) -> bool:
 
 
 def save_page(page: dict[str, Any], path: Path, failure: str | None) -> None:
-    """Save an executed notebook without anything that shows where it ran; `failure` becomes its first cell."""
+    """Saves an executed notebook without anything that identifies the machine; `failure` becomes its first cell."""
     page["metadata"].pop("papermill", None)
     for cell in page["cells"]:
         record = cell["metadata"].get("papermill", {})

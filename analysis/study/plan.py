@@ -1,7 +1,7 @@
-"""What has to run and why: read from the results of the jobs themselves, never from snakemake's records.
+"""Which jobs have to run and why, from the results of the jobs and not from snakemake's records.
 
-A job is run again if its result is missing or altered, or if anything that it follows from has changed. A training run
-is not: it is finished once its record says so, and its job only reads it.
+A job runs again if its result is missing or altered, or if something it depends on has changed. A training run does
+not: it is finished when its record says so, and its job only reads it.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def stale_jobs(profile: Profile, out: Path) -> dict[str, str]:
 
 
 def inputs_of(task: Task, out: Path) -> dict[str, Any]:
-    """What a task follows from, as its run would record it now."""
+    """What a task depends on, as its run would record it now."""
     return run_inputs(task.notebook, check_parameters(task.notebook, task.given(out)))
 
 
 def macs_of(profile: Profile) -> dict[str, int]:
     """The expected cost of the training jobs: multiply-adds of an image, times images, epochs and 3.
 
-    The factor counts the backward pass as twice the forward one. Tests and other notebooks are not in it.
+    The factor 3 counts the backward pass as twice the forward pass. Tests and other notebooks are not included.
     """
     training = {name: task.training for name, task in profile.tasks.items() if task.training}
     if not training:
@@ -67,7 +67,7 @@ def macs_of(profile: Profile) -> dict[str, int]:
 
 
 def is_trained(task: Task, out: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether the training run of a task is finished in its folder, of the same images as are on disk now."""
+    """Whether the training run of a task is finished in its folder, with the same images as now on disk."""
     if task.training is None or read_inputs(out / task.name).get("data") != inputs["data"]:
         return False
     try:
@@ -81,8 +81,10 @@ KEPT = ROOT / "results" / "reference"  # a study that ran: how long its jobs too
 
 @dataclass(frozen=True)
 class Speed:
-    """How long work took in a finished study: seconds of each step that does not train, and training's multiply-adds
-    a second; 0 where it trained nothing."""
+    """The speed of a finished study: seconds of each step without training, and training's multiply-adds per second.
+
+    The latter is 0 if the study trained nothing.
+    """
 
     step_s: Mapping[str, float]
     macs_per_s: float
@@ -102,14 +104,14 @@ class Speed:
         return cls({step: fmean(taken) for step, taken in times.items()}, macs / elapsed_s if elapsed_s else 0.0)
 
     def job_s(self, task: Task, macs: int) -> float:
-        """Expected seconds of a job; one that trains takes its multiply-adds at the speed of training."""
+        """Expected seconds of a job; a training job takes its multiply-adds at the speed of training."""
         if macs and self.macs_per_s:
             return macs / self.macs_per_s
         return self.step_s.get(task.notebook.stem, fmean(self.step_s.values()) if self.step_s else 0.0)
 
 
 def describe(profile: Profile, out: Path, cores: int = 1) -> str:
-    """The plan: each job, whether it has to run and why, what training will cost, and about how long all takes."""
+    """The plan as text: each job, whether it has to run and why, the cost of training, and the expected time."""
     stale, cost = stale_jobs(profile, out), macs_of(profile)
     trained = {name for name in stale if is_trained(profile.tasks[name], out, inputs_of(profile.tasks[name], out))}
     width = max(map(len, profile.tasks), default=0)
@@ -140,12 +142,12 @@ def _span(seconds: float) -> str:
 
 
 def all_tasks(profile: Profile) -> dict[str, list[str]]:
-    """Each job and those that it follows from."""
+    """Each job with the jobs that it depends on."""
     return {name: profile.needs(task) for name, task in profile.tasks.items()}
 
 
 def possible(profile: Profile, states: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The jobs that did not run though of each step that they follow from a job is done, or possible too."""
+    """The jobs that did not run although for each step they depend on a job is done, or possible too."""
     found: dict[str, list[str]] = {}
     for name, task in profile.tasks.items():
         if states[name]["state"] == NOT_RUN:
@@ -156,7 +158,7 @@ def possible(profile: Profile, states: Mapping[str, Mapping[str, Any]]) -> dict[
 
 
 def write_plan(profile: Profile, out: Path, follows: Mapping[str, Sequence[str]]) -> None:
-    """What the Snakefile reads: all jobs, and as targets those that are wanted, each with what it waits for."""
+    """Writes the plan for the Snakefile: all jobs, and as targets the wanted ones, each with its dependencies."""
     rows = {name: _plan_row(profile, task, out) for name, task in profile.tasks.items()}
     for name, others in follows.items():
         rows[name]["after"] = list(others)

@@ -1,4 +1,4 @@
-"""What the processes of one study owe each other: one at a time in a folder, and none outlives its parent."""
+"""Rules for the processes of one study: one at a time in a folder, and none outlives its parent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FolderInUseError(RuntimeError):
 
 
 def chosen_data() -> dict[str, str]:
-    """The folder of datasets that the environment names, for a process that starts in another folder."""
+    """The folder of datasets in the environment, for a process that starts in another folder."""
     home = chosen_home()
     return {} if home is None else {"RESATTN_DATA": str(home)}
 
@@ -41,18 +41,18 @@ def own_environment() -> dict[str, str]:
 
 
 def python_path() -> str:
-    """PYTHONPATH for a process that starts in another folder: this checkout, then what it means here.
+    """PYTHONPATH for a process that starts in another folder: this checkout, then its value here as absolute paths.
 
-    A relative or empty place in it means the current folder, which would let the other folder be imported.
+    A relative or empty entry would mean the other folder.
     """
     places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join([str(ROOT), *(os.path.abspath(place) for place in places if place)])
 
 
 def pack(message: Any) -> bytes:
-    """A message of a kernel as JSON in ASCII: Jupyter's own packer stops a kernel's output at a lone surrogate.
+    """A kernel message as ASCII JSON: Jupyter's own packer stops a kernel's output at a lone surrogate.
 
-    As there, what JSON cannot hold, such as NaN or a set, becomes a text or a list.
+    As there, values that JSON does not have, such as NaN or a set, become text or a list.
     """
     from jupyter_client.jsonutil import json_clean, json_default
 
@@ -66,7 +66,7 @@ def pack(message: Any) -> bytes:
 def load_ipython_extension(shell: Any) -> None:
     """A kernel's streams and session are put back after a cell that took them away: without one it answers no cell.
 
-    IPython calls this in the kernel, before the first cell.
+    IPython calls this in the kernel before the first cell.
     """
     kept = [(of, name, getattr(of, name)) for of, name in ((sys, "stdout"), (sys, "stderr"), (shell.kernel, "session"))]
 
@@ -80,10 +80,10 @@ def load_ipython_extension(shell: Any) -> None:
 
 @contextmanager
 def exclusive(lock: Path, *, what: str, wait_s: float = 20.0) -> Iterator[int]:
-    """Hold `lock` until the block ends; yields its file descriptor.
+    """Holds `lock` until the block ends; yields its file descriptor.
 
-    A child that inherits the descriptor holds the lock too, so a folder stays closed while orphans of a killed
-    holder wind down: they are waited for, `wait_s` at most. A living holder is refused at once.
+    A child that inherits the descriptor holds the lock too, so a folder stays closed while orphans of a killed holder
+    end; they are waited for, at most `wait_s`. If the holder is alive, the lock is refused at once.
 
     Raises: FolderInUseError.
     """
@@ -110,9 +110,9 @@ def exclusive(lock: Path, *, what: str, wait_s: float = 20.0) -> Iterator[int]:
 
 
 def follow_parent() -> None:
-    """Interrupt this process (its group, where it leads one) once the parent named in the environment is gone.
+    """Interrupts this process, or its group if it leads one, when the parent named in the environment ends.
 
-    Does nothing where no parent is named. The name is taken out of the environment: it binds one child, not its
+    Does nothing if none is named. The name is removed from the environment, since it is for one child and not for its
     children, which may run on another machine.
     """
     parent = int(os.environ.pop(PARENT, 0))
@@ -137,9 +137,9 @@ def follow_parent() -> None:
 
 @contextmanager
 def place() -> Iterator[None]:
-    """Hold one of the places that the environment names, waiting for one; where it names none, all may go on.
+    """Holds one of the slots that the environment names, and waits for one; without the variable there is no limit.
 
-    A place is a byte of a file, locked: whatever becomes of its holder, it is free again.
+    A slot is a locked byte of a file: it becomes free however its holder ends.
     """
     count, _, file = os.environ.pop(PLACES, "").partition(":")
     if not count:
@@ -162,9 +162,9 @@ def _taken(descriptor: int, number: int) -> bool:
 
 
 def end_with(main: Callable[[], object]) -> NoReturn:
-    """Call `main` and end this process with its status, whatever threads are left (snakemake's timers take a second).
+    """Calls `main` and ends this process with its status, whatever threads are left (snakemake's timers take a second).
 
-    Any exception but SystemExit is raised.
+    Any exception except SystemExit is raised.
     """
     try:
         main()
@@ -178,7 +178,7 @@ def end_with(main: Callable[[], object]) -> NoReturn:
 
 
 def signal_group(leader: int, number: int = signal.SIGINT) -> None:
-    """Send a signal to a process group, if it is still there."""
+    """Sends a signal to a process group if it still exists."""
     with suppress(ProcessLookupError):
         os.killpg(leader, number)
 

@@ -1,4 +1,4 @@
-"""A study's profile: which notebooks run with which parameters, read and checked before anything is run."""
+"""A study's profile: which notebooks run with which parameters, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class StudyError(Exception):
 
 
 class ProfileError(StudyError, ValueError):
-    """A profile that asks for something that is not there; the message gives file, line and what would do."""
+    """An invalid profile; the message gives file, line and the allowed values."""
 
     is_usage = True
 
@@ -70,7 +70,7 @@ class Task:
         return self.name.partition("/")[0]
 
     def given(self, out: Path) -> dict[str, Value]:
-        """Its parameters in a results folder; folders are relative, so that a moved checkout changes nothing."""
+        """Its parameters in a results folder; folders are relative, so that the checkout can be moved."""
         return {
             **self.parameters,
             **{p: os.path.relpath(out / step, self.notebook.parent) for p, step in self.after.items()},
@@ -79,7 +79,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Profile:
-    """A checked profile: its tasks, each after those that it needs."""
+    """A checked profile: its tasks, each after those that it depends on."""
 
     name: str
     dataset: str | None
@@ -91,12 +91,12 @@ class Profile:
 
 
 def read_profile(profile: str | Path, *, dataset: str | None = None, scale: str | None = None) -> Profile:
-    """The profile of a name such as `quick`, or in a file, all of it checked; `dataset` overrides its own.
+    """The checked profile of a name such as `quick`, or of a file. `dataset` replaces that of the profile.
 
-    `scale`: of a profile that has `scales`, such as `gates`: what stands under it goes before what the profile says.
-    Default: the first of SCALES that it has. `gates-small` is `gates` at scale `small`, and so is the study called.
+    `scale`: for a profile with `scales`, such as `gates`: the settings under this scale replace those of the profile.
+    Default: the first of SCALES that it has. `gates-small` is `gates` at scale `small`, and the study has this name.
 
-    Raises: ProfileError, one line for each mistake, before anything is run.
+    Raises: ProfileError, one line for each mistake, before anything runs.
     """
     if not WORKFLOW.is_dir():
         raise ProfileError("a study needs the notebooks and the workflow, which an installed package does not have: "

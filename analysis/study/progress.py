@@ -1,4 +1,4 @@
-"""What became of each job, from its own files, and the line that shows it while a study runs."""
+"""The state of each job, from its own files, and the progress line while a study runs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DONE, FAILED, NOT_RUN, RUNNING = "done", "failed", "not run", "running"
 
 
 def states_of(profile: Profile, out: Path) -> dict[str, dict[str, Any]]:
-    """What became of each job."""
+    """The state of each job."""
     return {name: state_of(out / name) for name in profile.tasks}
 
 
 def state_of(folder: Path, *, begun: str = NOT_RUN) -> dict[str, Any]:
-    """The state of a job, from its own files. `begun`: the state of one that began and recorded no end."""
+    """The state of a job, from its own files. `begun`: the state of a job that began and recorded no end."""
     if (folder / RESULT).exists():
         return {"state": DONE, "message": None, "elapsed_s": read_json(folder / RESULT).get("elapsed_s")}
     if (folder / FAILURE).exists():
@@ -32,7 +32,7 @@ def state_of(folder: Path, *, begun: str = NOT_RUN) -> dict[str, Any]:
 
 
 class Progress:
-    """One line on a terminal, rewritten; elsewhere a line for each job that ends."""
+    """One line on a terminal, rewritten; elsewhere one line for each job that ends."""
 
     def __init__(self, profile: Profile, out: Path) -> None:
         self.profile, self.out = profile, out

@@ -1,4 +1,4 @@
-"""The results folder of a study: what stands in it before its jobs run, what is set aside, and study.json."""
+"""The results folder of a study: its content before jobs run, results that are set aside, and study.json."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ QUESTION = ("parameters", "networks", "data")  # of the inputs of a job: what it
 
 
 def refuse_other(out: Path, profile: Profile) -> None:
-    """Results of another version or another profile are never mixed with these, nor a user's files replaced.
+    """Results of another version or profile are not mixed with these, and a user's files are not replaced.
 
     Raises: StudyError.
     """
@@ -82,7 +82,7 @@ def _may_be_moved(folder: Path) -> bool:
 
 
 def prepare(profile: Profile, out: Path, stale: Mapping[str, str]) -> None:
-    """Leave in the results folder the results that stand, and the plan. What was finished is set aside."""
+    """Leaves in the results folder the valid results and the plan. Other finished results are set aside."""
     _set_aside(profile, out)
     for name, why in stale.items():  # what stands in these folders from here on is of this study
         try:
@@ -102,9 +102,9 @@ def prepare(profile: Profile, out: Path, stale: Mapping[str, str]) -> None:
 
 
 def date_back(profile: Profile, out: Path) -> None:
-    """Give results from the future, which a clock that jumps back leaves, the time that it is now.
+    """Sets results with a time in the future, which a clock that was set back leaves, to the present time.
 
-    For us a file's time means nothing; snakemake fails a job whose result is older than one that it follows from.
+    File times have no meaning here, but snakemake fails a job whose result is older than one that it depends on.
     """
     now = time.time()
     for name in profile.tasks:
@@ -147,7 +147,7 @@ def _move_aside(profile: Profile, out: Path, name: str, why: str) -> None:
 
 
 def aside_words(out: Path) -> str:
-    """How many results are set aside and what deleting them would free; nothing, where there are none."""
+    """The number of results set aside and the disk space they take; empty if there are none."""
     jobs = [folder for folder in _asides(out) if (folder / RESULT).exists()]
     if not (out / ASIDE).exists():
         return ""
@@ -157,7 +157,7 @@ def aside_words(out: Path) -> str:
 
 
 def clean(out: Path) -> None:
-    """Delete what was set aside; nothing else does."""
+    """Deletes the results that were set aside; nothing else does."""
     remove(out / ASIDE)
 
 
@@ -171,7 +171,7 @@ def _recorded(aside: Path) -> Any:
 
 
 def take_back(profile: Profile, out: Path) -> None:
-    """Put finished results that were set aside, and that follow from what their tasks follow from now, in place."""
+    """Restores finished results that were set aside and whose inputs equal the present inputs of their tasks."""
     _set_aside(profile, out)
     asides, standing = _asides(out), set[str]()
     for name, task in profile.tasks.items() if asides else ():
@@ -223,7 +223,7 @@ def _linked(source: str, target: str) -> None:
 
 
 def write_study(profile: Profile, out: Path, start: datetime) -> dict[str, dict[str, Any]]:
-    """The states of the jobs, which go to study.json with what else the report needs to know of the study."""
+    """The states of the jobs; also written to study.json with what else the report needs to know of the study."""
     states = states_of(profile, out)
     record = provenance(start=start)
     used = {task.parameters["dataset"] for task in profile.tasks.values() if "dataset" in task.parameters}
@@ -243,5 +243,5 @@ def write_study(profile: Profile, out: Path, start: datetime) -> dict[str, dict[
 
 
 def shown(path: Path) -> str:
-    """A path as short as it can be said from here."""
+    """The shortest form of a path, seen from the current folder."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,7 +1,7 @@
-"""One strict execution of a notebook: what papermill lets pass in silence is refused or is a failure here.
+"""One strict execution of a notebook: what papermill ignores is refused here, or is a failure.
 
 Parameters are checked before a kernel starts. A run that did not execute every cell has failed, whatever the exit
-status of its kernel. `result.json` is written last, so it stands beside complete outputs only.
+status of its kernel. `result.json` is written last, so it exists only beside complete outputs.
 """
 
 from __future__ import annotations
@@ -64,19 +64,19 @@ class KernelDiedError(RunError):
 
 
 class NotebookExitError(RunError):
-    """A cell ended the run (`sys.exit`, `quit`), with whatever status."""
+    """A cell ended the run (`sys.exit`, `quit`), with any status."""
 
 
 class NotebookTimeoutError(RunError):
-    """The notebook was not done in its time."""
+    """The notebook exceeded its time limit."""
 
 
 class IncompleteError(RunError):
-    """Cells were never executed, though nothing raised an exception."""
+    """Cells were not executed although no exception was raised."""
 
 
 class ChangedError(RunError):
-    """What the run follows from was edited while it waited or ran."""
+    """Something that the run depends on was changed while it waited or ran."""
 
 
 def run_notebook(
@@ -86,14 +86,14 @@ def run_notebook(
     *,
     timeout_s: float | None = 3600.0,
 ) -> Path:
-    """The `result.json` of one execution of a notebook; beside it the executed notebook, log, tables and figures.
+    """The `result.json` of one execution of a notebook; the executed notebook, log, tables and figures are beside it.
 
     `parameters`: values, or texts as on the command line; a name that ends in `_dir` is a folder, relative to the
-    current one. `timeout_s`: for the whole notebook; None: no limit. The
-    kernel is this Python, in the notebook's folder, with `resattn` and `analysis` importable. What an interrupted run
-    with the same inputs left in `out_dir` stays for this one to go on from (see `keeps_state`), else it is emptied.
+    current one. `timeout_s`: for the whole notebook; None for no limit. The kernel is this Python, in the notebook's
+    folder, with `resattn` and `analysis` importable. Files in `out_dir` of an interrupted run with the same inputs are
+    kept so that this run resumes (see `keeps_state`); otherwise the folder is emptied.
 
-    Raises: ParameterError, FolderError, FolderInUseError before a kernel starts; RunError after, with the executed
+    Raises: ParameterError, FolderError, FolderInUseError before a kernel starts; RunError after that, with the executed
     notebook and `failure.json` kept and no `result.json`.
     """
     follow_parent()

@@ -1,1 +1,1 @@
-"""Tables on disk, where their numbers came from, and the frames that notebooks write."""
+"""Tables on disk with their provenance, and the frames that notebooks write."""

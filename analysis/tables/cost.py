@@ -1,4 +1,4 @@
-"""What networks cost: by role, and beside what other instruments report."""
+"""The cost of networks: by role, and beside what other instruments report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cost_frame(networks: Iterable[str]) -> pd.DataFrame:
 
 
 def crosscheck_frame(checks: Iterable[Check]) -> pd.DataFrame:
-    """What other instruments report, our number, and the causes of the difference: `schemas.CROSSCHECK`."""
+    """Numbers of other instruments, our number, and the causes of the difference: `schemas.CROSSCHECK`."""
     rows = [
         {
             "network": check.target, "tool": check.tool, "version": check.version, "quantity": check.quantity,

@@ -1,4 +1,4 @@
-"""How deep networks are: by notion, role, stage and module, the article's arithmetic, and the lengths of all paths."""
+"""The depth of networks: by notion, role, stage and module, the article's arithmetic, and the lengths of all paths."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def depth_frame(networks: Iterable[str]) -> pd.DataFrame:
 
 
 def depth_by_role(networks: Iterable[str]) -> pd.DataFrame:
-    """Columns network, notion, role, value: the layers on the longest path, and all of them, by role.
+    """Columns network, notion, role, value: the layers on the longest path, and all layers, by role.
 
-    A row of notion "claimed_depth" has the number in the name, and no role.
+    A row with notion "claimed_depth" has the number in the name, and no role.
     """
     rows: list[dict[str, Any]] = []
     for name in networks:
@@ -50,7 +50,7 @@ def depth_by_role(networks: Iterable[str]) -> pd.DataFrame:
 
 
 def stage_frame(networks: Iterable[str]) -> pd.DataFrame:
-    """The layers that each stage adds to each notion of depth, by role: `schemas.STAGES`."""
+    """The layers that each stage contributes to each notion of depth, by role: `schemas.STAGES`."""
     rows = []
     for name in networks:
         layers = layer_frame(name)
@@ -86,7 +86,7 @@ def _rule(spec: NetworkSpec) -> Mapping[str, int]:
 
 
 def module_frame(networks: Iterable[str]) -> pd.DataFrame:
-    """Each attention module by its paths, beside the depth that the article gives to it: `schemas.MODULES`."""
+    """The path lengths of each attention module, beside the article's depth of a module: `schemas.MODULES`."""
     rows = [
         {"network": name, **row, "stated": _rule(named(name))["module"]}
         for name in networks
@@ -96,9 +96,9 @@ def module_frame(networks: Iterable[str]) -> pd.DataFrame:
 
 
 def article_steps(networks: Sequence[str]) -> pd.DataFrame:
-    """The article's arithmetic step by step beside what is counted: `schemas.ARTICLE`.
+    """The article's arithmetic step by step, beside our counts: `schemas.ARTICLE`.
 
-    For the first network every step; for the others the sum alone, by the same rule.
+    All steps for the first network; only the sum for the others, by the same rule.
     """
     rows = [row for name in networks[:1] for row in _steps(name)]
     rows += [_depth_step(name) for name in networks[1:]]
@@ -148,7 +148,9 @@ def _depth_step(name: str) -> dict[str, Any]:
 
 
 def depth_ratios(network: str, baseline: str) -> pd.DataFrame:
-    """One depth over the other's, notion by notion, and over the number in the baseline's name: `schemas.RATIOS`."""
+    """The depth of one network over that of another by notion, and over the number in the other's name:
+    `schemas.RATIOS`.
+    """
     ours, theirs = audit(network).quantities, audit(baseline).quantities
     rows = [
         {
@@ -161,7 +163,7 @@ def depth_ratios(network: str, baseline: str) -> pd.DataFrame:
 
 
 def path_length_frame(networks: Iterable[str]) -> pd.DataFrame:
-    """How many paths have which length, in exact integers: `schemas.PATH_LENGTHS`."""
+    """The number of paths for each length, in exact integers: `schemas.PATH_LENGTHS`."""
     rows = []
     for name in networks:
         lengths = audit(name).path_lengths
@@ -173,7 +175,7 @@ def path_length_frame(networks: Iterable[str]) -> pd.DataFrame:
 def used_depth_frame(networks: Iterable[str], seed: int = 0) -> pd.DataFrame:
     """The gradient's energy by path length with random weights: `schemas.USED_UNTRAINED`.
 
-    Of one input drawn from N(0, 1) and one random direction of the outputs; see `resattn.measures.used`.
+    For one input drawn from N(0, 1) and one random direction of the outputs; see `resattn.measures.used`.
     """
     rows = []
     for name in networks:

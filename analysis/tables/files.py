@@ -1,4 +1,4 @@
-"""Tables on disk: tidy CSV, each of a stated schema and with a sidecar that says where it came from."""
+"""Tables on disk: tidy CSV, each with a schema and a sidecar with its provenance."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ INTERACTIVE = "../results/interactive/"  # seen from it: where notebooks write a
 
 
 class FrameError(ValueError):
-    """There is nothing to make a frame of; the message says what was looked for and where."""
+    """There is nothing to make a frame of; the message says what was searched, and where."""
 
 
 class TableError(ValueError):
-    """A file is not the table that its schema states."""
+    """A file does not agree with the schema of its table."""
 
     def __init__(self, path: Path, actual: str, expected: str) -> None:
         super().__init__(f"{path}: found {actual}; expected {expected}")
@@ -38,17 +38,17 @@ class TableError(ValueError):
 
 
 def output(out_dir: str, *names: str) -> Path:
-    """A place in the folder that a notebook writes to, which is relative to the current folder.
+    """A path in the folder that a notebook writes to, which is relative to the current folder.
 
-    The default of our notebooks, `../results/interactive/...`, is relative to theirs: papermill may run one in another
-    folder, and its results are in this checkout all the same, and not above or below the folder of whoever called it.
+    The default of our notebooks, `../results/interactive/...`, is relative to their own folder. papermill may run one
+    in another folder; its results are then still in this checkout.
     """
     is_default = out_dir.startswith(INTERACTIVE) and Path.cwd().name != NOTEBOOKS
     return Path(ROOT / NOTEBOOKS if is_default else "", out_dir, *names)
 
 
 def write_atomic(path: Path | str, data: str | bytes) -> Path:
-    """`path` with `data`: complete, or as it was before, whatever happens on the way."""
+    """Writes `data` to `path`: afterwards the file is complete, or as it was before."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
@@ -71,12 +71,12 @@ def write_atomic(path: Path | str, data: str | bytes) -> Path:
 
 
 def write_json(path: Path | str, value: Any) -> Path:
-    """`path` with `value` as JSON, atomically; NaN is refused, since JSON has none."""
+    """Writes `value` as JSON to `path` in one step; NaN is refused, since JSON has none."""
     return write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def open_regular(path: Path | str) -> BufferedReader:
-    """A file, open for reading. Raises: OSError, also for a device or a FIFO, which is not opened: it may never end."""
+    """A file, open for reading. Raises: OSError, also for a device or a FIFO, which may never end; it is not opened."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
@@ -92,7 +92,7 @@ def read_regular(path: Path | str, most: int = 1 << 28) -> bytes:
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
-    """The mapping in a file; an empty one where there is no file, or no mapping in it."""
+    """The mapping in a JSON file; empty if there is no file or no mapping in it."""
     try:
         value = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
@@ -109,7 +109,7 @@ def digest(data: bytes | Path) -> str:
 
 
 def sidecar(path: Path | str) -> Path:
-    """Where the provenance of a table stands."""
+    """The path of a table's provenance."""
     path = Path(path)
     return path.with_name(f"{path.stem}.provenance.json")
 
@@ -121,11 +121,11 @@ def write_table(
     *,
     schema: Schema | None = None,
 ) -> Path:
-    """`frame` as CSV without its index, and its sidecar, which is written first: no table stands without one.
+    """Writes `frame` as CSV without its index, after its sidecar: no table exists without one.
 
-    `provenance`: of the computation (default: of this moment in this process). `schema`: of the table (default: that
-    of the file's name). The sidecar also holds the rows, columns and sha256 of the table. Floats are written so that
-    they read back to the same bits. Raises: SchemaError where the frame has other columns or types.
+    `provenance`: of the computation (default: now, this process). `schema`: of the table (default: by the file's name).
+    The sidecar also holds the rows, columns and sha256 of the table. Floats are written so that they are read back to
+    the same bits. Raises: SchemaError if the frame has other columns or types.
     """
     path = Path(path)
     check_frame(frame, schema or schema_of(path.name))
@@ -162,13 +162,13 @@ def _is_empty(value: Any) -> bool:
 
 
 def read_table(path: Path | str, schema: Schema) -> pd.DataFrame:
-    """The table in `path` with the columns and types of `schema`, and as it was written if it has a sidecar.
+    """The table in `path`, with the columns and types of `schema`; unchanged since it was written if it has a sidecar.
 
-    A column that earlier versions did not write is filled with its default; one that the schema does not state stays
-    as it is. In a column of strings an empty cell is the empty string, in others it is missing; a string such as "NA"
-    or "None" is a string.
+    A column that earlier versions did not write gets its default; one that is not in the schema stays as it is. In a
+    column of strings an empty cell is the empty string, in others it is missing; a string such as "NA" or "None" is a
+    string.
 
-    Raises: TableError: no such file, not CSV, altered since it was written, a column or a type is not as stated.
+    Raises: TableError: no such file, not CSV, altered since it was written, or a column or type that is not as stated.
     """
     import pandas as pd
 

@@ -14,14 +14,14 @@ MAGNITUDES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
 def name_and_settings(network: str) -> tuple[str, frozenset[str]]:
-    """`cifar-attention56[gate=channel][width=8]` is cifar-attention56 with {gate=channel, width=8}."""
+    """Name and settings: `cifar-attention56[gate=channel][width=8]` is cifar-attention56, {gate=channel, width=8}."""
     name, _, rest = network.partition("[")
     inside = rest.removesuffix("]").replace("][", ",")
     return name, frozenset(item.strip() for item in re.split(r",\s*(?=[a-z_]+=)", inside) if item)
 
 
 def display_name(network: str) -> str:
-    """`cifar-resnet56-basic[width=8]` is CIFAR ResNet-56 basic (width=8); a name of no known family stays as it is."""
+    """`cifar-resnet56-basic[width=8]` as CIFAR ResNet-56 basic (width=8); a name of no known family is unchanged."""
     match = re.fullmatch(r"(cifar-)?([a-z]+)(\d+)(-basic)?(?:\[(.*)\])?", network, re.DOTALL)
     if not match or match[2] not in FAMILIES:
         return network
@@ -35,13 +35,13 @@ def part_name(path: str) -> str:
 
 
 def listed(values: Iterable[object]) -> str:
-    """26, 20 and 14."""
+    """A list as text: 26, 20 and 14."""
     words = [str(value) for value in values]
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def number(value: Any) -> str:
-    """Whole numbers with their digits grouped, others with three or four significant digits; a dash for none."""
+    """Whole numbers with grouped digits, others with three or four significant digits; a dash for none."""
     if value is None or value != value or value == "":
         return "\N{EN DASH}"
     if not _is_number(value):
@@ -55,7 +55,7 @@ def number(value: Any) -> str:
 
 
 def short(value: Any, digits: int = 3) -> str:
-    """31,810,728 -> 31.8 M. Whole numbers beyond every magnitude are written as a power: 1.13e15 -> 1.1 x 10^15."""
+    """31,810,728 as 31.8 M. Whole numbers above every prefix are written as a power: 1.13e15 as 1.1 x 10^15."""
     if not _is_number(value) or value != value:
         return "\N{EN DASH}"
     size = abs(value)
@@ -95,7 +95,7 @@ def duration(seconds: float | None) -> str:
 
 
 def anchor(text: str) -> str:
-    """A word that serves as an id and in an address, whatever the text holds."""
+    """A word that can be an id and part of an address, for any text."""
     return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-") or "x"
 
 

@@ -1,4 +1,4 @@
-"""Every weighted layer of a network with its place: what drawings and counts by stage are made from."""
+"""Every weighted layer of a network with its position, for drawings and counts by stage."""
 
 from __future__ import annotations
 

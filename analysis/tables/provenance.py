@@ -1,4 +1,4 @@
-"""Where a number came from: the commit, versions, machine and time, without saying whose machine."""
+"""The provenance of a number: commit, versions, kind of machine and time, without the name of the machine."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _IMPORTED = (datetime.now(UTC), time.monotonic())
 
 
 def provenance(*, start: datetime | None = None, device: str = "cpu", **extra: Any) -> dict[str, Any]:
-    """The circumstances of what was just computed, as plain JSON values.
+    """The circumstances of a computation, as plain JSON values.
 
-    `start`: when the work began (default: when this module was imported, which is when a notebook's work began);
-    `elapsed_s` counts from there. `extra` holds digests, seeds and the like, and may not hide a standard key.
-    No path, host or user name is in it; strings in `extra` pass through `scrub`.
+    `start`: when the work began (default: when this module was imported, as a notebook's work begins); `elapsed_s` is
+    counted from there. `extra` holds digests, seeds and the like, and may not replace a standard key. It contains no
+    path, host or user name; strings in `extra` pass through `scrub`.
     """
     record: dict[str, Any] = {
         **_commit(),
@@ -52,7 +52,7 @@ def about(networks: Iterable[str], **extra: Any) -> dict[str, Any]:
 
 
 def scrub(text: str) -> str:
-    """`text` without the paths that tell on whose machine it was made: the checkout, the environment, the home."""
+    """`text` without paths that identify the machine: the checkout, the environment, the home folder."""
     places = [(str(ROOT), "."), (sys.prefix, "(environment)"), (os.path.expanduser("~"), "~")]
     for place, name in sorted(places, key=lambda pair: -len(pair[0])):
         if len(Path(place).parts) > 1:  # a checkout in / would match everywhere
@@ -61,7 +61,7 @@ def scrub(text: str) -> str:
 
 
 def usable_cpus() -> int:
-    """Processors that this process may use; on a cluster they are fewer than the machine has."""
+    """Processors that this process may use; on a cluster the machine may have more."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""What is measured of training runs and of masks, beside the quantities of a network. Standard library only."""
+"""Quantities of training runs and of masks, in addition to those of a network. Standard library only."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def quantity(id: str) -> Quantity:
 
 
 def quantity_label(id: str) -> str:
-    """The label of a quantity; words made of its id where the vocabulary does not have it."""
+    """The label of a quantity; the words of its id if it has none."""
     return QUANTITIES[id].label if id in QUANTITIES else id.replace("_", " ").capitalize()

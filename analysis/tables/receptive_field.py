@@ -1,4 +1,4 @@
-"""What units at the ends of stages see: by intervals, and by the gradient of a linear twin."""
+"""Receptive fields at the ends of stages: by intervals, and by the gradient of a linear twin."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from resattn.training.config import SIDE
 
 
 def receptive_frame(networks: Iterable[str | NetworkSpec]) -> pd.DataFrame:
-    """What units at each stage's end see, with the masks and without: `schemas.RECEPTIVE_FIELD`.
+    """The receptive field at each stage's end, with and without the masks: `schemas.RECEPTIVE_FIELD`.
 
-    Over positions that see no border, on an input large enough to have such.
+    For positions whose windows meet no border, on an input large enough to have such.
     """
     rows = []
     for seen in _views(networks):
@@ -43,9 +43,10 @@ def receptive_frame(networks: Iterable[str | NetworkSpec]) -> pd.DataFrame:
 
 
 def gradient_frame(networks: Iterable[str], share: float = 0.95) -> pd.DataFrame:
-    """What the central unit of each stage's end sees, by intervals and by the gradient of a positive linear twin.
+    """The receptive field of the central unit at each stage's end, by intervals and by the gradient of a positive
+    linear twin: `schemas.GRADIENT`.
 
-    `schemas.GRADIENT`; the central stretch holds `share` of the twin's weight.
+    The central range contains `share` of the twin's weight.
     """
     rows = []
     for seen in _views(networks):
@@ -104,7 +105,7 @@ def _stage_ends(graph: Graph, spec: NetworkSpec) -> dict[str, int]:
 
 
 def scene(network: str, photo: str) -> np.ndarray:
-    """An image to draw over, (height, width, 3) uint8: scikit-learn's photo, or a cluttered digit at CIFAR's size."""
+    """An image as background, (height, width, 3) uint8: scikit-learn's photo, or a cluttered digit at CIFAR's size."""
     if input_side(network) <= SIDE:
         from resattn.training.digits import cluttered_digits
 

@@ -1,6 +1,6 @@
-"""Training runs as tables: what each run writes, and all runs below a folder.
+"""Training runs as tables: the table of each run, and all runs below a folder.
 
-A folder holds runs that notebook 50 made, or kept runs (`resattn.training.kept`), which may come from another machine.
+A folder holds runs of notebook 50, or kept runs (`resattn.training.kept`), which may come from another machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def about_run(run: Run) -> dict[str, Any]:
-    """The provenance of a run's tables: its network, data, seed and weights, and on what it ran."""
+    """The provenance of a run's tables: its network, data, seed and weights, and its machine."""
     return about(
         [], network=run.config.spec.name, spec_digest=run.config.spec.digest, config_digest=run.config.digest,
         dataset=run.dataset_label, dataset_digest=run.dataset_digest, seed=run.config.seed,
@@ -37,7 +37,7 @@ def about_run(run: Run) -> dict[str, Any]:
 
 
 def run_row(run: Run) -> pd.DataFrame:
-    """One row: what was trained on what, how it ended, and what the network is: `schemas.RUN`."""
+    """One row: network and data of the run, its result, and counts of the network: `schemas.RUN`."""
     quantities = audit(run.config.spec).quantities
     config = run.config
     row = {
@@ -54,7 +54,7 @@ def run_row(run: Run) -> pd.DataFrame:
 
 
 def epoch_rows(run: Run) -> pd.DataFrame:
-    """What the run recorded of each epoch, times included: `schemas.EPOCHS`."""
+    """The record of each epoch of a run, with times: `schemas.EPOCHS`."""
     frame = pd.DataFrame(run.rows).merge(pd.DataFrame(run.timing), on="epoch")
     config = run.config
     first = {
@@ -65,10 +65,11 @@ def epoch_rows(run: Run) -> pd.DataFrame:
 
 
 def run_frame(folder: Path | str) -> pd.DataFrame:
-    """Every run below a folder, from the table that each run wrote, by noise, network and seed: `schemas.RUNS`.
+    """Every run below a folder, sorted by noise, network and seed: `schemas.RUNS`.
 
-    What its schema has of the recipe comes from the record beside each table, and all of a kept run from its record.
-    Raises: FrameError where there is none; TableError for a table that does not fit its schema, or a broken record.
+    Columns of the recipe come from the record beside each table; those of a kept run all come from its record.
+    Raises: FrameError if there is none; TableError for a table that does not agree with its schema, or a damaged
+    record.
     """
     runs = _concatenated(Path(folder), schemas.RUN, run_row)
     images = runs["images"] // runs["batch_size"] * runs["batch_size"]  # an incomplete batch is left out
@@ -85,7 +86,7 @@ def epoch_frame(folder: Path | str) -> pd.DataFrame:
 
 
 def recipe_value(value: Any) -> Any:
-    """A field of a run's config as it stands in a table."""
+    """A field of a run's config as a table has it."""
     return json.dumps(list(value)) if isinstance(value, list | tuple) else value
 
 
@@ -132,7 +133,7 @@ def _shared(run: Run, side_by_side: int) -> Run:
 
 
 def budget(runs: pd.DataFrame) -> str:
-    """Data, epochs, images and seeds of the runs, as a figure's title states them."""
+    """Data, epochs, images and seeds of the runs, for the title of a figure."""
     parts = [", ".join(runs["dataset"].unique())]
     for column, words in (("epochs", "{} epochs"), ("images", "{} training images")):
         values = sorted(runs[column].unique())

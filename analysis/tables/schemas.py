@@ -22,12 +22,12 @@ _ABSTRACT = {str: str, int: Integral, float: float, bool: bool}
 
 
 class SchemaError(ValueError):
-    """A frame is not the table that its schema states; the message says which columns are wrong."""
+    """A frame does not agree with its schema; the message names the columns."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column. A name may be a pattern (`*_matches`) for columns whose names follow a notebook's parameters."""
+    """One column. A name may be a pattern (`*_matches`), for columns whose names depend on a notebook's parameters."""
 
     name: str
     kind: type  # str, int, float or bool
@@ -45,13 +45,13 @@ class Column:
         return "*" in self.name
 
     def holds(self, value: Any) -> bool:
-        """Is a value that is not empty of the column's type?"""
+        """Whether a non-empty value has the type of the column."""
         return isinstance(value, _ABSTRACT[self.kind]) and (self.kind is bool) is isinstance(value, bool)
 
 
 @dataclass(frozen=True)
 class Schema:
-    """A table: its file's stem, its columns, what one row is, and the notebook that writes it."""
+    """A table: its file's stem, its columns, the meaning of a row, and the notebook that writes it."""
 
     name: str
     columns: tuple[Column, ...]
@@ -64,7 +64,7 @@ class Schema:
 
     @property
     def names(self) -> list[str]:
-        """Names of the columns, patterns left out."""
+        """Names of the columns, without patterns."""
         return [column.name for column in self.columns if not column.is_pattern]
 
     @property
@@ -72,7 +72,7 @@ class Schema:
         return [column.name for column in self.columns if not column.is_pattern and not column.may_lack]
 
     def column(self, name: str) -> Column | None:
-        """The column of that name, else the first pattern that it fits, else None."""
+        """The column with this name, else the first pattern that matches it, else None."""
         exact = (column for column in self.columns if column.name == name)
         patterns = (column for column in self.columns if column.is_pattern and fnmatchcase(name, column.name))
         return next(exact, next(patterns, None))
@@ -447,7 +447,7 @@ def by_notebook() -> Mapping[str, tuple[Schema, ...]]:
 
 
 def schema_of(file: str) -> Schema:
-    """The schema of a table by its file's name. Raises: SchemaError where there is none, or more than one."""
+    """The schema of a table by its file's name. Raises: SchemaError if there is none, or more than one."""
     fitting = [schema for schema in SCHEMAS if schema.file == file]
     if len(fitting) != 1:
         which = f"{len(fitting)} tables have" if fitting else "no table has"

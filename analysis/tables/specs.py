@@ -1,4 +1,4 @@
-"""What the networks of a study are: their specs side by side, and our totals beside torchinfo's."""
+"""The specs of a study's networks side by side, and our totals beside torchinfo's."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from resattn.networks.catalog import named
 
 
 def with_masks(networks: Iterable[str]) -> list[str]:
-    """Those of the networks that have attention modules."""
+    """The networks that have attention modules."""
     return [name for name in networks if named(name).has_masks]
 
 
 def input_side(network: str) -> int:
-    """The side of a network's own input in pixels."""
+    """The side of a network's own input, in pixels."""
     return max(named(network).input_shape[1:])
 
 
 def by_input_side(networks: Iterable[str]) -> dict[int, list[str]]:
-    """The networks by the side of their input in pixels: one axis shows networks of one input size."""
+    """The networks by the side of their input in pixels, since one axis shows networks of one input size."""
     groups: dict[int, list[str]] = {}
     for name in networks:
         groups.setdefault(input_side(name), []).append(name)
@@ -43,7 +43,7 @@ def spec_frame(networks: Iterable[str]) -> pd.DataFrame:
 
 
 def differing(specs: pd.DataFrame) -> pd.DataFrame:
-    """A frame of specs side by side: one row for each network, one column for each field in which they differ."""
+    """A frame of specs side by side: one row for each network, one column for each field that differs."""
     wide = specs.pivot(index="network", columns="field", values="value")
     wide = wide.loc[specs["network"].unique(), specs["field"].unique()]
     return wide.loc[:, wide.nunique() > 1].rename_axis(index=None, columns=None)

@@ -1,4 +1,4 @@
-"""How a frame looks in a notebook."""
+"""The display of a frame in a notebook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pandas.io.formats.style import Styler
 
 
 def shown(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, *, index: bool = False) -> Styler:
-    """The frame as a notebook shows it: text to the left, digits grouped; the same frame gives the same markup."""
+    """The frame as a notebook displays it: text to the left, grouped digits; the same frame gives the same markup."""
     uuid = f"{zlib.crc32(frame.to_csv().encode()):08x}"
     styler = Styler(frame, uuid=uuid, precision=2, thousands=",", na_rep="")
     texts = [c for c in frame.columns if not pd.api.types.is_numeric_dtype(frame[c]) and not holds_integers(frame[c])]
@@ -23,5 +23,5 @@ def shown(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, *, inde
 
 
 def holds_integers(column: pd.Series) -> bool:
-    """Does a column of objects hold integers, which pandas keeps as objects where they may be large?"""
+    """Whether a column of objects holds integers; pandas keeps large integers as objects."""
     return bool(len(column)) and all(isinstance(value, int) for value in column)

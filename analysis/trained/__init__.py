@@ -1,1 +1,1 @@
-"""What trained networks do."""
+"""The behaviour of trained networks."""

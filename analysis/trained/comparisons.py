@@ -1,4 +1,4 @@
-"""What a comparison of trained networks shows: which sizes differ, what it cost, and what print says beside it."""
+"""Comparisons of trained networks: the sizes that differ, their cost, and printed results."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PER_ROW = 3
 
 
 def differing_sizes(runs: pd.DataFrame, sizes: Sequence[str] = SIZES) -> list[str]:
-    """Those of the sizes in which the networks of some runs differ, and the time of a run.
+    """The sizes in which the networks of some runs differ, and the time of a run.
 
-    Runs that shared a device have equal times, which say nothing of their networks.
+    Runs that shared a device have equal times, which are left out.
     """
     is_shared = runs["network"].nunique() > 1 and runs.groupby("seed")["elapsed_s"].nunique().max() == 1
     differing = [size for size in sizes if runs.groupby("network")[size].first().nunique() > 1]
@@ -35,22 +35,22 @@ def differing_sizes(runs: pd.DataFrame, sizes: Sequence[str] = SIZES) -> list[st
 
 
 def panel_rows(sizes: Sequence[str]) -> int:
-    """Rows of panels, of so many at most, that hold one panel for each size."""
+    """The number of rows of panels, with one panel for each size."""
     return -(-len(sizes) // PER_ROW)
 
 
 def file_name(stem: str, noise: float) -> str:
-    """The file of a figure: of the runs without label noise, or with so much."""
+    """The file name of a figure of the runs with this label noise."""
     return f"{stem}_noise{100 * noise:.0f}.svg" if noise else f"{stem}.svg"
 
 
 def noise_levels(runs: pd.DataFrame) -> list[pd.DataFrame]:
-    """The runs, if they differ in label noise; else nothing to draw by it."""
+    """The runs if they differ in label noise, else nothing."""
     return [runs] if runs["label_noise"].nunique() > 1 else []
 
 
 def side_by_side(comparison: pd.DataFrame) -> pd.DataFrame:
-    """One row for each network (and noise), one column for each quantity: the mean, and for the error its interval.
+    """One row for each network (and noise), one column for each quantity: its mean, and for the error its interval.
 
     `comparison`: of `analysis.statistics.conclusions.comparison_frame`.
     """
@@ -79,7 +79,7 @@ def _label(id: str) -> str:
 
 
 def cost_words(runs: pd.DataFrame) -> str:
-    """What all runs computed, and how long it took, in a sentence."""
+    """The cost of all runs and the time that they took, in a sentence."""
     macs, elapsed_s = float(runs["training_macs"].sum()), float(runs["elapsed_s"].sum())
     return (
         f"{len(runs)} runs computed {macs / 1e12:,.3g} T multiply-adds in their training steps, "
@@ -90,7 +90,7 @@ def cost_words(runs: pd.DataFrame) -> str:
 def printed_responses(
     networks: Iterable[str], *, source: str = "wang2017", figure: str = "Figure 4"
 ) -> dict[str, list[float]]:
-    """Network -> its mean absolute responses by stage over that of stage 1, as read off the paper's figure 4."""
+    """Network -> mean absolute responses by stage relative to stage 1, read off the paper's figure 4."""
     claims = [c for c in ledger() if (c.quantity, c.source) == ("stage_response", source) and figure in c.place]
     responses: dict[str, list[float]] = {}
     for network in networks:
@@ -105,9 +105,10 @@ def printed_responses(
 def measured_in(
     runs_dir: str = "", masks_dirs: Sequence[str] = (), responses_dir: str = "", kept_dir: str = ""
 ) -> pd.DataFrame:
-    """What a study's tables say of the claims about training, by its folders of runs, masks and responses; "": none.
+    """The measurements of a study for claims about training, from its folders of runs, masks and responses; "" for
+    none.
 
-    `kept_dir`: where the runs beside the protocol lie, with the tables of their trained weights.
+    `kept_dir`: the folder of runs beside the protocol, with the tables of their trained weights.
     Raises: FrameError, TableError.
     """
     responses = _table(responses_dir, schemas.RESPONSES) if responses_dir else None
@@ -125,7 +126,7 @@ def _table(folder: str, schema: Schema) -> pd.DataFrame:
 
 
 def orders_in(runs_dir: str, kept_dir: str = "") -> pd.DataFrame:
-    """What the runs of a study say about every pair of networks, and those beside the protocol: `schemas.ORDERS`.
+    """Every pair of networks compared, for the runs of a study and for those beside the protocol: `schemas.ORDERS`.
 
     Runs of the two are never compared with each other. Raises: FrameError, TableError.
     """

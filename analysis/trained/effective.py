@@ -1,4 +1,4 @@
-"""The effective receptive field: where the gradient of one central unit really comes from, before and after training.
+"""The effective receptive field: where the gradient of a central unit comes from, before and after training.
 
 Source: luo2016, section 2: the energy of the input's gradient, averaged over random weights.
 """
@@ -29,18 +29,18 @@ BRANCHES = ("both", "trunk", "mask")
 
 
 class EffectiveFieldError(ValueError):
-    """No gradient can be measured there; the message says why."""
+    """No gradient can be measured for this module; the message says why."""
 
 
 @dataclass(frozen=True)
 class EffectiveField:
-    """Gradient energy over the input, summed over channels and normalised to 1: (H, W), and where it is centred."""
+    """Gradient energy over the input, summed over channels and normalised to 1, (H, W), and its centre."""
 
     energy: np.ndarray
     centre: tuple[int, int]
 
     def side_px(self, share: float) -> int:
-        """Side of the smallest centred square that holds this share of the energy.
+        """Side of the smallest centred square with this share of the energy.
 
         Raises: ValueError unless 0 < share <= 1.
         """
@@ -52,14 +52,14 @@ class EffectiveField:
         return 2 * int(np.searchsorted(held, share * held[-1] * (1 - 1e-12))) + 1
 
     def share_within(self, side_px: int) -> float:
-        """The share of the energy inside a centred square of an odd side."""
+        """The share of the energy inside a centred square with an odd side."""
         reach = side_px // 2
         rows, columns = (slice(max(c - reach, 0), c + reach + 1) for c in self.centre)
         return float(self.energy[rows, columns].sum() / self.energy.sum())
 
     @property
     def support_px(self) -> int:
-        """Side of the smallest centred square outside of which the gradient is exactly zero."""
+        """Side of the smallest centred square outside which the gradient is exactly zero."""
         ys, xs = np.nonzero(self.energy)
         reach = max(np.abs(ys - self.centre[0]).max(), np.abs(xs - self.centre[1]).max())
         return 2 * int(reach) + 1
@@ -73,13 +73,13 @@ def effective_field(
     seeds: Iterable[int],
     branch: str = "both",
 ) -> EffectiveField:
-    """The mean gradient energy at the input of the central unit of a module's output, over seeds.
+    """The mean gradient energy at the input for the central unit of a module's output, over seeds.
 
     `make(seed)` gives the model: random weights, or a checkpoint for every seed. Each seed also draws the input,
-    standard normal, of shape (C, H, W). `branch`: at an attention module, the gradient through its trunk or its mask
-    alone. The model is in evaluation mode: batch statistics would connect all positions.
+    standard normal, of shape (C, H, W). `branch`: for an attention module, the gradient through its trunk or its mask
+    only. The model is in evaluation mode, since batch statistics would connect all positions.
 
-    Raises: EffectiveFieldError for an unknown module or branch, or an output that is no map.
+    Raises: EffectiveFieldError for an unknown module or branch, or an output that is not a map.
     """
     if branch not in BRANCHES:
         raise EffectiveFieldError(f"unknown branch {branch!r} (one of: {', '.join(BRANCHES)})")
@@ -139,7 +139,7 @@ def _hooked(module: nn.Module, replace: Callable[[Any], Any]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Effective:
-    """The effective field of the units that an attention module gives, along one branch, averaged over seeds."""
+    """The effective field of the units of an attention module, along one branch, averaged over seeds."""
 
     network: str
     weights: str
@@ -150,11 +150,12 @@ class Effective:
 
 
 def effective_fields(network: str, *, n_seeds: int, runs_dir: Path | str = "") -> list[Effective]:
-    """Along trunk and mask of each attention module, with random weights and, where there are runs, with trained ones.
+    """The effective field of trunk and mask of each attention module, with random weights and, if there are runs,
+    trained ones.
 
-    `runs_dir`: a folder of training jobs; the weights are those of all its runs of the network, or, where it has none,
-    of another network with masks, which is then measured in its place. The input has the network's own size: beyond it
-    a trained network sees nothing.
+    `runs_dir`: a folder of training jobs; all its runs of the network are used, or, if it has none, those of another
+    network with masks, which is then measured in its place. The input has the network's own size: a trained network
+    sees nothing beyond it.
     """
     runs = _runs(runs_dir) if runs_dir else {}
     spec = next((s for s in runs if s.name == network), next(iter(runs), named(network)))
@@ -186,7 +187,7 @@ def _runs(folder: Path | str) -> dict[NetworkSpec, list[Path]]:
 
 
 def effective_frame(fields: Sequence[Effective]) -> pd.DataFrame:
-    """The sides that hold most of the energy; the two branches of a module are compared at an equal side too.
+    """The sides that contain most of the energy; the branches of a module are also compared at an equal side.
 
     `analysis.tables.schemas.EFFECTIVE`.
     """

@@ -1,6 +1,6 @@
-"""The experiment of docs/protocol.md as tables and sentences, as far as its runs are kept.
+"""The experiment of docs/protocol.md as tables and sentences, for the runs that are kept.
 
-A budget is shown once all its networks have all their seeds, and not before: nobody looks at a comparison early.
+A budget is shown only when all its networks have all their seeds, so that no comparison is seen early.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def budget_frame(found: Experiment) -> pd.DataFrame:
 
 
 def comparisons(found: Experiment, budgets: pd.DataFrame) -> dict[int, tuple[Comparison, ...]]:
-    """Epochs -> the comparisons of that budget, by the protocol's model."""
+    """Epochs -> the comparisons at that budget, by the protocol's model."""
     asked, chance = found.protocol.data["comparisons"], chance_pct(found.protocol.data["dataset"]["label"])
     first, others = (found.protocol.networks[asked["first"]], [found.protocol.networks[s] for s in asked["minus"]])
     wide = budgets.pivot_table(index=["epochs", "seed"], columns="network", values="test_error_pct")
@@ -138,7 +138,9 @@ def comparisons(found: Experiment, budgets: pd.DataFrame) -> dict[int, tuple[Com
 
 
 def slope(found: Experiment, budgets: pd.DataFrame) -> tuple[float, ...]:
-    """For each seed, the slope of the primary difference over log2 of the epochs; empty before all are complete."""
+    """The slope of the primary difference over log2 of the epochs, for each seed; empty before all budgets are
+    complete.
+    """
     asked = found.protocol.data["comparisons"]
     if found.complete_epochs != found.protocol.data["budgets"]["epochs"] or len(found.complete_epochs) < 2:
         return ()
@@ -149,7 +151,7 @@ def slope(found: Experiment, budgets: pd.DataFrame) -> tuple[float, ...]:
 
 
 def progress_words(found: Experiment) -> str:
-    """How many runs are kept, and which budgets can be read."""
+    """How many runs are kept, and which budgets are complete."""
     state, data = found.state, found.protocol.data
     kept = len(state.planned) - len(state.missing)
     words = f"{kept} of the protocol's {found.protocol.n_runs} runs are kept; they were made on {found.device}."
@@ -167,7 +169,7 @@ def progress_words(found: Experiment) -> str:
 
 
 def sweep_words(found: Experiment) -> str:
-    """The rates that were chosen, the spread of a run, and the difference that the budgets can detect."""
+    """The chosen rates, the spread of a run, and the difference that the budgets can detect."""
     swept = sweep_of(found.state)
     if swept is None:
         return ""
@@ -186,7 +188,7 @@ def sweep_words(found: Experiment) -> str:
 
 
 def outcome_words(found: Experiment, budgets: pd.DataFrame) -> str:
-    """The primary comparison, the secondary ones and the slope; empty where no budget is complete."""
+    """The primary comparison, the secondary ones and the slope; empty if no budget is complete."""
     data, sentences = found.protocol.data, []
     primary = data["comparisons"]["primary"]
     for epochs, rows in comparisons(found, budgets).items():
@@ -207,7 +209,7 @@ def outcome_words(found: Experiment, budgets: pd.DataFrame) -> str:
 
 
 def slope_words(slopes: Sequence[float]) -> str:
-    """How the primary difference changes with the budget."""
+    """The change of the primary difference with the budget."""
     mean = mean_interval(slopes)
     where = f" ({mean.low:+.2f} to {mean.high:+.2f})" if mean.low is not None else ""
     return f"The primary difference changes by {mean.mean:+.2f} points with each doubling{where}."
@@ -217,9 +219,9 @@ def slope_words(slopes: Sequence[float]) -> str:
 
 
 def replaced_masks(folder: Path | str = RESULTS) -> pd.DataFrame:
-    """The interventions on the runs that are kept beside the protocol: `schemas.INTERVENTIONS`, empty without any.
+    """The interventions on the runs kept beside the protocol: `schemas.INTERVENTIONS`, empty if there are none.
 
-    Raises: TableError for a table that does not fit its schema.
+    Raises: TableError for a table that does not agree with its schema.
     """
     path = Path(folder, TRAINED, EXTRA, schemas.INTERVENTIONS.file)
     if not path.exists():
@@ -243,7 +245,7 @@ EXPECTED_TITLE = "What was expected before"
 
 
 def expected_frame(found: Experiment, budgets: pd.DataFrame, text: Path = TEXT) -> pd.DataFrame:
-    """What the protocol expected before the first run, beside what came out: `schemas.EXPECTED`.
+    """The protocol's expectations from before the first run, beside the results: `schemas.EXPECTED`.
 
     `text`: the protocol, whose list of expectations is in the order of `OUTCOMES`. Raises: FrameError.
     """

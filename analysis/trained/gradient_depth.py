@@ -1,7 +1,7 @@
-"""How deep the gradient of trained networks goes, and what one unit less does to them.
+"""The depth of the gradient in trained networks, and the effect of removing one unit.
 
-The gradient is that of the loss of the true class, on the first test images; see `resattn.measures.used`. Dropping a
-unit at test time is the causal side: a layer that the gradient passes need not be one that the network needs.
+The gradient is that of the loss of the true class, for the first test images; see `resattn.measures.used`. Removing a
+unit at test time shows cause: the gradient may pass a layer that the network does not need.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ USED_IMAGES = 16
 
 
 def used_frame(runs: Iterable[Trained], images: int = USED_IMAGES) -> pd.DataFrame:
-    """The share of the gradient's energy by path length, before training and after: `schemas.USED`.
+    """The share of the gradient's energy by path length, before and after training: `schemas.USED`.
 
-    Before: the weights as drawn, the norms with the statistics of some batches. Networks with masks also along the
-    paths that pass no mask. Raises: UsedError.
+    Before: the initial weights, with norms that have the statistics of some batches. For networks with masks also along
+    the paths that pass no mask. Raises: UsedError.
     """
     rows = []
     for run in runs:
@@ -69,7 +69,7 @@ def used_summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def share_between(frame: pd.DataFrame, least: int, most: int) -> pd.Series:
-    """By network, state, paths and seed: the share of the energy at lengths from `least` to `most`, both included."""
+    """The share of the energy at lengths from `least` to `most`, both included, by network, state, paths and seed."""
     kept = frame.assign(share=frame["share"].where(frame["length"].between(least, most), 0.0))
     return kept.groupby(["network", "state", "paths", "seed"], sort=False)["share"].sum()
 
@@ -77,7 +77,7 @@ def share_between(frame: pd.DataFrame, least: int, most: int) -> pd.Series:
 def lesion_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
     """The test error of each run with the branch of one residual unit set to 0, for every unit: `schemas.LESIONS`.
 
-    What the unit's shortcut gives stays. Raises: AttendingError for a network without residual units.
+    The unit's shortcut stays. Raises: AttendingError for a network without residual units.
     """
     rows = []
     for run in runs:

@@ -1,7 +1,7 @@
-"""What a mask does, by intervention: the test error of a trained network whose masks are replaced by something else.
+"""Interventions on masks: the test error of a trained network whose masks are replaced.
 
-The weights stay. A mask that matters for being of this image, of this place, or at all, raises the error when that is
-taken from it. What follows for claim 6 of the article is judged by the rule in `analysis.claims.background`.
+The weights stay. If it matters that a mask depends on the image, depends on the position, or exists, the error rises
+when that property is removed. The rule for claim 6 of the article is in `analysis.claims.background`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Seen:
-    """What an intervention may use, (N, C, H, W) or broadcastable to it: the mask that the module computes now, that
-    of the untouched network, the mean over training images at each place, the images' foreground at the mask's size
-    (None where it is not known), and the value at which the merge gives the trunk."""
+    """The data of an intervention, (N, C, H, W) or broadcastable to it.
+
+    These are: the mask that the module computes now, that of the untouched network, the mean over training images at
+    each position, the images' foreground at the mask's size (None if unknown), and the mask value at which the merge
+    gives the trunk.
+    """
 
     own: Tensor
     clean: Tensor
@@ -92,7 +95,7 @@ LESIONS = ("another image's", "off")
 
 
 def merge_modules(network: nn.Module) -> tuple[str, ...]:
-    """Paths of the attention modules whose mask depends on the image. Raises: AttendingError where there is none."""
+    """Paths of the attention modules whose mask depends on the image. Raises: AttendingError if there is none."""
     paths = captured(network.spec).attention_modules if isinstance(network, Network) else ()
     if not paths:
         name = network.spec.name if isinstance(network, Network) else type(network).__name__
@@ -150,10 +153,10 @@ def error_pct(
     network: Network, clean: Network, means: Mapping[str, Tensor], kind: str, modules: Sequence[str],
     images: Tensor, labels: Tensor, foreground: Tensor | None = None, settling: Sequence[Tensor] = (),
 ) -> float:  # fmt: skip
-    """Wrong predictions in percent with the masks of some modules replaced.
+    """Wrong predictions in percent, with the masks of some modules replaced.
 
-    `settling`: batches of training images from which the statistics of the batch norms are estimated again, the masks
-    replaced; none: they stay. The network is left as it was.
+    `settling`: batches of training images from which the statistics of batch norms are estimated again with the masks
+    replaced; without them they stay. The network is left as it was.
     """
     changed, at = copy.deepcopy(network), [0, 0]
 
@@ -181,8 +184,8 @@ def _after(see: Callable[[Tensor], None], batches: Iterable[Tensor]) -> Iterator
 def intervention_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
     """The test error of each run under each intervention, and its change: `schemas.INTERVENTIONS`.
 
-    On the first test images; with the statistics of the batch norms as they are and estimated again. Where the
-    foreground is known, also at the object and at the ground.
+    For the first test images, with the statistics of batch norms as they are and estimated again. If the foreground is
+    known, also with the mask constant on the object and on the background.
     Raises: AttendingError for a run of a network without masks.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""What a notebook shows where nothing was trained: the results that the repository keeps, and it says so."""
+"""Kept results for a notebook that finds no training runs; it then says so."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_default_without_runs(runs_dir: str) -> bool:
 
 
 def folder(runs_dir: str, step: str, kept: Path = KEPT) -> str:
-    """The folder; where it is the default and holds no runs, that of a step of the kept study, and a line says so."""
+    """The folder; if it is the default and holds no runs, that of a step of the kept study, and a line says so."""
     if not is_default_without_runs(runs_dir):
         return runs_dir
     _say(runs_dir, kept / step)
@@ -33,9 +33,9 @@ def folder(runs_dir: str, step: str, kept: Path = KEPT) -> str:
 
 
 def runs(runs_dir: str, step: str, kept: Path = KEPT, **options: Any) -> list[Trained]:
-    """The trained runs below a folder; none where it is the default and holds none: `table` then reads kept results.
+    """The trained runs below a folder; none if it is the default and holds none: `table` then reads kept results.
 
-    Raises: FrameError, AttendingError where there are none in a folder that was named.
+    Raises: FrameError, AttendingError if a folder named by the caller has none.
     """
     if not is_default_without_runs(runs_dir):
         return list(runs_below(runs_dir, **options))
@@ -46,7 +46,7 @@ def runs(runs_dir: str, step: str, kept: Path = KEPT, **options: Any) -> list[Tr
 def table(schema: Schema, made: Callable[..., pd.DataFrame], of: list[Trained], *rest: Any, kept: Path = KEPT) -> (
     pd.DataFrame
 ):  # fmt: skip
-    """What `made` computes of the runs; without runs the table that the kept study has, empty if it has none."""
+    """The result of `made` for the runs; without runs the kept study's table, empty if it has none."""
     if of:
         return made(of, *rest)
     path = kept / schema.notebook / "tables" / schema.file
@@ -54,14 +54,14 @@ def table(schema: Schema, made: Callable[..., pd.DataFrame], of: list[Trained], 
 
 
 def origin(of: list[Trained]) -> dict[str, Any]:
-    """The provenance of what is computed of some runs, or copied from the kept study."""
+    """The provenance of what is computed from some runs, or copied from the kept study."""
     if not of:
         return about([], kept=KEPT.name)
     return about([], runs=[run.run.config.digest for run in of], dataset=of[0].dataset.digest)
 
 
 def unless_empty(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The frame once; where it is empty nothing, and a line says so."""
+    """The frame, once; for an empty frame nothing, with a line that says so."""
     if frame.empty:
         display(Markdown("*There are no runs and no kept result: nothing to show.*"))
     else:

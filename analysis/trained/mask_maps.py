@@ -1,7 +1,7 @@
-"""Does a mask look at the object? The maps of attention modules against a foreground that is known.
+"""Does a mask attend to the object? Maps of attention modules against a known foreground.
 
-A map is one number for each position of a module: of the mask, the trunk, the output of their merge, or random. It is
-resized to the image and scored by how well it separates the pixels of the object from the others.
+A map has one number for each position of a module: of the mask, the trunk, the output of their merge, or random. It is
+resized to the image and scored by how well it separates the object's pixels from the others.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Maps = NDArray[np.float32]
 
 
 class AttendingError(ValueError):
-    """There is no mask to look at, or nothing to compare it with; the message says what was found."""
+    """There is no mask, or nothing to compare it with; the message says what was found."""
 
 
 # -- scores
@@ -60,7 +60,7 @@ class AttendingError(ValueError):
 def auc(scores: NDArray[Any], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(N,) area under the ROC curve of each row of scores, (N, K), by ranks; ties count half.
 
-    NaN where a row has none of one kind. Source: Mann and Whitney 1947, section 2 (U over the number of pairs).
+    NaN for a row with pixels of one kind only. Source: Mann and Whitney 1947, section 2 (U over the number of pairs).
     """
     n_positive = positive.sum(1)
     n_pairs = n_positive * (positive.shape[1] - n_positive)
@@ -79,7 +79,7 @@ def energy_share(values: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[np.
 
 
 def contrast(values: NDArray[Any], inside: NDArray[np.bool_]) -> float:
-    """Mean of all values inside over the mean of all outside, less 1; NaN where the latter is 0."""
+    """Mean of all values inside over the mean of all outside, minus 1; NaN if the latter is 0."""
     ground = float(values[~inside].mean(dtype=np.float64))
     return float(values[inside].mean(dtype=np.float64)) / ground - 1 if ground else float("nan")
 
@@ -89,7 +89,7 @@ def contrast(values: NDArray[Any], inside: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Attended:
-    """What met in one attention module, and what came of it: (N, C, H, W) each."""
+    """The inputs and the output of the merge of one attention module: (N, C, H, W) each."""
 
     module: str
     trunk: Tensor
@@ -101,7 +101,7 @@ class Attended:
         return self.module.partition(".")[0]
 
     def maps(self) -> dict[str, Tensor]:
-        """(N, H, W) of the mask, the trunk and the output, over all channels."""
+        """(N, H, W) of the mask, the trunk and the output, averaged over channels."""
         return {
             "mask": self.mask.mean(1),
             "trunk": self.trunk.abs().mean(1),
@@ -111,7 +111,7 @@ class Attended:
 
 @torch.no_grad()
 def attended(network: nn.Module, images: Tensor) -> list[Attended]:
-    """What each attention module of a network does with (N, C, H, W) images, in the order of the modules.
+    """The mask, trunk and output of each attention module for (N, C, H, W) images, in the order of the modules.
 
     Raises: AttendingError for a network without attention modules.
     """
@@ -134,15 +134,15 @@ def attended(network: nn.Module, images: Tensor) -> list[Attended]:
 
 
 def over_image(maps: Tensor, side: int) -> Tensor:
-    """(N, H, W) maps laid over square images: (N, side, side), bilinear between the centres of the positions."""
+    """(N, H, W) maps resized to square images, (N, side, side), bilinear between the centres of positions."""
     return F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
 
 
 @torch.no_grad()
 def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Give the norms of an untrained network the statistics of some batches; its weights stay as they are.
+    """Sets the norms of an untrained network to the statistics of some batches; its weights stay.
 
-    With the ones it is built with, its maps would say how far these are from the truth, and nothing of the image.
+    With their initial statistics, its maps would depend on the error of these statistics instead of the image.
     """
     norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -163,7 +163,7 @@ def score_rows(
     """One row for each attention module, map and score: module, stage, map, quantity, value.
 
     `images`: as the network takes them; `foreground`: (N, H, W) bool, of the same height and width. `seed`: of the
-    random mask, which is drawn at the size of the module's map. `nulls`: further maps, (N, H, W), for every module.
+    random mask, which is drawn at the size of the module's map. `nulls`: baseline maps, (N, H, W), for every module.
     Raises: AttendingError for a network without attention modules.
     """
     side = images.shape[-1]
@@ -197,8 +197,8 @@ def score_rows(
 def channel_rows(network: nn.Module, images: Tensor, foreground: Tensor) -> list[dict[str, Any]]:
     """One row for each channel of each mask: module, stage, channel, auc, mean_map_share.
 
-    `mean_map_share`: of the variance of the module's mask over images, channels and positions, the share that its mean
-    over channels holds; the same for each of its channels.
+    `mean_map_share`: the share of the variance of the module's mask over images, channels and positions that its mean
+    over channels has; the same for each channel of a module.
     Raises: AttendingError for a network without attention modules.
     """
     side, inside, rows = images.shape[-1], foreground.flatten(1).cpu().numpy(), []
@@ -221,7 +221,7 @@ def channel_rows(network: nn.Module, images: Tensor, foreground: Tensor) -> list
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A run that came to its end, with the images that it was tested on."""
+    """A finished run with its test images."""
 
     run: Run
     folder: Path
@@ -242,11 +242,11 @@ class Trained:
 
     @property
     def slug(self) -> str:
-        """The name as part of a file's."""
+        """The name as part of a file name."""
         return re.sub(r"[^\w.-]+", "-", self.name).strip("-")
 
     def network(self, state: str) -> Network:
-        """The network before its training, with settled norms, or after it."""
+        """The network before training, with settled norms, or after it."""
         if state == "after":
             return kept_network(self.folder) if (self.folder / WEIGHTS).exists() else trained(self.folder)
         network = build(self.run.config.spec, seed=self.seed)
@@ -254,7 +254,7 @@ class Trained:
         return network.eval()
 
     def images(self, n: int) -> Tensor:
-        """The first `n` test images as the network takes them, or all where the run has fewer."""
+        """The first `n` test images as the network takes them; all if the run has fewer."""
         taken: list[Tensor] = []
         for images, _ in self.feed.test_batches():
             taken.append(images)
@@ -263,7 +263,7 @@ class Trained:
         return torch.cat(taken)[:n]
 
     def pixels(self, n: int) -> NDArray[np.uint8]:
-        """The first `n` test images to look at: (n, H, W, 3)."""
+        """The first `n` test images for display: (n, H, W, 3)."""
         return np.asarray(self._tested(n, self.dataset.images, self.dataset.test_images).permute(0, 2, 3, 1).numpy())
 
     def labels(self, n: int) -> Tensor:
@@ -271,19 +271,19 @@ class Trained:
         return self.feed.test_labels[:n]
 
     def nulls(self, n: int) -> dict[str, Tensor]:
-        """(n, H, W) the maps of `NULLS` for the first `n` test images that no network makes."""
+        """(n, H, W) the baseline maps of `NULLS`, which no network makes, for the first `n` test images."""
         known = self.dataset.foreground
         brightness = self._tested(n, self.dataset.images, self.dataset.test_images).float().mean(1)
         made = {} if known is None else {"constant": known.float().mean(0).expand(len(brightness), -1, -1)}
         return {**made, "brightness": brightness}
 
     def known_foreground(self, n: int) -> Tensor | None:
-        """(n, H, W) bool: the object in the first `n` test images; None where it is not known."""
+        """(n, H, W) bool: the object in the first `n` test images; None if unknown."""
         training, test = self.dataset.foreground, self.dataset.test_foreground
         return None if training is None or test is None else self._tested(n, training, test)
 
     def foreground(self, n: int) -> Tensor:
-        """`known_foreground`. Raises: AttendingError where it is not known."""
+        """`known_foreground`. Raises: AttendingError if it is unknown."""
         if (known := self.known_foreground(n)) is None:
             raise AttendingError(f"the foreground of {self.dataset.label} is not known (train on cluttered-digits)")
         return known
@@ -297,7 +297,7 @@ class Trained:
 def runs_below(folder: Path | str, *, with_masks: bool = True) -> Iterator[Trained]:
     """The trained runs below a folder, as notebook 50 leaves them, by name; of networks with masks, or of all.
 
-    Nothing for a folder without a name. Raises: AttendingError where there is none; TrainError, DataError.
+    Empty for an empty name. Raises: AttendingError if there is none; TrainError, DataError.
     """
     if not str(folder):
         return
@@ -320,14 +320,14 @@ def runs_below(folder: Path | str, *, with_masks: bool = True) -> Iterator[Train
 
 
 def images_words(runs: Iterable[Trained], images: int) -> str:
-    """On how many test images some runs are measured, in a sentence: on all of a run that has fewer."""
+    """The number of test images on which some runs are measured, in a sentence."""
     fewer = sorted({n for run in runs if (n := len(run.feed.test_labels)) < images})
     asked = f"Measured on the first {images} test images of each run"
     return f"{asked}." if not fewer else f"{asked}; of runs that have fewer, on all ({', '.join(map(str, fewer))})."
 
 
 def first_of_each(runs: Iterable[Trained]) -> list[Trained]:
-    """Of each network the run of the smallest seed."""
+    """For each network the run with the smallest seed."""
     first: dict[str, Trained] = {}
     for run in sorted(runs, key=lambda run: run.seed):
         first.setdefault(run.name, run)
@@ -335,9 +335,9 @@ def first_of_each(runs: Iterable[Trained]) -> list[Trained]:
 
 
 def mask_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
-    """The scores of all maps on the first test images, before training and after: `schemas.MASKS`.
+    """The scores of all maps for the first test images, before and after training: `schemas.MASKS`.
 
-    Raises: AttendingError where the foreground is not known, or there are no such runs.
+    Raises: AttendingError if the foreground is unknown, or there are no such runs.
     """
     rows = []
     for run in runs:
@@ -353,7 +353,9 @@ def mask_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
 
 
 def channel_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
-    """The area of each channel of each mask after training: `schemas.CHANNELS`. Raises: AttendingError."""
+    """The area under the ROC curve of each channel of each mask after training: `schemas.CHANNELS`. Raises:
+    AttendingError.
+    """
     rows = []
     for run in runs:
         about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed}
@@ -363,9 +365,10 @@ def channel_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
 
 
 def mask_summary(masks: pd.DataFrame, quantities: Sequence[str] = ("auc", "energy_share")) -> pd.DataFrame:
-    """Columns network, quantity, map, state, then each stage: the mean over modules and seeds, and the seeds' range.
+    """Columns network, quantity, map, state, then each stage: the mean over modules and seeds, and the range over
+    seeds.
 
-    The maps of the network first, then the nulls beside them.
+    The maps of the network come first, then the baselines.
     """
     kept = masks[masks["quantity"].isin(quantities)]
     order = {name: k for k, name in enumerate([*quantities, *MAPS, *NULLS, *STATES])}
@@ -381,7 +384,7 @@ def mask_summary(masks: pd.DataFrame, quantities: Sequence[str] = ("auc", "energ
 
 
 def mask_gains(masks: pd.DataFrame, quantity: str = "auc") -> pd.DataFrame:
-    """How much better the trained mask is than its controls, by one score: `schemas.GAINS`."""
+    """The score of the trained mask minus that of its controls: `schemas.GAINS`."""
     kept = masks[masks["quantity"] == quantity]
     wide = kept.pivot_table(index=["network", "stage", "seed"], columns=["map", "state"], values="value", sort=False)
     after = wide["mask", "after"]
@@ -391,7 +394,7 @@ def mask_gains(masks: pd.DataFrame, quantity: str = "auc") -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Images to look at, (N, H, W, 3); the maps beside them, by part and title, (N, h, w); the foreground, if known."""
+    """Images for display, (N, H, W, 3); maps beside them by part and title, (N, h, w); the foreground, if known."""
 
     pixels: NDArray[np.uint8]
     columns: Mapping[str, Mapping[str, Maps]]
@@ -399,9 +402,9 @@ class View:
 
 
 def view(run: Trained, n_images: int, n_channels: int) -> View:
-    """The masks of a trained network over its first test images.
+    """The masks of a trained network for its first test images.
 
-    By stage, of the last module there: the mean over channels; and for each stage those channels that vary most.
+    For each stage, of its last module: the mean over channels, and the channels with the largest variance.
     """
     last = {last_of.stage: last_of for last_of in attended(run.network("after"), run.images(n_images))}
     means = {part_name(stage): last_of.mask.mean(1).numpy() for stage, last_of in last.items()}
@@ -414,7 +417,7 @@ def view(run: Trained, n_images: int, n_channels: int) -> View:
 
 
 def varied_channels(mask: Tensor, n: int) -> list[int]:
-    """The channels of (N, C, H, W) masks that vary most over positions, the most varied first."""
+    """The channels of (N, C, H, W) masks with the largest variance over positions, the largest first."""
     spread = mask.float().flatten(2).std(2).mean(0)
     return [int(c) for c in spread.argsort(descending=True, stable=True)[:n]]
 

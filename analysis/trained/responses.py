@@ -1,6 +1,6 @@
-"""How strongly a network answers, stage by stage: the mean absolute response of figure 4 of the paper.
+"""Responses of a network stage by stage: the mean absolute response of figure 4 of the paper.
 
-The paper says neither which layer it read nor whether behind a normalisation, so each place is measured and named.
+The paper does not say which layer was read, nor whether after a normalisation, so each place is measured and named.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ PLACES: Mapping[str, str] = {
 def stage_responses(network: Network, batches: Iterable[Tensor]) -> list[dict[str, Any]]:
     """One row for each stage and place: stage, place, response, the mean of |x| over images, channels and positions.
 
-    A stage without an attention module has no row for its merge, a post-activation one none for its activation.
+    A stage without an attention module has no row for its merge, and one of post-activation units none for its
+    activation.
     """
     sums: dict[tuple[str, str], float] = {}
     counts: dict[tuple[str, str], int] = {}

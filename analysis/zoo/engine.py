@@ -1,4 +1,4 @@
-"""The run over all models: resumable, a process for some models at a time, families in turn.
+"""Runs all models: resumable, in processes of several models each, with the families in turn.
 
 The state is the file of rows alone. A row counts if it was made by the same code and versions.
 """
@@ -29,14 +29,14 @@ VERSIONS = ("torch", "timm", "torchvision", "transformers", "segmentation-models
 
 @dataclass(frozen=True)
 class Limits:
-    """For one model."""
+    """Limits for one model."""
 
     cpu_s: float = 60
     mib: int = 8000
 
 
 def digest() -> str:
-    """What a row depends on: our code and the versions of the libraries."""
+    """The digest of what a row depends on: our code and the versions of the libraries."""
     files = [
         f for place in CODE for f in sorted((ROOT / place).rglob("*.py") if (ROOT / place).is_dir() else [ROOT / place])
     ]
@@ -48,7 +48,7 @@ def digest() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that are installed."""
+    """The versions of the installed libraries."""
     found = {}
     for package in VERSIONS:
         try:
@@ -59,7 +59,7 @@ def versions() -> dict[str, str]:
 
 
 def rows_in(path: Path, start: int = 0) -> dict[tuple[str, str], dict[str, Any]]:
-    """The last row of each model behind a place in the file, by family and name; a line that was cut off is none."""
+    """The last row of each model after a position in the file, by family and name; an incomplete line is ignored."""
     found = {}
     for line in path.read_bytes()[start:].splitlines() if path.is_file() else []:
         try:
@@ -73,10 +73,10 @@ def rows_in(path: Path, start: int = 0) -> dict[tuple[str, str], dict[str, Any]]
 def run(
     models: Mapping[str, Sequence[str]], rows: Path, *, chunks: Mapping[str, int], limits: Limits, again: bool = False
 ) -> Iterator[tuple[str, int]]:
-    """Measures every model that has no row yet, then those whose row other code made, or all `again`; gives the family
-    and the rows of each process.
+    """Measures every model that has no row yet, then those whose row was made by other code, or all if `again`.
 
-    `models`: names for each family. `chunks`: how many of a family one process measures.
+    Yields the family and the rows of each process. `models`: names by family. `chunks`: how many models of a family one
+    process measures.
     """
     now = digest()
     done = {} if again else rows_in(rows)

@@ -1,7 +1,7 @@
 """Receptive fields of public models against the support of gradients (`resattn/instruments/gradient.py`).
 
-The map is the output of one module: the last to finish whose output has positions along both image axes. A model that
-the linear twin cannot stand for, one with attention for instance, is a row that says so.
+The map is the output of one module: the last one to finish whose output has positions along both image axes. A model
+without a linear twin, for instance one with attention, has a row that says so.
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ def names(timm: ModuleType) -> list[str]:
 
 
 def measured_field(target: str) -> dict[str, Any]:
-    """The side that the audit gives for the last map of a target, and that of the gradient's support, in pixels.
+    """The side of the receptive field of a target's last map, by the audit and by the support of the gradient, in
+    pixels.
 
-    The input of the twin is so high that the largest field in the middle is not clipped; where both sides are all of
-    it, the field is the whole input. Raises: WitnessError and what an audit raises.
+    The input of the twin is large enough that the largest field in the middle is not clipped; if both sides are all of
+    it, the field is the whole input. Raises: WitnessError and the errors of an audit.
     """
     with resolved(target) as found:
         model = found.make("meta").to("meta").eval()
@@ -93,7 +94,7 @@ def _largest(supports: list[Support]) -> int | None:
 
 
 def last_map(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """The module that is last to finish with a map (batch, channels, height, width) of more than one position."""
+    """The last module to finish with a map (batch, channels, height, width) of more than one position."""
     found: list[str] = []
 
     def after(path: str) -> Callable[..., None]:

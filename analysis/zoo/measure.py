@@ -1,4 +1,4 @@
-"""One model of the zoo: its audit beside what torch counts in a pass of its own, as a row."""
+"""Measures one model of the zoo: its audit beside torch's own count, as a row."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ KEPT = (
 
 
 def measured(target: str) -> dict[str, Any]:
-    """The audit of a target and torch's count of it. What fails in torch's count is a message; an audit that fails
-    raises."""
+    """The audit of a target and torch's count of it. An error in torch's count is a message; one in the audit is
+    raised.
+    """
     start = time.process_time()
     with resolved(target) as found:
         model = found.make("meta")

@@ -1,7 +1,7 @@
-"""Which models the zoo holds: for each library their names, how one is made, and its input. A library is a row.
+"""The models of the zoo: for each library their names, how to make one, and its input. A library is a row.
 
-timm, torchvision and transformers are targets of the command line (`resattn/targets.py`); the others are added to them
-for as long as the zoo runs.
+timm, torchvision and transformers are targets of the command line (`resattn/targets.py`); the others are added to these
+while the zoo runs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from resattn.targets import LIBRARIES, Library
 
 @dataclass(frozen=True)
 class Family:
-    """The models of one library. `library`: None where the command line has the targets. `names` imports it.
+    """The models of one library. `library`: None if the command line has the targets. `names` imports it.
 
-    `chunk`: models that one process measures, so that importing the library is paid once for many. Names of
-    `is_targets` are targets of other families.
+    `chunk`: how many models one process measures, so that the library is imported once for many. With `is_targets`, the
+    names are targets of other families.
     """
 
     package: str
@@ -39,7 +39,7 @@ class Family:
 
 @contextmanager
 def as_targets() -> Iterator[None]:
-    """Every family is a library of targets, such as `smp:Unet/resnet34`."""
+    """Inside the block every family is a library of targets, such as `smp:Unet/resnet34`."""
     more = {name: family.library for name, family in FAMILIES.items() if family.library}
     with mock.patch.dict(LIBRARIES, more):
         yield
@@ -133,7 +133,7 @@ def _pytorchcv_inputs(model: Any, name: str, batch: Shape) -> Inputs:
 
 @dataclass(frozen=True)
 class Case:
-    """A class with its arguments, and the shapes of its inputs without the batch; one of integers is a list."""
+    """A class with its arguments, and the shapes of its inputs without the batch; a shape of integers is a list."""
 
     name: str
     arguments: dict[str, Any]

@@ -1,7 +1,8 @@
-"""The compiled operators of torchvision, where its binary does not fit the build of torch (as beside a CPU torch).
+"""The compiled operators of torchvision, if its binary does not match the build of torch (as with a CPU build of
+torch).
 
-torchvision registers shapes for its operators when it is imported, which fails where they do not exist. Here they are
-declared first, with the schemas of torchvision (csrc/ops) and plain implementations of what a detector needs to run.
+torchvision registers shapes for its operators when it is imported, which fails if they do not exist. Here they are
+declared first, with torchvision's schemas (csrc/ops) and plain implementations of those that a detector needs.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ SCHEMAS = (
 
 
 def declare() -> torch.library.Library | None:
-    """torchvision imports, and its detectors run, for as long as the result is kept.
+    """Afterwards torchvision can be imported and its detectors run, while the result is kept.
 
-    None where its own operators load, or where it is not installed. A process calls it once, before anything imports
+    None if its own operators load, or it is not installed. A process calls this once, before anything imports
     torchvision; timm, transformers and others do.
     """
     if find_spec("torchvision") is None:

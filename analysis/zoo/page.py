@@ -1,4 +1,4 @@
-"""The page of the zoo for the docs, from its tables alone."""
+"""The page of the zoo for the docs, from its tables only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def text(folder: Path) -> str:
-    """Totals, what is incomplete or failed, published numbers by cause, receptive fields, and names against counts."""
+    """Totals, incomplete and failed models, published numbers by cause, receptive fields, and names against counts."""
     models, judged, fields, named, totals = (
         read_table(folder / schema.file, schema).to_dict("records")
         for schema in (tables.ALL, tables.JUDGED, tables.FIELDS, tables.NAMED, tables.TOTALS)

@@ -1,4 +1,4 @@
-"""The tables of the zoo, made from its rows: every model, totals, published numbers and fields judged, names."""
+"""The tables of the zoo, made from its rows: every model, totals, verdicts on published numbers and fields, names."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ TOTALS = Schema(
 
 
 def published(folder: Path) -> dict[tuple[str, str], float]:
-    """The published multiply-adds of each architecture, by family and name; of several the first."""
+    """The published multiply-adds of each architecture, by family and name; the first one if there are several."""
     found: dict[tuple[str, str], float] = {}
     for row in read_table(folder / PUBLISHED.file, PUBLISHED).to_dict("records"):
         if row["quantity"] == "macs":
@@ -118,7 +118,7 @@ def published(folder: Path) -> dict[tuple[str, str], float]:
 
 
 def architecture(model: str) -> str:
-    """A published name without that of its weights."""
+    """A published name without the name of its weights."""
     return model.partition(".")[0]
 
 
@@ -177,13 +177,13 @@ def _message(row: Row) -> str | None:
 
 
 def float_of(n: int) -> str:
-    """An integer too long for a table, by its first digits."""
+    """An integer too long for a table, as its first digits and a power."""
     digits = str(n)
     return f"{digits[0]}.{digits[1:4]}e{len(digits) - 1}"
 
 
 def macs_verdict(row: Row) -> str:
-    """Our multiply-adds against torch's."""
+    """The verdict on our multiply-adds against torch's."""
     if row["outcome"] != "measured":
         return ""
     if "macs_torch" not in row:
@@ -197,7 +197,7 @@ def macs_verdict(row: Row) -> str:
 
 
 def params_verdict(row: Row) -> str:
-    """The parameters that the execution reads against those that any operator takes, and all that there are."""
+    """The verdict on the parameters that the execution reads, against those any operator takes and all that exist."""
     if row["outcome"] != "measured":
         return ""
     if "params_torch" not in row:
@@ -211,7 +211,7 @@ def params_verdict(row: Row) -> str:
 
 
 def tree_verdict(row: Row) -> str:
-    """Whether the modules sum to the totals; "" where that was not measured."""
+    """Whether the modules sum to the totals; "" if that was not measured."""
     if row.get("tree_off") is None:
         return ""
     return "; ".join(f"{number}: {n} more or less" for number, n in row["tree_off"].items()) or "exact"
@@ -275,7 +275,7 @@ def _is_same_input(side: str, shape: str) -> bool:
 
 
 def cause(quantity: str, value: float, step: float, counted: int, row: Row) -> str:
-    """`equal`, or why a published number differs from ours by more than 0.5 % and by more than its printed digits."""
+    """`equal`, or why a published number differs from ours by more than 0.5 % and more than its printed digits."""
 
     def is_equal(n: float | None) -> bool:
         return n is not None and abs(value - n) <= max(step, MOST_OFF_PCT / 100 * n)
@@ -333,7 +333,7 @@ def _field(row: Row) -> dict[str, Any]:
 
 
 def field_verdict(row: Row) -> str:
-    """The field of a map by the audit against that by gradients."""
+    """The verdict on the field of a map by the audit, against that by gradients."""
     if row["outcome"] != "measured":
         return "none"
     if row["is_whole"] and row["gradient_is_whole"]:
@@ -351,7 +351,7 @@ _AROUND = re.compile("fcn|deeplab|rcnn|retina|pose|fpn|psp|detr|danet|icnet|cent
 
 
 def named_depth(model: str) -> int | None:
-    """The depth that a name gives; None where it gives none."""
+    """The depth in a name; None if it has none."""
     found = None if _AROUND.search(model) else _NAME.match(model)
     return int(found[1]) if found else None
 

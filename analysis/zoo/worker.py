@@ -1,6 +1,6 @@
 """A process that measures some models, one row each: `python -m analysis.zoo.worker JOB`, started by the engine.
 
-Importing a library of models takes seconds, so that a process measures many; what kills it ends one model alone.
+Importing a library of models takes seconds, so that one process measures many. What kills it ends only one model.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ MOST_MIB = 3000  # of a process that goes on to the next model
 
 
 class LimitError(BaseException):
-    """A model took more CPU seconds than its limit; no `except Exception` of an audit or of a model takes it."""
+    """A model exceeded its limit of CPU seconds; no `except Exception` of an audit or of a model catches it."""
 
 
 def main(job: Mapping[str, Any]) -> None:
-    """Measures `models` of `family` in their order, and appends a row for each to `rows`."""
+    """Measures `models` of `family` in order, and appends a row for each to `rows`."""
     import torch
 
     from analysis.zoo.gradients import measured_field
@@ -69,7 +69,7 @@ def main(job: Mapping[str, Any]) -> None:
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
-    """One line at the end of a file of rows, in one write; it starts a line, whatever was cut off before it."""
+    """Appends one line to a file of rows in one write; it starts a new line even after an incomplete one."""
     line = ("\n" + json.dumps(row, ensure_ascii=False) + "\n").encode()
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:

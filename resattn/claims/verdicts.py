@@ -65,7 +65,7 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Trial:
-    """The value of one definition under one reading. `holds` is None if nothing can be decided, for the reason `why`."""
+    """The value of one definition under one reading. `holds` is None if undecidable, for the reason in `why`."""
 
     reading: str
     definition: str

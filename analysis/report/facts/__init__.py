@@ -1,1 +1,1 @@
-"""What the pages say, read from the tables of a study: one module for each topic."""
+"""The content of the pages, read from the tables of a study: one module for each topic."""

@@ -1,4 +1,4 @@
-"""What the page says of claims: the verdict table, row by row."""
+"""The claims of the report: the verdict table, row by row."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Claims:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """reason -> number of claims that were not tested for it."""
+        """reason -> number of claims that are not testable for it."""
         given = [row["reason"] for row in self.rows if row["reason"]]
         return {reason: given.count(reason) for reason in sorted(set(given), key=lambda r: -given.count(r))}
 
@@ -60,13 +60,13 @@ class Claims:
 
     @property
     def verdicts(self) -> dict[str, int]:
-        """verdict -> number of claims, in the order of the vocabulary; others after it."""
+        """verdict -> number of claims, in the order of the vocabulary, then others."""
         of_rows = [row["verdict"] for row in self.rows]
         return {v: of_rows.count(v) for v in dict.fromkeys([*SIGNS, *sorted(of_rows)]) if v in of_rows}
 
 
 def claims(study: Study) -> Claims:
-    """Every claim with an id of its own to link to, and what it is about in words. Raises: MissingError."""
+    """Every claim with its own id for links, and its subject in words. Raises: MissingError."""
     rows: list[Mapping[str, str]] = []
     taken: set[str] = set()
     for row in study.rows(schemas.CLAIMS):

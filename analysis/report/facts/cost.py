@@ -1,4 +1,4 @@
-"""What the page says of cost."""
+"""Cost, as the report shows it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Cost:
 
 
 def cost(study: Study) -> Cost:
-    """Raises: MissingError."""
+    """Parameters and multiply-adds of every network by role. Raises: MissingError."""
     table: dict[str, dict[str, dict[str, int]]] = {}
     for row in study.rows(schemas.COST):
         table.setdefault(row["network"], {}).setdefault(row["quantity"], {})[row["role"]] = row["value"]
@@ -48,5 +48,5 @@ def crosscheck(study: Study) -> list[dict[str, Any]]:
 
 
 def published(study: Study) -> list[dict[str, Any]]:
-    """Tables 2 and 7 of the paper beside the counts. Raises: MissingError."""
+    """Tables 2 and 7 of the paper beside our counts. Raises: MissingError."""
     return study.rows(schemas.PUBLISHED)

@@ -1,4 +1,4 @@
-"""What the page says of depth: every notion of it, and where the longest path gains on the trunk."""
+"""Depth, as the report shows it: every notion of depth, and where the longest path gains on the trunk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analysis.tables.quantities import DEPTHS, quantity_label
 
 @dataclass(frozen=True)
 class Module:
-    """An attention module: weighted layers on its longest path, and on the one through its trunk."""
+    """An attention module: weighted layers on its longest path, and on the longest path through its trunk."""
 
     name: str
     longest: int
@@ -39,18 +39,18 @@ class Depth:
 
     @property
     def notions(self) -> list[str]:
-        """Those that any network has; the trunk's is left out where it is the number in every name."""
+        """The notions that any network has, without the trunk's if it equals the number in every name."""
         shown = [notion for notion in DEPTHS if any(row.get(notion) is not None for row in self.table.values())]
         return [notion for notion in shown if notion != "trunk_depth" or not self.names_are_trunks]
 
     @property
     def names_are_trunks(self) -> bool:
-        """Is the number in the name the depth of the trunk, in every network?"""
+        """Whether the number in the name is the trunk depth, in every network."""
         return all(row.get("claimed_depth") == row.get("trunk_depth") for row in self.table.values())
 
     @property
     def peer_words(self) -> str:
-        """What share the subject is of its peer, notion by notion; nothing where the peer was not counted."""
+        """The subject's depth as a share of its peer's, by notion; empty if the peer was not counted."""
         peer = self.table.get(PEER, {})
         shares = [
             f"{percent(ours / theirs)} of the {quantity_label(notion).lower()}"
@@ -63,7 +63,7 @@ class Depth:
 
 
 def depth(study: Study) -> Depth:
-    """Raises: MissingError."""
+    """Every notion of depth of every network. Raises: MissingError."""
     table: dict[str, dict[str, int | None]] = {}
     for row in study.rows(schemas.DEPTH):
         table.setdefault(row["network"], {})[row["quantity"]] = row["value"]
@@ -72,14 +72,14 @@ def depth(study: Study) -> Depth:
 
 @dataclass(frozen=True)
 class Modules:
-    """The subject's modules, and its layers outside them if module by module explains the longest path, else None."""
+    """The subject's modules, and its layers outside them if modules and these sum to the longest path, else None."""
 
     modules: tuple[Module, ...]
     outside: int | None
 
 
 def modules(study: Study) -> Modules:
-    """Raises: MissingError."""
+    """The modules of the subject. Raises: MissingError."""
     of = depth(study)
     rows = [row for row in study.rows(schemas.MODULES) if row["network"] == of.subject]
     stages = [row["module"].partition(".")[0] for row in rows]
@@ -100,5 +100,5 @@ def _in_mask(row: Mapping[str, Any]) -> int:
 
 
 def article(study: Study) -> list[dict[str, Any]]:
-    """The article's arithmetic beside the count. Raises: MissingError."""
+    """The article's arithmetic beside our counts. Raises: MissingError."""
     return study.rows(schemas.ARTICLE)

@@ -1,4 +1,4 @@
-"""How a study was made."""
+"""Provenance of a study."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from analysis.tables import steps
 
 @dataclass(frozen=True)
 class Making:
-    """Which commit, versions, machine and seeds made the study; each value once, in the order met."""
+    """Commits, versions, machines and seeds of a study, each value once, in order of appearance."""
 
     commits: tuple[str, ...]
     dirty: bool
@@ -25,7 +25,7 @@ class Making:
 
 
 def making(study: Study) -> Making | None:
-    """None where no job left a provenance."""
+    """The provenance of all jobs; None if no job left one."""
     records = [job.provenance for job in study.jobs if job.provenance]
     if not records:
         return None

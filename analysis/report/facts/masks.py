@@ -1,4 +1,4 @@
-"""What the page says of masks against the true foreground."""
+"""Masks and the true foreground, as the report shows them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Masks:
-    """What the masks of trained networks single out, where the true foreground is known."""
+    """Scores of the masks of trained networks, for data with a known foreground."""
 
     datasets: tuple[str, ...]
     scores: tuple[MaskScore, ...]
@@ -53,7 +53,7 @@ class Masks:
         return sorted({stage for score in self.scores for stage in score.by_stage})
 
     def gain(self, network: str, over: tuple[str, str]) -> float | None:
-        """How far the trained mask is above another map in another state, in the mean over stages."""
+        """Score of the trained mask minus that of another map or state, in the mean over stages."""
         by = {(s.map, s.state): s.by_stage for s in self.scores if s.network == network}
         if ("mask", "after") not in by or over not in by:
             return None
@@ -62,7 +62,7 @@ class Masks:
 
 
 def masks(study: Study) -> Masks:
-    """Raises: MissingError."""
+    """The scores of every map. Raises: MissingError."""
     frame = study.table(schemas.MASKS)
     frame = frame[frame["quantity"] == "auc"]
     if frame.empty:

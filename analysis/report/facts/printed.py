@@ -1,4 +1,4 @@
-"""The tables of the paper, cell by cell, with the verdict of each: read from the ledger's places and quotes."""
+"""The tables of the paper, cell by cell, with the verdict of each, from the places and quotes in the ledger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "imagenet": "ImageNet"} 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell prints, and the claim about it: a row of the ledger."""
+    """The printed text of a cell, and the claim about it, a row of the ledger."""
 
     words: str
     claim: Mapping[str, str]
@@ -23,9 +23,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Printed:
-    """A table of the paper. `cells`: row -> column -> what stands there, of a cell with several lines one each.
+    """A table of the paper. `cells`: row -> column -> the lines of the cell.
 
-    `data`: what its results were measured on.
+    `data`: the dataset of its results.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Printed:
 
 
 def printed_tables(claims: Sequence[Mapping[str, str]]) -> tuple[Printed, ...]:
-    """The tables of the paper in their order; those of which the ledger holds no cell are left out.
+    """The tables of the paper in order; tables without a cell in the ledger are left out.
 
-    `claims`: rows of the ledger with their verdicts. A claim with no quote of the form `31.9 (row R, column C)` is not
-    about one cell, and stands in the ledger alone. A number that several tables print has a quote for each of them.
+    `claims`: rows of the ledger with verdicts. A claim is about one cell if its quote has the form `31.9 (row R, column
+    C)`. A number printed in several tables has a quote for each.
     """
     found: dict[str, list[tuple[str, str, Cell]]] = {}
     for claim in claims:
@@ -53,7 +53,7 @@ def printed_tables(claims: Sequence[Mapping[str, str]]) -> tuple[Printed, ...]:
 
 
 def places_and_quotes(claim: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Each place of a claim that has a quote of its own, with it: `31.9 (row R, column C); 31.9 (row S, column D)`."""
+    """The places of a claim that have a quote, with the quote: `31.9 (row R, column C); 31.9 (row S, column D)`."""
     places, quotes = claim["place"].split("; "), re.split(r"(?<=\)); (?=\S+ \(row )", claim["quote"])
     return list(zip(places, quotes, strict=False))
 

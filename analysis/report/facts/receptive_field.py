@@ -1,4 +1,4 @@
-"""What the page says of receptive fields."""
+"""Receptive fields, as the report shows them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from analysis.tables import schemas
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Side of the input square that a unit at the end of each stage sees, with the masks and without."""
+    """Side of the receptive field at each stage's end, with and without the masks."""
 
     subject: str
     table: Mapping[str, Mapping[str, Mapping[str, int]]]  # network -> stage -> branch -> side in px
 
     @property
     def last(self) -> Mapping[str, int]:
-        """At the end of the subject's last stage: by branch."""
+        """The side at the end of the subject's last stage, by branch."""
         return list(self.table[self.subject].values())[-1]
 
     @property
@@ -28,7 +28,7 @@ class ReceptiveField:
 
 
 def receptive_field(study: Study) -> ReceptiveField:
-    """Raises: MissingError."""
+    """The receptive fields of the subject. Raises: MissingError."""
     table: dict[str, dict[str, dict[str, int]]] = {}
     for row in study.rows(schemas.RECEPTIVE_FIELD):
         table.setdefault(row["network"], {}).setdefault(row["stage"], {})[row["branch"]] = row["value"]

@@ -1,4 +1,4 @@
-"""The summary of a study in the form of a reproducibility report: scope, what held, what did not, cost, easy, hard."""
+"""The summary of a study as a reproducibility report: scope, what held, what did not, cost, what was easy and hard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 4  # claims of a kind; the ledger has all
 
 
 def summary(study: Study) -> dict[str, str]:
-    """Part of the summary -> its words; parts that the study does not allow are left out."""
+    """Part of the summary -> its text, for the parts that the study has tables for."""
     judged, trained = part(claims.claims, study).facts, part(training.training, study).facts
     made, layouts = making(study), part(study.table, schemas.LAYOUTS).facts
     found: dict[str, str] = {}
@@ -87,7 +87,7 @@ def _examples(rows: Sequence[Mapping[str, str]], what: str) -> str:
 
 
 def limits(study: Study) -> list[str]:
-    """What this study cannot say, each in a sentence or two."""
+    """The limits of this study, each in a sentence or two."""
     trained, layouts = part(training.training, study).facts, part(study.table, schemas.LAYOUTS).facts
     found = [
         "Depth is a count: a longer path does not imply that a network learns more or better.",
@@ -115,7 +115,7 @@ def limits(study: Study) -> list[str]:
 
 
 def citation() -> dict[str, str]:
-    """`title` and `version` of the software, as CITATION.cff states them; empty where it is not there."""
+    """`title` and `version` of the software, from CITATION.cff; empty if the file is missing."""
     path = ROOT / "CITATION.cff"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return {

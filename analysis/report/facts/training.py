@@ -1,4 +1,4 @@
-"""What the page says of training runs, and what they allow to say about which network is better."""
+"""Training runs, as the report shows them, and their conclusions about the order of networks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Training:
 
     @property
     def n_seeds(self) -> int:
-        """Seeds that every network was trained with."""
+        """The number of seeds with which every network was trained."""
         return len(set.intersection(*(set(result.errors) for result in self.results)))
 
     @property
@@ -56,7 +56,7 @@ class Training:
 
 
 def training(study: Study) -> Training:
-    """The runs that 60_compare gathered; where it did not, those that each run left. Raises: MissingError."""
+    """The runs gathered by 60_compare; without it, those that each job left. Raises: MissingError."""
     if (compared := part(study.rows, schemas.RUNS).facts) is not None:
         rows = compared
     else:
@@ -90,7 +90,7 @@ def _chance_pct(study: Study) -> float | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """Test error of the reference minus that of a network, in points of %, and what 60_compare concludes from it."""
+    """Test error of the reference minus that of a network, in percentage points, and the conclusion of 60_compare."""
 
     network: str
     reference: str
@@ -105,7 +105,7 @@ class Difference:
 
 
 def differences(study: Study) -> tuple[Difference, ...]:
-    """Differences between networks, as 60_compare judged them. Raises: MissingError."""
+    """Differences between networks with the conclusions of 60_compare. Raises: MissingError."""
     names = [f.name for f in fields(Difference)]
     rows: list[dict[str, Any]] = [
         {name: None if row[name] != row[name] else row[name] for name in names}
@@ -115,7 +115,7 @@ def differences(study: Study) -> tuple[Difference, ...]:
 
 
 def pays(trained: Training, concluded: Sequence[Difference] | None) -> str:
-    """What the runs allow to say about which network has the lower error: the conclusions of 60_compare, each once."""
+    """Which network has the lower error: the conclusions of 60_compare, each once."""
     if len(trained.results) < 2:
         return "One network alone allows no comparison."
     if not concluded:
