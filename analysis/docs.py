@@ -36,7 +36,7 @@ from analysis.statistics.coverage import N_NETWORKS, coverages
 from analysis.statistics.intervals import LEAST_BOOTSTRAP, least_seeds
 from analysis.tables import schemas
 from analysis.tables.files import write_atomic
-from analysis.tables.formats import display_name, listed, part_name
+from analysis.tables.formats import display_name, listed, part_name, signed
 from analysis.tables.layers import layer_frame
 from analysis.tables.provenance import ROOT, provenance
 from analysis.tables.quantities import RUN_QUANTITIES
@@ -87,45 +87,48 @@ def bench() -> str:
     found = json.loads((ROOT / "results" / "bench.json").read_text(encoding="utf-8"))
     text = [
         MADE,
-        "# Speed\n\n`make bench` measures it; this page is written from `results/bench.json`, the last such "
-        "run that was kept. All is processor time of one thread. A ratio is our time over that of what it is compared "
-        "with, which takes turns with it in one process: the median of the turns, and in brackets the least and the "
-        "most.\n\n",
+        "# Speed\n\n`make bench` measures speed; this page shows its last kept run, `results/bench.json`. All times "
+        "are processor time of one thread. A ratio is our time divided by the time of what we compare with. Both take "
+        "turns in one process; given are the median over the turns and, in brackets, the smallest and the largest "
+        "ratio.\n\n",
     ]
     ratios = ("audit/fvcore", "audit/FlopCounterMode", "audit/forward", "capture/floor")
     rows = [(name, row) for name, row in found.items() if "ratios" in row]
     text += [
-        "| network | audit, ms | over fvcore's FLOP count | over FlopCounterMode on meta | over a forward on meta "
-        "| one capture over its floor |\n|---|---|---|---|---|---|\n",
+        "| network | audit, ms | audit / fvcore | audit / FlopCounterMode on meta | audit / forward on meta "
+        "| capture / its lower bound |\n|---|---|---|---|---|---|\n",
         *(
-            f"| {name} | {row['ms']['audit']:.0f} | {' | '.join(_spread(row['ratios'][ratio]) for ratio in ratios)} |\n"
+            f"| {name} | {row['ms']['audit']:,.0f} | {' | '.join(_spread(row['ratios'][r]) for r in ratios)} |\n"
             for name, row in rows
         ),
-        "\nAn audit builds the network, if it is named, and computes every quantity. The floor is a pass through a "
-        "mode that makes results on meta from shapes it has met, and records nothing.\n",
+        "\nAn audit builds a named network and computes every quantity. The lower bound of a capture is a pass that "
+        "makes results on meta from known shapes and records nothing. The time of an audit grows with the number of "
+        "operators:\n",
     ]
     if growth := found.get("growth"):
         text += [
-            "\n| modules a stage | operators | audit, s | time over operators, of the first row |\n|---|---|---|---|\n",
-            *(f"| {r['modules']} | {r['n_ops']} | {r['s']:.2f} | {r['time_over_ops']:.2f} |\n" for r in growth),
+            "\n| modules per stage | operators | audit, s | time per operator, relative to the first |\n"
+            "|---|---|---|---|\n",
+            *(f"| {r['modules']} | {r['n_ops']:,} | {r['s']:.2f} | {r['time_over_ops']:.2f} |\n" for r in growth),
         ]
     if first := found.get("first use"):
         text += [
-            "\nIn a fresh process, torch's import and the first audit, over torch's import and the model: "
-            f"{listed(f'{name} {_spread(ratio)}' for name, ratio in first.items())}.\n"
+            "\n## First use\n\nTime of importing torch and a first audit in a fresh process, relative to importing "
+            "torch and building the model:\n\n",
+            _table(("network", "ratio"), [(name, _spread(ratio)) for name, ratio in first.items()]).rstrip("\n") + "\n",
         ]
     if jobs := found.get("jobs"):
         text += [
-            "\nWhat a job of the report imports, over the import of torch: "
-            f"{listed(f'{name} {_spread(ratio)}' for name, ratio in jobs.items())}.\n"
+            "\nTime of the imports of a study's jobs, relative to importing torch:\n\n",
+            _table(("job", "ratio"), [(name, _spread(ratio)) for name, ratio in jobs.items()]).rstrip("\n") + "\n",
         ]
     if claims := found.get("claims"):
         cold, warm = claims["cold_s"], claims["warm_s"]
-        text += [f"\n`resattn claims` takes {cold:.1f} s without kept counts and {warm:.1f} s with.\n"]
+        text += [f"\n`resattn claims` takes {cold:.1f} s without cached counts and {warm:.1f} s with them.\n"]
     if training := found.get("training"):
         text += [
-            f"\nThe training loop of {training['network']} has {training['of_limit']:.3f} of the rate of bare forward, "
-            f"backward and step.\n"
+            f"\nThe training loop processes {100 * training['of_limit']:.1f} % of the images per second of a bare "
+            f"forward pass, backward pass and step ({training['network']}).\n"
         ]
     return "".join(text) + _pages_speed()
 
@@ -134,9 +137,9 @@ def _pages_speed() -> str:
     """How fast the pages are in a browser, from the table that `tests/browser/speed.py` writes."""
     heads = ("what", "times", "processor, median ms", "processor, worst ms", "clock, median ms", "clock, worst ms")
     return (
-        "\n## Pages\n\n`python -m tests.browser.speed results/reference/report` measures it in headless Chromium: from "
-        "the event, or the opening from disk, until the frame is drawn. Processor time is the main thread's; "
-        "the clock's includes waiting for other programs of a busy machine with two cores.\n\n"
+        "\n## Pages\n\n`python -m tests.browser.speed results/reference/report` measures response times in headless "
+        "Chromium, from the event, or from opening the file, until the frame is drawn. Processor time is that of the "
+        "main thread; clock time includes waiting for other programs of a busy machine with two cores.\n\n"
         + _table(heads, _rows(ROOT / "tests" / "browser" / "speed.csv")).rstrip("\n")
         + "\n"
     )
@@ -411,22 +414,23 @@ def result(folder: Path = REFERENCE) -> str:
     text = [MADE, "# Does the mask pay for its depth?\n\n"]
     text += [
         f"{budget(runs)}. {pays(training(study), tested)} {comparisons.cost_words(runs)}\n\n",
-        "This is no repetition of the paper, whose recipe no run here has:\n\n",
+        "This does not repeat the paper's experiment; no run here has its recipe:\n\n",
         *(f"- {display_name(str(row.network))}: {row.difference}.\n" for row in beside.itertuples()),
         "\n",
         _errors(runs, study.table(schemas.COMPARISON)),
-        f"Mean test error of {subject} minus that of each other network, in points; below zero {subject} has the "
-        "lower error. Intervals and p-values hold for all comparisons at once: [the rule](statistics.md).\n\n",
+        f"Mean test error of {subject} minus that of each other network, in percentage points; below zero "
+        f"{subject} has the lower error. Intervals and p-values are corrected for all comparisons together: "
+        "[the rule](statistics.md).\n\n",
         _differences(tested),
     ]
     text += [
         "## Where the masks look\n\n",
-        "Area under the ROC curve of a map against the true foreground: 1 is high on the object alone, 0.5 says "
-        f"nothing of it, 0 is high off it alone. On {listed(scored.datasets)}, the mean of {scored.n_seeds} seeds; of "
-        "the trunk and of the module's output, the mean magnitude over channels.\n\n",
+        "Area under the ROC curve of a map against the true foreground. 1: every pixel of the object is higher than "
+        f"every other pixel; 0.5: no order; 0: the reverse. Data: {listed(scored.datasets)}; mean of {scored.n_seeds} "
+        "seeds. The maps of the trunk and of the module's output are mean magnitudes over channels.\n\n",
         _mask_scores(scored),
-        "Every run, figure and verdict is in [the report](../../results/reference/report/index.html), which is made "
-        "from the tables beside it:\n\n```sh\nresattn report results/reference\n```\n",
+        "Every run, figure and verdict is in [the report](../../results/reference/report/index.html). This command "
+        "makes it from its tables:\n\n```sh\nresattn report results/reference\n```\n",
     ]
     return "".join(text)
 
@@ -452,7 +456,7 @@ def _differences(tested: Sequence[Difference]) -> str:
     rows = [
         (
             display_name(row.network),
-            "\N{EN DASH}" if row.mean is None else f"{row.mean:+.2f}",
+            "\N{EN DASH}" if row.mean is None else signed(row.mean),
             _between(row.low, row.high),
             f"{row.p_value:.2g}" if row.p_value is not None else "\N{EN DASH}",
         )
@@ -482,8 +486,9 @@ def statistics() -> str:
     seeds = [f"{least_seeds(k)} for {words}" for k, words in ((1, "1 comparison"), (3, "2 or 3"), (6, "4 to 6"))]
     text = [MADE, "# When an order of networks is claimed\n\n"]
     text += [
-        "The comparison page, the report, [the result](result.md) and the ledger's verdicts on directions take every\n"
-        "order from one function, `analysis.statistics.comparisons.compare_networks`.\n\n",
+        "An order is a statement that one network has a lower test error than another. One function decides it for "
+        "the notebooks, the report, [the result](result.md) and the ledger:\n"
+        "`analysis.statistics.comparisons.compare_networks`.\n\n",
         "- **What is compared**: all networks that were trained on the same data with the same budget, by the seeds\n"
         "  that all of them share; other seeds are left out and listed. Learning rate, drops, momentum and decay may\n"
         "  differ.\n",
@@ -494,22 +499,23 @@ def statistics() -> str:
         "  pair of networks has the same p-value wherever it is shown. Two networks differ where the 95 % interval\n"
         "  does not contain 0.\n",
         f"- **Seeds**: at least {', '.join(seeds)}.\n"
-        "  So many make differences of one sign significant by the exact sign test, too, corrected for all\n"
-        "  comparisons. With fewer there is a dash, no interval and no order.\n",
+        "  With so many seeds, differences that all have one sign are also significant by the exact sign test, "
+        "corrected for all comparisons. With fewer seeds there is a dash instead of an interval, and no order.\n",
         f"- **Chance level**: a network whose mean error is above {100 * NEAR_CHANCE:.0f} % of the chance level\n"
-        "  (67.5 % with ten classes) has hardly learned, and decides nothing.\n",
+        "  (67.5 % with ten classes) is near chance level; no order of it is claimed.\n",
         f"- **A single mean** has a t interval from {least_seeds()} runs on, and a BCa bootstrap interval from\n"
         f"  {LEAST_BOOTSTRAP} runs on.\n",
         "- **Equivalence** within a margin: two one-sided tests at 5 %, that is, the 90 % t interval of the paired\n"
-        "  differences lies within the margin. It is judged for each pair alone.\n",
-        "- **Scope**: all runs share the test images, and often a subset of the training images. How other images\n"
-        "  would change the errors is not part of any interval.\n\n",
+        "  differences lies within the margin. It is not corrected for other pairs.\n",
+        "- **Scope**: all runs use the same test images, and often the same subset of the training images. The effect "
+        "of other images is not part of any interval.\n\n",
         "## Coverage\n\n",
-        f"Share of 95 % intervals that hold the true value, in {STUDIES:,} simulated studies a row ({BOOTS:,} for the\n"
-        "bootstrap, which is slower), with errors of three shapes. *Difference*: of two networks alone;\n"
+        f"Share of 95 % intervals that contain the true value, in {STUDIES:,} simulated studies for each row "
+        f"({BOOTS:,} for the bootstrap, which is slower), for three distributions of errors. *Difference*: of two "
+        "networks only;\n"
         f"*simultaneous*: all {N_NETWORKS - 1} comparisons of {N_NETWORKS} networks. The t interval of one skewed\n"
-        "mean covers less than 95 %; differences do not, because the skew cancels. The bootstrap interval covers too\n"
-        "little with few runs.\n\n",
+        "mean contains it in less than 95 %; that of a difference does not, because the skew cancels. The bootstrap\n"
+        "interval is too narrow with few runs.\n\n",
     ]
     rows = [
         (

@@ -72,7 +72,7 @@ def _message(path: Path, changes: list[Change]) -> str:
     lines = [f"  {change}" for change in changes[:MOST_SHOWN]]
     rest = len(changes) - MOST_SHOWN
     more = [f"  and {rest} more"] if rest > 0 else []
-    return "\n".join([f"{len(changes)} values differ from {path}{what}:", *lines, *more, f"  if this is meant: {HOW}"])
+    return "\n".join([f"{len(changes)} values differ from {path}{what}:", *lines, *more, f"  if intended: {HOW}"])
 
 
 if pytest is not None:

@@ -72,9 +72,9 @@ class Filtering:
         each = ", ".join(f"{value:+.1f}" for value in self.differences.values())
         chance = ", but the network is near chance level" if self.is_near_chance else ""
         return (
-            f"{self.finding}{chance}: the mask constant at the object instead of at as much ground changes the test "
-            f"error by {self.mean:+.1f} points of % in the mean of {n} seeds ({each}; "
-            f"{interval}), and the mask's area is {self.area:+.2f} from that of another image's mask"
+            f"{self.finding}{chance}: the test error with the mask constant on the object minus that with it constant "
+            f"on an equal area of background is {self.mean:+.1f} percentage points (mean of {n} seeds: {each}; "
+            f"{interval}), and its area under the ROC curve minus that of another image's mask is {self.area:+.2f}"
         )
 
 

@@ -97,7 +97,7 @@ def run_whole(
                 config = block[0].config
                 images = len(block) * config.steps * config.batch_size
                 if speed and images / speed > session.left_s:
-                    session.note(f"{session.left_s:.0f} s left: {block[0].id} and {len(block) - 1} others not begun")
+                    session.note(f"{session.left_s:.0f} s left: {block[0].id} and {len(block) - 1} others not started")
                     break
                 if feed is None:
                     feed = moved(data.prepare(found, config), device)

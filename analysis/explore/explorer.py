@@ -143,7 +143,7 @@ def headline(found: Counted) -> str:
     if n["longest_path"] == n["trunk_depth"]:
         return f"<b>Named {n['trunk_depth']}, and so it is:</b> no path is longer than the trunk."
     return (
-        f"<b>Named {n['trunk_depth']}, really {n['longest_path']}.</b> The longest path leads through the masks and "
+        f"<b>Named {n['trunk_depth']}, really {n['longest_path']}.</b> The longest path passes through the masks and "
         f"is {more:.0f} % longer than the trunk; the masks take {100 * found.mask_share:.0f} % of the multiply-adds."
     )
 

@@ -39,7 +39,7 @@ def layout_scatter(ax: Axes, layouts: pd.DataFrame, printed: Mapping[str, str]) 
         at = millions[matched == n]
         # Thousands of points: as a picture they weigh a tenth.
         ax.scatter(at[first], at[last], s=4 + 8 * n, color=colour, alpha=0.35 if n == levels[0] else 0.9, linewidth=0,
-                   rasterized=len(at) > 1000, label=f"{n} of {len(printed)} printed numbers met")  # fmt: skip
+                   rasterized=len(at) > 1000, label=f"{n} of {len(printed)} printed numbers matched")  # fmt: skip
     ax.plot(float(printed[first]), float(printed[last]), marker="+", markersize=14, color=INK, linestyle="none",
             label="as printed")  # fmt: skip
     ax.set_xscale("log")

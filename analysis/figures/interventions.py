@@ -44,10 +44,10 @@ def intervention_dots(ax: Axes, interventions: pd.DataFrame) -> str:
     ax.axvline(0, color=INK, lw=0.8)
     ax.set_yticks(-np.arange(len(kinds)), kinds)
     ax.grid(axis="x")
-    ax.set_xlabel("change of the test error (points of %)")
+    ax.set_xlabel("change of the test error (percentage points)")
     ax.set_title(network)
     ax.legend(loc="best")
-    return f"Change of the test error of {network}, in points of %, when its masks are replaced. " + " ".join(alt)
+    return f"Change of the test error of {network}, in percentage points, when its masks are replaced. " + " ".join(alt)
 
 
 @styled

@@ -107,7 +107,7 @@ def mask_heat(
     outlined = ", the true foreground outlined" if outlines is not None else ""
     return (
         f"Masks of {title}. {len(pictures)} images, and beside each as heat maps: {', '.join(columns)}{outlined}. "
-        "Each map goes from its own least value, dark, to its largest, light."
+        "Each map is scaled from its minimum (dark) to its maximum (light)."
     )
 
 

@@ -76,7 +76,7 @@ def network_drawing(ax: Axes, layers: pd.DataFrame) -> str:
         share = layers.loc[layers["role"] == "mask", "macs"].sum() / layers["macs"].sum()
         modules = layers[layers["module"] != ""].groupby("module", sort=False)[["on_longest", "on_trunk"]].sum()
         alt += [
-            f"The longest path leads through the masks, which take {percent(share)} of the multiply-adds:",
+            f"The longest path passes through the masks, which take {percent(share)} of the multiply-adds:",
             f"the modules are {listed(modules['on_longest'])} layers long on it,",
             f"and {listed(modules['on_trunk'])} along the trunk.",
         ]
@@ -121,7 +121,7 @@ def _label_parts(ax: Axes, layers: pd.DataFrame, height: pd.Series, end: int) ->
         x0, x1 = part["start"].min(), part["start"].max() + 1
         ax.plot([x0 + 0.15, x0 + 0.15, x1 - 0.15, x1 - 0.15], bottom + np.array([0.05, 0, 0, 0.05]), color=INK, lw=0.7)
         n_trunk, n_longest = int(part["on_trunk"].sum()), int(part["on_longest"].sum())
-        text = f"{n_longest} layers, {n_trunk} by the trunk" if (x1 - x0) > end / 5 else f"{n_longest} ({n_trunk})"
+        text = f"{n_longest} layers, {n_trunk} on the trunk" if (x1 - x0) > end / 5 else f"{n_longest} ({n_trunk})"
         ax.text((x0 + x1) / 2, bottom - 0.06, text, ha="center", va="top", fontsize=8.5)
 
 
@@ -205,7 +205,7 @@ def _module_words(rows: Sequence[Mapping[str, Any]], step: float, bottom: float)
         ends = [(x0 + 2, bottom - 5), (x0 + 2, bottom), (x1 - 2, bottom), (x1 - 2, bottom - 5)]
         parts.append(svg.line(ends, stroke_width=0.8))
         room = x1 - x0
-        words = f"{n_longest} layers, {n_trunk} by the trunk" if room > 160 else f"{n_longest} ({n_trunk})"
+        words = f"{n_longest} layers, {n_trunk} on the trunk" if room > 160 else f"{n_longest} ({n_trunk})"
         if room > 40:
             parts.append(svg.text((x0 + x1) / 2, bottom + 15, words, text_anchor="middle"))
     return parts

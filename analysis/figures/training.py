@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import INK, apart, axis_label, network_styles, scaled_label, styled
-from analysis.tables.formats import display_name
+from analysis.tables.formats import display_name, signed
 from analysis.tables.quantities import quantity
 
 
@@ -87,7 +87,7 @@ def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame)
     references = list(differences["reference"].unique())
     reference = display_name(references[0]) if len(references) == 1 else "the first"
     styles = network_styles([*references, *differences["network"]])
-    alt = [f"Test error of {reference} minus that of another network, seed by seed, in points of %."]
+    alt = [f"Test error of {reference} minus that of another network, seed by seed, in percentage points."]
     keys = ["network", "reference", "dataset", "epochs", "images", "label_noise"]
     for row, about in enumerate(differences.itertuples()):
         colour, marker = styles[about.network]
@@ -100,7 +100,7 @@ def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame)
         ax.annotate(
             test, (1, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points", va="center"
         )
-        alt.append(f"{_compared(about)}: {about.mean:+.2f} in the mean of {about.n} seeds, {test}.")
+        alt.append(f"{_compared(about)}: {signed(about.mean)} (mean of {about.n} seeds), {test}.")
     ax.axvline(0, color=INK, lw=0.8)
     firsts = ["" if len(references) == 1 else f"{display_name(name)}\n" for name in differences["reference"]]
     words = [f"{first}minus {_compared(about)}" for first, about in zip(firsts, differences.itertuples(), strict=True)]
@@ -108,12 +108,12 @@ def paired_differences(ax: Axes, pairs: pd.DataFrame, differences: pd.DataFrame)
     ax.set_ylim(max(len(differences), 1) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     if differences.empty:
-        alt.append("No two networks were trained with one seed.")
+        alt.append("No two networks were trained with the same seed.")
         ax.text(0.5, 0.5, alt[-1], transform=ax.transAxes, ha="center", va="center")
     # 0.1 comes first: what is compared with NaN later does not go before it.
     reach = 1.15 * max(0.1, pairs["difference"].abs().max(), differences[["low", "high"]].abs().max().max())
     ax.set_xlim(-reach, reach)
-    ax.set_xlabel(f"difference of test errors (points of %): left of 0, {reference} has the lower error")
+    ax.set_xlabel(f"difference of test errors (percentage points): left of 0, {reference} has the lower error")
     ax.grid(axis="x")
     return " ".join(alt)
 

@@ -19,7 +19,7 @@ from analysis.report.gaps import Gap, part
 from analysis.report.reading import Study
 from analysis.statistics.conclusions import headline
 from analysis.tables import schemas, steps
-from analysis.tables.formats import anchor, display_name, listed, number, part_name, percent, short
+from analysis.tables.formats import anchor, display_name, listed, number, part_name, percent, short, signed
 
 
 @dataclass(frozen=True)
@@ -378,7 +378,7 @@ def _differences(compared: pd.DataFrame) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")  # a zero without a minus sign
+    return signed(value).replace("-", "\N{MINUS SIGN}")
 
 
 QUESTIONED = "t7.attention56.params"  # the claim of the paper that a reader asks for first

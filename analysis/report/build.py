@@ -77,7 +77,7 @@ def build_report(study_dir: Path | str, moves: Moves | None = None) -> Path:
         raise ReportError(f"no folder {study_dir}; give one that `resattn study` made, such as results/quick")
     target = folder / REPORT
     if not _is_ours(target):
-        raise ReportError(f"{target} holds something that no report wrote; move it away")
+        raise ReportError(f"{target} was not written by `resattn report`; move it away")
     beside = folder / f".{REPORT}.{secrets.token_hex(4)}.part"
     try:
         for name, page in pages(read_study(folder), moves):

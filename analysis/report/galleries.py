@@ -156,7 +156,7 @@ def _of_plate(study: Study, plate: Plate) -> tuple[Job | None, Path | None]:
 
 
 def _heavy(name: str, job: str, weight: int) -> Gap:
-    return Gap(f"{name} is too heavy for this page ({weight // 1000} kB).", f"It is in {job}/figures.", job)
+    return Gap(f"{name} is too large for this page ({weight // 1000} kB).", f"It is in {job}/figures.", job)
 
 
 def _drawn(job: Job, path: Path, left: int, remedy: str = "") -> Drawn | Gap:
@@ -166,7 +166,7 @@ def _drawn(job: Job, path: Path, left: int, remedy: str = "") -> Drawn | Gap:
             raise FigureError(f"{path.name}: {altered}")
         drawing = read_figure(path, prefix=place)
     except FigureError as error:
-        return Gap(f"A figure of {job.name} cannot be shown: {error}.", f"`{remedy}` makes it anew.", job.name)
+        return Gap(f"A figure of {job.name} cannot be shown: {error}.", f"`{remedy}` makes it again.", job.name)
     if (weight := len(drawing.svg)) > min(FIGURE_BYTES, left):
         return _heavy(path.name, job.name, weight)
     return Drawn(drawing, place)

@@ -254,7 +254,7 @@ def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:
                 if pictures + size > budget:
                     del data[kind]
                     data["text/plain"] = (
-                        f"[a picture of {size // 1000} kB is in the notebook; it is too heavy for this page]"
+                        f"[a picture of {size // 1000} kB is in the notebook; it is too large for this page]"
                     )
                 else:
                     pictures += size

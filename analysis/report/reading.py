@@ -143,12 +143,12 @@ class Study:
         if not path.is_file() or of_job.state not in (DONE, ALTERED):
             return self.missing(schema, job).gap
         if problem := of_job.problem(f"tables/{schema.file}"):
-            return Gap(f"{job}, {schema.file}: {problem}.", f"`{self.remedy}` makes it anew.", job)
+            return Gap(f"{job}, {schema.file}: {problem}.", f"`{self.remedy}` makes it again.", job)
         try:
             return read_table(path, schema)
         except TableError as error:
             what = f"{job}, {error.path.name}: found {error.actual}; expected {error.expected}."
-            return Gap(what, f"`{self.remedy}` makes it anew.", job)
+            return Gap(what, f"`{self.remedy}` makes it again.", job)
 
     def no_rows(self, schema: Schema) -> MissingError:
         """Why an existing table shows nothing."""
@@ -167,7 +167,7 @@ class Study:
         elif of_job.state == DONE:
             gap = Gap(f"{notebook} ran, but left no table {schema.file}.", "Its page shows what it did.", job)
         elif of_job.state == ALTERED:
-            gap = Gap(f"{notebook}: its table {schema.file} is missing.", f"`{self.remedy}` makes it anew.", job)
+            gap = Gap(f"{notebook}: its table {schema.file} is missing.", f"`{self.remedy}` makes it again.", job)
         else:
             why = f": {of_job.message.rstrip('.')}" if of_job.message else ""
             what = f"{notebook} {'failed' if of_job.state == FAILED else f'is {of_job.state}'}{why}."

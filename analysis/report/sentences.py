@@ -97,7 +97,8 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
         ends = f" (in parentheses {'95 % intervals' if by['low'].notna().any() else TOO_FEW})" if n > 1 else ""
         sentences.append(
             f"{display_name(str(network))}, test error {by.loc['none', 'test_error_pct']:.1f} %, "
-            f"{n} {'seed' if n == 1 else 'seeds'}: the error changes by {', '.join(changes)}, in points of %{ends}."
+            f"{n} {'seed' if n == 1 else 'seeds'}: the error changes by "
+            f"{', '.join(changes)}, in percentage points{ends}."
         )
     sentences += [f"Article, claim 6, {display_name(found.network)}: {found.why}." for found in filtering]
     return " ".join(sentences)

@@ -27,6 +27,7 @@ from resattn import DOOR
 HERE, RESULTS = Path(__file__).parent, ROOT / "results"
 REFERENCE = RESULTS / "reference"
 REPORT = REFERENCE / "report"
+API = "reference/python.md"
 BARE = "---\nhide: [navigation, toc]\n---\n\n"
 STUDY = (schemas.DEPTH, schemas.COST, schemas.RECEPTIVE_FIELD)
 COUNTS = ("longest_path", "weighted_layers", "params", "macs", "receptive_field_px")
@@ -49,7 +50,8 @@ def pages() -> dict[str, str]:
         "explorer.md": BARE
         + "# Explorer\n\nEvery number is counted in this page.\n\n## What the sliders change\n\n[explorer]\n",
         "named.md": BARE + "# Named N, really M\n\n" + (HERE / "named.md").read_text(encoding="utf-8") + "\n[named]\n",
-        "reference/python.md": "# Python\n\n" + "".join(f"::: {DOOR[name]}.{name}\n\n" for name in sorted(DOOR)),
+        API: f"# Python\n\n```python\nfrom resattn import {', '.join(sorted(DOOR))}\n```\n\n"
+        + "".join(f"::: {DOOR[name]}.{name}\n\n" for name in sorted(DOOR)),
     }
 
 
@@ -75,8 +77,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", link, markdown)
 
 
-def on_page_content(html: str, **_: Any) -> str:
-    """The page's HTML with the explorer or the table in place of its mark."""
+def on_page_content(html: str, page: Page, **_: Any) -> str:
+    """The page's HTML with the explorer or the table in place of its mark, and each `Raises:` on a line of its own."""
+    if page.file.src_uri == API:
+        return re.sub(r"\s(Raises|Source): ", r"<br>\1: ", html)
     if "<p>[explorer]</p>" in html:
         return html.replace("<p>[explorer]</p>", block().whole)
     return html.replace("<p>[named]</p>", table(HEADS, named())) if "<p>[named]</p>" in html else html
@@ -113,7 +117,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     def cell(value: Any) -> str:
         if isinstance(value, str):
             return f"<td>{escape(value)}</td>"
-        return f'<td class="n">{f"{value:,.10g}" if value is not None and value == value else "–"}</td>'
+        return f'<td class="n">{f"{value:,.0f}" if value is not None and value == value else "–"}</td>'
 
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>\n" for row in rows)

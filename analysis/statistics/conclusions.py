@@ -16,7 +16,7 @@ from analysis.statistics.comparisons import Comparison, compare_networks
 from analysis.statistics.intervals import StatsError, mean_interval
 from analysis.tables import schemas
 from analysis.tables.files import FrameError
-from analysis.tables.formats import display_name, name_and_settings
+from analysis.tables.formats import display_name, name_and_settings, signed
 from analysis.tables.quantities import quantity
 from resattn.training.config import DATASETS
 
@@ -140,7 +140,7 @@ def _concluded(runs: pd.DataFrame, pairs: Iterable[tuple[str, str]], margin: flo
             rows += [
                 {
                     "network": c.network, "reference": first, **about, "n": c.n, "mean": c.mean, "low": c.low,
-                    "high": c.high, "p_value": c.p_value, "unit": "points of %", "order": c.order,
+                    "high": c.high, "p_value": c.p_value, "unit": "percentage points", "order": c.order,
                     "conclusion": _sentence(c, about["label_noise"]), "scope": _scope(c, about),
                     "equivalence": c.equivalence(margin),
                 }
@@ -152,7 +152,7 @@ def _concluded(runs: pd.DataFrame, pairs: Iterable[tuple[str, str]], margin: flo
         {
             "network": second, "reference": first,
             **runs.loc[runs["network"] == first, list(SHOWN_BUDGET)].iloc[0].to_dict(),
-            "n": 0, "unit": "points of %", "order": "",
+            "n": 0, "unit": "percentage points", "order": "",
             "conclusion": f"{display_name(first)} and {display_name(second)} are not compared: no runs of both with "
             "the same data and budget.", "scope": "No model.", "equivalence": "Equivalence is not judged.",
         }
@@ -213,11 +213,11 @@ def _sentence(c: Comparison, label_noise: float) -> str:
     if c.order:
         return (
             f"{first}'s test error{noise} is {abs(c.mean):.2g} points {c.order} than {second}'s: "
-            f"{first} - {second} = {c.mean:+.2f} points ({found})."
+            f"{first} - {second} = {signed(c.mean)} points ({found})."
         )
     return (
         f"No difference{noise} between {first} and {second} is shown: "
-        f"{first} - {second} = {c.mean:+.2f} points ({found})."
+        f"{first} - {second} = {signed(c.mean)} points ({found})."
     )
 
 

@@ -121,9 +121,9 @@ def _say_what_is_missing(
         if row["state"] == FAILED:
             print(f"failed   {name}: {row['message']}\n         {shown(out / name / NOTEBOOK)}", file=sys.stderr)
         elif row["state"] == NOT_RUN and not interrupted:
-            print(f"not run  {name}, which follows from a failed one", file=sys.stderr)
+            print(f"not run  {name}, which needs a failed job", file=sys.stderr)
     if interrupted:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
 
 
 def _run_jobs(
@@ -210,7 +210,7 @@ def _record_silent_failures(out: Path, follows: Mapping[str, Sequence[str]]) -> 
             began = log.exists() and log.stat().st_size > 0
             if began:
                 _await_end(out / name)
-            why = "its process ended without a word (killed?)" if began else "it did not start"
+            why = "its process ended without a message (killed?)" if began else "it did not start"
             record_failure(out / name, "KilledError" if began else "StartError", f"{why}; see {SNAKEMAKE_LOG}")
 
 

@@ -240,9 +240,7 @@ def _refuse_repeated(path: Path, node: yaml.Node) -> None:
             if not isinstance(key, yaml.ScalarNode):
                 raise ProfileError(f"{path.name}, line {key.start_mark.line + 1}: a name that is no text")
             if key.value in seen:
-                raise ProfileError(
-                    f"{path.name}, line {key.start_mark.line + 1}: {key.value!r} stands here a second time"
-                )
+                raise ProfileError(f"{path.name}, line {key.start_mark.line + 1}: {key.value!r} occurs a second time")
             seen.add(str(key.value))
             _refuse_repeated(path, value)
     elif isinstance(node, yaml.SequenceNode):

@@ -187,7 +187,7 @@ def take_back(profile: Profile, out: Path) -> None:
                     _move_aside(profile, out, name, "has other inputs than its task")
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 aside.rename(out / name)
-                print(f"{name} is done: taken back from {shown(aside)}", file=sys.stderr)
+                print(f"{name} is done: restored from {shown(aside)}", file=sys.stderr)
                 standing.add(name)
                 break
 

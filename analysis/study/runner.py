@@ -133,7 +133,7 @@ def run_notebook(
         except (RunError, OSError, UnicodeError) as error:
             failure, cause = error, None
             if not isinstance(error, RunError):  # a full disk, a folder that a cell removed, a name that is no UTF-8
-                failure, cause = IncompleteError(f"{path.name}: what it left cannot be kept ({error})"), error
+                failure, cause = IncompleteError(f"{path.name}: its results cannot be saved ({error})"), error
             with suppress(OSError):
                 record_failure(out_dir, type(failure).__name__, str(failure))
             raise failure from cause
@@ -246,9 +246,9 @@ def _execute(
         except kernel.TooDeepError as error:
             failure = failed(CellFailedError, str(error))
         except kernel.MovedError as error:
-            failure = failed(CellFailedError, f"{error}; out_dir is relative, so what follows would write elsewhere")
+            failure = failed(CellFailedError, f"{error}; out_dir is relative, so later cells would write elsewhere")
         except OSError as error:
-            failure = failed(IncompleteError, f"it could not go on ({type(error).__name__}: {error.strerror or error})")
+            failure = failed(IncompleteError, f"cannot continue ({type(error).__name__}: {error.strerror or error})")
         except kernel.ExitRequested:
             failure = failed(NotebookExitError, "the cell ended the kernel; a notebook runs to its last cell")
         except (DeadKernelError, RuntimeError) as error:

@@ -74,6 +74,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real)  # NumPy's too
 
 
+def signed(value: float) -> str:
+    """0.123 as +0.12; a value that rounds to zero has no minus sign."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
 def percent(share: float) -> str:
     """0.278 -> 28 %."""
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"

@@ -32,14 +32,14 @@ RUN_QUANTITIES = _by_id(
 SCORES = _by_id(
     Quantity(
         "auc", "", "Area under the ROC curve",
-        "chance that a pixel of the object has the higher value than one of the ground, in one image; the mean over "
+        "chance that a pixel of the object has a higher value than one of the background, in one image; the mean over "
         "images",
     ),
     Quantity(
         "energy_share", "", "Share of energy on the object",
         "sum of squares over the object's pixels, of the sum over the image; the mean over images",
     ),
-    Quantity("contrast", "", "Contrast", "mean over the object's pixels over the mean over all others, less 1"),
+    Quantity("contrast", "", "Contrast", "mean over the object's pixels over the mean over all others, minus 1"),
 )  # fmt: skip
 
 

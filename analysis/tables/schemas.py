@@ -116,7 +116,7 @@ _LEDGER = {
     "definition": Column("definition", str, "definition that the source uses", may_be_empty=True),
     "printed": Column("printed", str, "number as printed, with its unit"),
     "measured": Column("measured", str, "what is counted or measured, in the printed unit", may_be_empty=True),
-    "verdict": Column("verdict", str, "what the count says of the claim"),
+    "verdict": Column("verdict", str, "verdict on the claim"),
     "off_pct": Column("off_pct", str, "per cent that print is above or below what was measured", may_be_empty=True),
     "reason": Column("reason", str, "why nothing was tested", may_be_empty=True),
     "definition_used": Column("definition_used", str, "definition under which the verdict holds", may_be_empty=True),
@@ -289,8 +289,8 @@ DIFFERENCES = _table(
     "one network beside its reference; a negative mean: the reference has the lower error", NETWORK,
     Column("reference", str, "network that it is compared with"), *BUDGET,
     Column("n", int, "number of seeds that all networks of the budget share"),
-    Column("mean", float, "mean test error of the reference minus that of the network", "points of %", True),
-    *(Column(name, float, f"{end} end of the simultaneous 95 % interval", "points of %", may_be_empty=True)
+    Column("mean", float, "mean test error of the reference minus that of the network", "percentage points", True),
+    *(Column(name, float, f"{end} end of the simultaneous 95 % interval", "percentage points", may_be_empty=True)
       for name, end in (("low", "lower"), ("high", "upper"))),
     Column("p_value", float, "adjusted for all comparisons", may_be_empty=True), UNIT,
     Column("order", str, "is the reference's error `lower` or `higher`; empty: not shown", may_be_empty=True),
@@ -326,7 +326,7 @@ BUDGETS = _table(
 MASKS = _table(
     steps.MASKS, "masks", "one score of one map; the error is that of the trained network in both states", NETWORK,
     DATASET, SEED, ERROR, Column("state", str, "`before` or `after` training"), MODULE, STAGE,
-    Column("map", str, "`mask`, `trunk`, `output`, `random`, or a null: `other image`, `constant`, `brightness`"),
+    Column("map", str, "`mask`, `trunk`, `output`, `random`, or a baseline: `other image`, `constant`, `brightness`"),
     QUANTITY,
     Column("value", float, "the score", may_be_empty=True),
 )  # fmt: skip
@@ -347,15 +347,15 @@ INTERVENTIONS = _table(
     Column("intervention", str, "what replaces the mask; `none` for the network as it is"),
     Column("module", str, "module path of the attention module, or `all`"),
     Column("norms", str, "statistics of the batch norms: `as they are` or `re-estimated` with the masks replaced"),
-    ERROR, Column("change", float, "error minus that without an intervention, norms alike", "points of %"),
+    ERROR, Column("change", float, "error minus that without an intervention, norms alike", "percentage points"),
 )  # fmt: skip
 INTERVENTION_MEANS = _table(
     steps.MASKS, "intervention_means", "one intervention on the masks of one network", NETWORK, DATASET,
     INTERVENTIONS.columns[4], INTERVENTIONS.columns[5], INTERVENTIONS.columns[6], N_RUNS,
     replace(ERROR, meaning="mean over the runs"),
-    Column("mean", float, "mean change of the error over the runs", "points of %"), LOW, HIGH,
-    Column("least", float, "smallest change of a run", "points of %"),
-    Column("largest", float, "largest change of a run", "points of %"),
+    Column("mean", float, "mean change of the error over the runs", "percentage points"), LOW, HIGH,
+    Column("least", float, "smallest change of a run", "percentage points"),
+    Column("largest", float, "largest change of a run", "percentage points"),
 )  # fmt: skip
 REPLACED_MASKS = replace(
     INTERVENTION_MEANS, name="replaced_masks", notebook=steps.PROTOCOL,
@@ -397,7 +397,7 @@ RESPONSES = _table(
 MEASURED = _table(
     steps.CLAIMS, "measured", "one number of one run that a claim asks for",
     Column("subject", str, "network in the ledger's words"), _LEDGER["quantity"], SEED,
-    Column("value", float, "what the run gave", "of the ledger's quantity"),
+    Column("value", float, "value of the run", "of the ledger's quantity"),
     Column("budget", str, "epochs, images, batch size, width and data of the run"),
     Column("width", int, "channels of the first stage"),
     Column("is_recipe", bool, "whether the run followed the printed recipe"),

@@ -13,7 +13,7 @@ from analysis.experiment.protocol import EXTRA, TRAINED
 from analysis.statistics.conclusions import COMPARED, every_order
 from analysis.tables import schemas
 from analysis.tables.files import read_table
-from analysis.tables.formats import display_name
+from analysis.tables.formats import display_name, duration, short
 from analysis.tables.quantities import quantity
 from analysis.tables.runs import run_frame
 from analysis.tables.schemas import Schema
@@ -82,8 +82,8 @@ def cost_words(runs: pd.DataFrame) -> str:
     """The cost of all runs and the time that they took, in a sentence."""
     macs, elapsed_s = float(runs["training_macs"].sum()), float(runs["elapsed_s"].sum())
     return (
-        f"{len(runs)} runs computed {macs / 1e12:,.3g} T multiply-adds in their training steps, "
-        f"and took {elapsed_s / 60:,.3g} minutes of their processes, evaluation included."
+        f"The training steps of all {len(runs)} runs computed {short(macs)} multiply-adds; the runs took "
+        f"{duration(elapsed_s)}, evaluation included."
     )
 
 

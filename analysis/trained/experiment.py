@@ -35,7 +35,7 @@ from analysis.statistics.intervals import mean_interval
 from analysis.statistics.protocol import sweep_of
 from analysis.tables import schemas
 from analysis.tables.files import FrameError, read_table
-from analysis.tables.formats import display_name, listed
+from analysis.tables.formats import display_name, listed, signed
 from analysis.tables.runs import run_frame
 from analysis.trained.interventions import intervention_summary
 from resattn.measures.captured import captured
@@ -201,7 +201,7 @@ def outcome_words(found: Experiment, budgets: pd.DataFrame) -> str:
             note = f"no order is claimed, because {c.note}" if c.note else verdict
             sentences.append(
                 f"{kind}, {_epochs(epochs)}: {display_name(c.reference)} minus {display_name(c.network)} is "
-                f"{c.mean:+.2f} points{where}: {note}. {c.equivalence(EQUAL_POINTS)}"
+                f"{signed(c.mean)} points{where}: {note}. {c.equivalence(EQUAL_POINTS)}"
             )
     if slopes := slope(found, budgets):
         sentences.append(slope_words(slopes))
@@ -270,7 +270,7 @@ def _against(other: str, every_budget: bool) -> Callable[[Experiment, pd.DataFra
                 continue
             c = next(c for c in compared[n] if c.network == network)
             ends = f" ({c.low:+.2f} to {c.high:+.2f})" if c.low is not None else f" ({c.note})"
-            words.append(f"{_epochs(n)}: {c.mean:+.2f} points{ends}")
+            words.append(f"{_epochs(n)}: {signed(c.mean)} points{ends}")
         return "; ".join(words) + "."
 
     return outcome

@@ -217,7 +217,7 @@ def intervention_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
 
 
 def intervention_summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean change of the error over seeds, in points of %, with its 95 % interval: `schemas.INTERVENTION_MEANS`."""
+    """Mean change of the error over seeds in percentage points, with 95 % interval: `schemas.INTERVENTION_MEANS`."""
     keys = ["network", "dataset", "intervention", "module", "norms"]
     rows = []
     for values, part in frame.groupby(keys, sort=False):

@@ -150,7 +150,7 @@ def _read(path: Path) -> dict[str, int | float | None]:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-    print(f"{path}: {reason}; all is counted anew", file=sys.stderr)
+    print(f"{path}: {reason}; everything is counted again", file=sys.stderr)
     return {}
 
 
@@ -167,7 +167,7 @@ def _write(path: Path, numbers: dict[str, int | float | None]) -> None:
         for other in older[MOST_FILES:]:
             other.unlink(missing_ok=True)
     except OSError as error:
-        print(f"the counted numbers are not kept: {error}", file=sys.stderr)
+        print(f"the counted numbers cannot be cached: {error}", file=sys.stderr)
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)

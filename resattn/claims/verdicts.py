@@ -279,7 +279,7 @@ class _Bench:
         else:
             ends = [measured + sign * Fraction(width / math.sqrt(len(sample))) * claim.scale for sign in (-1, 1)]
             agrees, decides = claim.holds(ends[0]), claim.holds(ends[0]) == claim.holds(ends[1])
-        reason = f"{len(seeds)} runs" if decides else f"{len(seeds)} runs do not decide: they scatter too widely"
+        reason = f"{len(seeds)} runs" if decides else f"{len(seeds)} runs do not decide: their spread is too large"
         return measured, agrees if decides else None, reason
 
     def resolve(self, claim: Claim, reference: str, reading: Reading | None) -> tuple[Subject, str]:
@@ -357,7 +357,7 @@ def _why_reading(claim: Claim, decisive: Trial, trials: Sequence[Trial]) -> str:
 WHY = {
     Finding.CONFIRMED: _why_confirmed,
     Finding.BUILT_SO: lambda claim, decisive, trials: (
-        f"{_why_confirmed(claim, decisive, trials)}; the spec has it from {claim.source}"
+        f"{_why_confirmed(claim, decisive, trials)}; the spec takes it from {claim.source}"
     ),
     Finding.OFF: _why_off,
     Finding.CONTRADICTS: _why_off,

@@ -127,7 +127,7 @@ COUNTED = (
     Definition("receptive_field", "trunk", "{receptive_field_trunk_px}", "with the masks removed"),
     Definition(
         "receptive_field", "least", "{receptive_field_least_px}",
-        "through the masks, where a position sees least",
+        "through the masks, at the position that sees least",
     ),
     Definition(
         "dead_params", "defined", "{dead_params}",
@@ -165,15 +165,15 @@ COUNTED = (
     Definition(
         "channels", "out", "{out_channels}", "channels of the map that the named part gives", reads=("width", "classes")
     ),
-    Definition("mask_least", "gate", "{mask_least}", "what no value of the mask is below, whatever reaches its gate"),
-    Definition("mask_most", "gate", "{mask_most}", "what no value of the mask is above, whatever reaches its gate"),
+    Definition("mask_least", "gate", "{mask_least}", "lower bound of the mask's values, for any input of its gate"),
+    Definition("mask_most", "gate", "{mask_most}", "upper bound of the mask's values, for any input of its gate"),
     Definition(
         "mask_norm", "over_channels", "{mask_norm}",
-        "L2 norm of the mask over the channels of a position; nothing where it differs by position",
+        "L2 norm of the mask over the channels of a position; no value if positions differ",
     ),
     Definition(
         "mask_logit_spread", "over_positions", "{mask_logit_spread}",
-        "standard deviation of the mask's logits over the positions of a channel; nothing where it differs by channel",
+        "standard deviation of the mask's logits over the positions of a channel; no value if channels differ",
     ),
 )  # fmt: skip
 
@@ -191,7 +191,7 @@ TRAINED = {
     "imagenet_top5_accuracy": "top-5 accuracy on ImageNet's validation images, one crop",
     "kaggle_accuracy": "accuracy on the hidden test images of Kaggle's CIFAR-10",
     "stage_response": "mean absolute response of a stage's output over that of stage 1",
-    "object_over_ground": "test error with the mask constant at the object, less that at as much of the ground",
+    "object_over_ground": "test error with the mask constant on the object, minus that on an equal area of background",
     "gradient_5_to_17_units": "share of the gradient's energy on paths through 5 to 17 units of two layers each",
 }
 

@@ -34,7 +34,7 @@ def add(command: Command) -> None:
     sub.add_argument(
         "--tree",
         action="store_true",
-        help="print the module tree; equal modules in a row are one line; with --json: add a row for each module",
+        help="print the module tree; equal consecutive modules are one line; with --json: add a row for each module",
     )
     sub.add_argument("--depth", type=int, metavar="N", help="levels of the tree (default: as many as fit 60 lines)")
     sub.add_argument("--explain", action="store_true", help="print the definition of each number too")

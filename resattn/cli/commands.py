@@ -22,7 +22,7 @@ examples:
                                                 your model, module by module
   resattn crosscheck timm:convnext_tiny         beside other tools' numbers
   resattn match attention56 --by longest_path   the ResNet that is as deep
-  resattn claims --source wang2017              what a paper prints, what holds
+  resattn claims --source wang2017              printed numbers, with verdicts
 
 `resattn COMMAND --help` explains one command. In a clone, `make report` runs
 the study.

@@ -12,7 +12,7 @@ from resattn.cli.streams import printing_to_stderr
 
 
 def add(command: Command) -> None:
-    sub = command("tile", _tile, "Show how a network can be run on tiles of an image, or what forbids it.")
+    sub = command("tile", _tile, "Show how a network can be run on tiles of an image, or what prevents it.")
     sub.add_argument("target", metavar="TARGET", help="as for `resattn audit`")
     sub.add_argument("--input", metavar="C,H,W", action="append", required=True, help="shape of the whole image")
     sub.set_defaults(batch=1)

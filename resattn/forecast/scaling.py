@@ -234,7 +234,7 @@ def _traced(network: Captured, batch: int | None = None, length_dim: int = 2) ->
     try:
         model = copied(network.model, "meta")
     except Exception as error:
-        raise ScalingError(f"{network.name}: the model has no copy: {error}") from error
+        raise ScalingError(f"{network.name}: the model cannot be copied: {error}") from error
     inputs = network.inputs
     axes = axes_of(inputs, length_dim)
     sizes = {name: leaf.shape[dim] for leaf, named in zip(inputs.leaves, axes, strict=True) for dim, name in named}

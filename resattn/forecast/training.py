@@ -197,7 +197,7 @@ def _to_train(model: nn.Module, device: str) -> nn.Module:
     try:
         made = copied(model, device)
     except Exception as error:
-        raise TrainingError(f"{type(model).__name__} has no copy to train: {error}") from error
+        raise TrainingError(f"{type(model).__name__} cannot be copied for training: {error}") from error
     if device != "meta" and any(t.is_meta for t in (*made.parameters(), *made.buffers())):
         raise TrainingError("the model has no values: it was built on the device 'meta'")
     return made.train()

@@ -205,7 +205,7 @@ def _in_float64(model: nn.Module) -> nn.Module:
         for _, module in modules_of(model):
             module.to("cpu", DTYPE)
     except Exception as error:
-        raise TapeError(f"{type(model).__name__} has no copy in float64: {_first_line(error)}") from error
+        raise TapeError(f"{type(model).__name__} cannot be copied to float64: {_first_line(error)}") from error
     for _, param in parameters_of(list(modules_of(model))):
         param.requires_grad_(False)  # their gradient is not wanted, and would cost as much again
     return model
@@ -325,7 +325,7 @@ def _check(tape: Tape, recorder: _Taping, is_layer: Callable[[Op], bool]) -> Non
         if inside:
             raise TapeError(
                 f"{op.name} in {_place(tape.graph, op.index)} runs inside an autograd function of its own "
-                f"({inside[0]}): its layers cannot be told apart"
+                f"({inside[0]}): its layers cannot be separated"
             )
         if op.index in recorder.op_of.values() and any(node.name.endswith("CopySlices") for node in tape.nodes):
             raise TapeError(

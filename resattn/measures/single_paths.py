@@ -303,7 +303,7 @@ def _joint(reads: Sequence[tuple[_Line, Extent]], known: _Known) -> tuple[_Line,
     dims = tuple(sorted({d for e in extents for d in e.dims}))
     shape = tuple(max(e.size(d) for e in extents if d in e.dims) for d in dims)
     if prod(shape) > MOST_POSITIONS:
-        raise NoReceptiveFieldError(f"{prod(shape)} positions to tell apart")
+        raise NoReceptiveFieldError(f"{prod(shape)} different positions")
     laid = [e.laid_over(dims) for e in extents]
     if len(dims) < 2:
         ends = [tuple(np.broadcast_to(end, shape) for end in (e.lo, e.hi)) for e in laid]

@@ -498,7 +498,7 @@ def overwritten(
 
 def _refuse_large(n_positions: int, what: str) -> None:
     if n_positions > MOST_POSITIONS:
-        raise NoIntervalError(f"{what} with {n_positions} positions to tell apart")
+        raise NoIntervalError(f"{what} with {n_positions} different positions")
 
 
 def reshaped(extent: Extent, old: Shape, new: Shape) -> Extent:

@@ -244,7 +244,7 @@ def _axis(large: Graph, axis: int, ancestors: Sequence[int], target: int) -> tup
         phase = lcm(phase, found.step if found else 1)
     found = grid(extents[target], 2 + axis) if target in extents else None
     if found is None or found.step <= 0:
-        raise TilingError(f"{_where(large.ops[target])}: what its units see follows no pattern along the {AXES[axis]}")
+        raise TilingError(f"{_where(large.ops[target])}: what its units see has no pattern along the {AXES[axis]}")
     return found, phase
 
 

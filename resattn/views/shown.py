@@ -33,7 +33,7 @@ DEFINITIONS = {
     "pixels from one unit to the next; `all`: the whole input",
     "role": "trunk, mask or shortcut, where all operators of the module have one; dead: never executed",
     "runs": "how often the forward of the module ran, where that is more than once",
-    "N x": "N equal modules in a row are one line: the numbers are those of each, depth and field those of the last",
+    "N x": "N equal consecutive modules are one line: the numbers are those of each, depth and field those of the last",
     "( )": "work of the module's own forward that is in no module below it, and its own parameters",
 }
 

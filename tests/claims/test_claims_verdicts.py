@@ -196,7 +196,7 @@ def test_the_interval_is_where_one_more_run_is_expected(ledger):
 def test_runs_that_scatter_widely_confirm_nothing(ledger):
     (verdict,) = judge(ledger(TRAINED), measure, runs_of(0.04, 0.06, 0.07))
     assert verdict.finding is Finding.NOT_TESTABLE
-    assert verdict.why == "3 runs do not decide: they scatter too widely"
+    assert verdict.why == "3 runs do not decide: their spread is too large"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_difference_of_training_results_pairs_seeds(ledger, first, second, fin
     (verdict,) = judge(ledger(row), measure, runs)
     assert verdict.finding is finding
     if finding is Finding.NOT_TESTABLE:
-        assert verdict.why == "3 runs do not decide: they scatter too widely"
+        assert verdict.why == "3 runs do not decide: their spread is too large"
 
 
 # ------------------------------------------------------------------------------------------------ forms

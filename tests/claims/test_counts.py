@@ -99,7 +99,7 @@ def test_a_damaged_file_is_counted_anew_with_one_message(
     (file,) = tmp_path.iterdir()
     file.write_text(damage)
     assert _three(tmp_path)[1] == 3
-    assert capsys.readouterr().err.count("counted anew") == 1
+    assert capsys.readouterr().err.count("counted again") == 1
     assert _three(tmp_path)[1] == 0
 
 

@@ -161,8 +161,8 @@ def test_a_comparison_without_a_pair_says_so() -> None:
     assert pairs.empty
     _, axes = style.figure(1.0)
     words = training.paired_differences(axes[0, 0], pairs, difference_frame(runs, "cifar-attention56"))
-    assert words.endswith("No two networks were trained with one seed.")
-    assert [text.get_text() for text in axes[0, 0].texts] == ["No two networks were trained with one seed."]
+    assert words.endswith("No two networks were trained with the same seed.")
+    assert [text.get_text() for text in axes[0, 0].texts] == ["No two networks were trained with the same seed."]
 
 
 def test_one_printed_number_is_enough_for_a_scatter() -> None:

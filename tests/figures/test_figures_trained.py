@@ -119,6 +119,6 @@ def test_error_stands_beside_speed_memory_and_cost() -> None:
     assert row["Training cost (T multiply-adds)"] == pytest.approx(4.2e-9)
     assert row["95 % interval"] == "\N{EN DASH}"  # of two runs
     assert comparisons.cost_words(RUNS) == (
-        "8 runs computed 3.36e-08 T multiply-adds in their training steps, and took 4 minutes of their processes, "
-        "evaluation included."
+        "The training steps of all 8 runs computed 33.6\N{NO-BREAK SPACE}k multiply-adds; the runs took "
+        "4\N{NO-BREAK SPACE}min, evaluation included."
     )

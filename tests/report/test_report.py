@@ -830,7 +830,7 @@ def test_a_figure_that_cannot_be_shown_is_a_gap(complete: Path) -> None:
     (complete / "20_depth" / "figures" / "unlisted.svg").write_text(DRAWING)
     depth = _words(_index(complete).find(id="depth"))
     assert "broken is no SVG" in depth
-    assert "heavy.svg is too heavy for this page" in depth
+    assert "heavy.svg is too large for this page" in depth
     assert "unlisted.svg: no result lists it" in depth
 
 
@@ -859,7 +859,7 @@ def test_many_heavy_notebooks_stay_within_the_weight(tmp_path: Path) -> None:
         studies.list_again(place)
     report = build_report(tmp_path).parent
     assert 2_000_000 < sum(path.stat().st_size for path in report.rglob("*")) < build.MAX_BYTES
-    assert "too heavy for this page" in (report / "pages" / "50_train-cifar-resnet56-s9.html").read_text(
+    assert "too large for this page" in (report / "pages" / "50_train-cifar-resnet56-s9.html").read_text(
         encoding="utf-8"
     )
 
@@ -948,7 +948,7 @@ def test_what_is_not_a_report_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     for name in ("thesis.txt", "index.html"):
         (tmp_path / "report" / name).write_text("years of work")
-        with pytest.raises(ReportError, match="holds something that no report wrote; move it away"):
+        with pytest.raises(ReportError, match="was not written by `resattn report`; move it away"):
             build_report(tmp_path)
         assert (tmp_path / "report" / name).read_text() == "years of work"
 

@@ -111,7 +111,7 @@ def test_interventions_are_told_with_an_interval_or_as_a_range() -> None:
     assert "95 % intervals" in sentences.interventions(many)
     assert "too few for intervals" in sentences.interventions(few)
     one = interventions(1)
-    assert sentences.interventions(one).endswith("in points of %.")  # one seed has no range
+    assert sentences.interventions(one).endswith("in percentage points.")  # one seed has no range
     assert "instead of 4.0 % (1 seed): too few" in sentences.mask_findings(one, "digits")[0]
     naive = one.assign(network="cifar-attention56[merge=naive]")
     texts = sentences.mask_findings(pd.concat([naive, one], ignore_index=True), "digits")

@@ -157,7 +157,7 @@ def test_a_study_runs_once_and_again_only_what_has_changed(finished, finished_st
     assert fourth.returncode == 0, fourth.stderr
     assert not [line for line in fourth.stderr.splitlines() if line.endswith(" s")]  # no job ran
     for name in ("20_depth", "50_train/s0", "60_compare"):
-        assert f"{name} is done: taken back from" in fourth.stderr
+        assert f"{name} is done: restored from" in fourth.stderr
     assert tables(out) == WHOLE
     assert (out / ".superseded" / "50_train" / "s2" / "result.json").exists()
     assert "3 finished results, 0." in fourth.stderr
@@ -247,7 +247,7 @@ def test_a_failed_notebook_stops_what_follows_from_it_alone(study, tmp_path, wri
     write_notebook("50_train", "raise ValueError('all bad')", parameters='seed = 0\nout_dir = "o"')
     run = run_resattn("study", *study)
     assert run.returncode == 1
-    assert "not run  60_compare, which follows from a failed one" in run.stderr
+    assert "not run  60_compare, which needs a failed job" in run.stderr
     states = {"20_depth": "done", "50_train/s0": "failed", "50_train/s1": "failed", "60_compare": "not run"}
     assert _states(tmp_path / "out") == states
 
@@ -291,7 +291,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(slow_study, tmp_path):
     first.send_signal(signal.SIGINT)
     _, stderr = first.communicate(timeout=30)
     assert first.returncode == 130
-    assert "interrupted; the same command goes on from here" in stderr
+    assert "interrupted; the same command resumes" in stderr
     assert set(_states(out).values()) == {"not run"}
     assert not (out / "50_train" / "s0" / "result.json").exists()
     _goes_on(study, out)

@@ -122,7 +122,7 @@ def test_training_on_cuda_asks_for_a_gpu(folder):
         ("seed: [0, 1]", f"seed: {list(range(15_000))}", "line 7: 30,001 jobs; a profile has at most 2,000"),
         ("  20_depth:", "  report: {notebook: 20_depth}", "line 6: 'report' cannot be a folder of jobs"),
         ("  20_depth:", "  plan.json: {notebook: 20_depth}", "line 6: 'plan.json' cannot be a folder of jobs"),
-        ("  20_depth:", "  20_depth:\n  20_depth:", "line 7: '20_depth' stands here a second time"),
+        ("  20_depth:", "  20_depth:\n  20_depth:", "line 7: '20_depth' occurs a second time"),
         ("seed: [0, 1]", "seed: [0, 1", "line 11: no YAML"),
         ("seed: [0, 1]", "seed: !!python/name:os.system", "no YAML (could not determine a constructor"),
         ("networks: [", "networks: &n [", None),
