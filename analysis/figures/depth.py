@@ -75,9 +75,9 @@ def module_depths(ax: Axes, modules: pd.DataFrame) -> str:
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.6, len(modules) - 0.2)
     ax.set_ylim(0, modules["longest_path"].max() * 1.14)
-    ax.set_ylabel("layers, by the trunk and by the mask")
+    ax.set_ylabel("layers")
     name = display_name(modules["network"].iloc[0])
-    ax.set_title(name)
+    ax.set_title(f"{name}: trunk, longest path")
     ax.grid(axis="y")
     return (
         f"The modules of {name} are {listed(modules['longest_path'])} layers deep through the mask and "

@@ -144,12 +144,14 @@ def role_legend(fig: Figure, roles: Sequence[str] = tuple(ROLES)) -> None:
 def network_legend(fig: Figure, networks: Sequence[str], title: str) -> None:
     """The colours and markers of the networks, once for all panels of a figure, under a title."""
     handles = []
-    styles = network_styles(networks)
+    styles, labels = network_styles(networks), [display_name(n) for n in networks]
+    widths_in = [0.5 + 0.065 * len(label) for label in labels]
+    columns = 4 if sum(widths_in) < WIDTH_IN else int(WIDTH_IN / max(widths_in))
     for network in networks:
         colour, marker = styles[network]
         handles.append(Line2D([], [], color=colour, marker=marker, ms=8, mfc="none", mew=1.8, lw=0))
     legend = fig.legend(
-        handles, [display_name(n) for n in networks], loc="outside upper left", ncol=min(len(networks), 4), title=title,
+        handles, labels, loc="outside upper left", ncol=max(min(len(networks), 4, columns), 1), title=title,
         alignment="left", title_fontsize=10,
     )  # fmt: skip
     legend.get_title().set_color(INK)
@@ -209,6 +211,9 @@ def save(fig: Figure, path: Path | str, *, alt: str | Sequence[str]) -> Drawing:
     leads = [FIRST_SENTENCE.split(words, maxsplit=1)[0] for words in ([alt] if isinstance(alt, str) else alt)]
     alt = alt if isinstance(alt, str) else " ".join(alt)
     path = Path(path)
+    for ax in fig.axes:  # a grid may have more places than panels
+        if not (ax.has_data() or ax.get_title() or ax.get_xlabel()):
+            ax.remove()
     buffer = io.BytesIO()
     fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     root = ET.fromstring(buffer.getvalue().decode().replace(INK, "currentColor"))

@@ -29,7 +29,7 @@ from analysis.report.reading import ALTERED, DONE, NOTEBOOK, REPORT, Job, Study,
 from analysis.statistics.conclusions import headline
 from analysis.tables import schemas
 from analysis.tables.files import open_regular, write_atomic
-from analysis.tables.formats import anchor, display_name, duration, number, part_name, percent, short
+from analysis.tables.formats import anchor, display_name, duration, number, part_name, percent, short, signed
 from analysis.tables.quantities import quantity_label
 
 INDEX, PAGES = "index.html", "pages"
@@ -288,7 +288,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": number, "short": short, "percent": percent, "duration": duration,
+        "number": number, "short": short, "percent": percent, "duration": duration, "signed": signed,
         "text": _text, "trimmed": _trimmed, "leading": _leading_number, "stage_label": part_name,
     }  # fmt: skip
     environment.globals |= {

@@ -26,7 +26,8 @@ def display_name(network: str) -> str:
     if not match or match[2] not in FAMILIES:
         return network
     name = f"{'CIFAR ' if match[1] else ''}{FAMILIES[match[2]]}-{match[3]}{' basic' if match[4] else ''}"
-    return f"{name} ({match[5].replace('][', ', ')})" if match[5] else name  # settings may be given on settings
+    settings = ", ".join(sorted(name_and_settings(network)[1]))
+    return f"{name} ({settings})" if settings else name
 
 
 def part_name(path: str) -> str:

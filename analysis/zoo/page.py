@@ -26,16 +26,15 @@ def text(folder: Path) -> str:
         "# The audit of public models\n\n",
         "`make zoo` audits every model of the libraries below and compares multiply-adds and parameters with a count "
         "by torch (`FlopCounterMode`, and the parameters that operators take), with published tables, and receptive "
-        "fields with gradients. It resumes, and measures again what its code or a library has changed. The tables are "
-        f"in [results/zoo](../../results/zoo). Measured: {run:,} of {n:,} models, with {libraries}.\n\n",
+        "fields with gradients. It resumes; a model is measured again if our code or its library has changed. Tables: "
+        f"[results/zoo](../../results/zoo). Measured: {run:,} of {n:,} models, with {libraries}.\n\n",
         "## Totals\n\n",
-        _table(tables.TOTALS.names, [[_shown(row[c]) for c in tables.TOTALS.names] for row in [*totals, _sum(totals)]]),
-        _legend(tables.TOTALS),
+        _totals([*totals, _sum(totals)]),
         _table(("CPU seconds of the measured models", "constructors", "audits", "torch's counts"), _times(models)),
         "## Complete, quantity by quantity\n\n",
-        "Of the measured models, in percent; the others are lower bounds (partial), or unavailable with the reason in "
-        "the audit's notes, as receptive fields are where the input is no image.\n\n",
-        _table(("family", "measured", *ASKED), _complete(models)),
+        "Percent of the measured models. The others have a lower bound (partial), or are unavailable for the reason in "
+        "the audit's notes, as receptive fields are if the input is not an image.\n\n",
+        _table(*_complete(models)),
         "## Different from torch's count\n\n",
         _counted("cause", (_cause(r["macs_verdict"]) for r in models), but=("equal", "")),
         "## Not complete\n\n",
@@ -46,11 +45,11 @@ def text(folder: Path) -> str:
         "Equal is within 0.5 %, or within the digits printed.\n\n",
         _counted("cause", (f"{r['family']} {r['quantity']}: {r['cause']}" for r in judged)),
         "## Receptive fields against gradients\n\n",
-        "The last map of a network, its audit against the support of the gradient of a linear twin "
-        "(`resattn/instruments/gradient.py`). Pixels.\n\n",
+        "The receptive field of a network's last map in pixels, by the audit and by the support of the gradient of a "
+        "linear twin (`resattn/instruments/gradient.py`).\n\n",
         _table(("target", "module", "audit", "gradient", "verdict"), [_field(r) for r in fields]),
         "## Named N, counted M\n\n",
-        "Networks whose names give a depth, and the most weighted layers on any path.\n\n",
+        "Networks with a depth in their name.\n\n",
         _table(("model", "named", "longest path", "weighted layers"),
                [(_name(r), *(str(r[c]) for c in ("named", "longest_path", "weighted_layers"))) for r in named]),
     ]  # fmt: skip
@@ -81,19 +80,26 @@ ASKED = ("macs", "params", "weighted_layers", "trunk_depth", "longest_path", "n_
          "receptive_field_narrowest_px")  # fmt: skip
 
 
-def _complete(models: Rows) -> list[tuple[str, ...]]:
-    """For each family the share of its measured models for which each quantity is complete."""
-    found = []
+def _totals(totals: Rows) -> str:
+    """One row for each column of the table of totals, with its meaning; a column for each family."""
+    rows = [
+        (f"{column.meaning} (`{column.name}`)", *(_shown(row[column.name]) for row in totals))
+        for column in tables.TOTALS.columns
+        if column.name != "family"
+    ]
+    return _table(("models", *(row["family"] for row in totals)), rows)
+
+
+def _complete(models: Rows) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The share of each family's measured models for which each quantity is complete, as header and rows."""
+    found = [("", "measured", *ASKED)]
     for family in dict.fromkeys(row["family"] for row in models):
         own = [row for row in models if row["family"] == family and row["outcome"] == "measured"]
         left = [{part.partition(":")[0] for part in str(row["incomplete"] or "").split()} for row in own]
         shares = (100 * sum(name not in names for names in left) / len(own) if own else 0.0 for name in ASKED)
         found.append((family, str(len(own)), *(f"{share:.1f}" for share in shares)))
-    return found
-
-
-def _legend(schema: Any) -> str:
-    return "".join(f"- `{column.name}`: {column.meaning}\n" for column in schema.columns) + "\n"
+    header, *rows = zip(*found, strict=True)
+    return list(header), rows
 
 
 def _cause(verdict: str) -> str:

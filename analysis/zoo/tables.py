@@ -96,14 +96,14 @@ TOTALS = Schema(
     "totals",
     (FAMILY, *(Column(name, int, meaning, "models") for name, meaning in (
         ("models", "in the library as installed"), ("run", "with a row"), ("measured", "audited"),
-        ("complete", "status complete"), ("failed", "the constructor or the forward raised"),
-        ("fails_alone", "of these, how many raise without the audit too"),
-        ("unfinished", "over a limit"), ("macs_equal", "equal to torch's count to the unit"),
-        ("macs_named", "different for a named cause"), ("macs_unexplained", "different for none"),
-        ("macs_no_count", "torch has no count"),
-        ("params_equal", "equal to all parameters that operators take, those of idle work aside"),
-        ("params_unexplained", "different"), ("tree_exact", "the modules sum to the totals"))),
-     _number("median_audit_s", "of an audit, CPU time", "s", float)),
+        ("complete", "audit complete"), ("failed", "the constructor or the forward raised"),
+        ("fails_alone", "of these, raised without the audit too"),
+        ("unfinished", "exceeded a limit"), ("macs_equal", "multiply-adds equal to torch's"),
+        ("macs_named", "different, with a known cause"), ("macs_unexplained", "different, without one"),
+        ("macs_no_count", "no count by torch"),
+        ("params_equal", "parameters equal, without those of unused results"),
+        ("params_unexplained", "parameters different"), ("tree_exact", "modules sum to the totals"))),
+     _number("median_audit_s", "median CPU seconds of an audit", "s", float)),
     "one library",
 )  # fmt: skip
 

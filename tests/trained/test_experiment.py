@@ -128,7 +128,7 @@ def test_the_rates_are_those_of_the_rule_and_an_edge_is_named() -> None:
     words = sweep_words(WHOLE)
     for short, lr in BEST.items():
         assert WHOLE.state.rates[short] == lr
-    assert "At the edge of the grid: CIFAR Attention-56 (width=8, mask=constant)." in words
+    assert "At the edge of the grid: CIFAR Attention-56 (mask=constant, width=8)." in words
     assert "is also the twin of equal training time: 1.03 of the images per second." in words
 
 
