@@ -180,7 +180,7 @@ class State:
 def state_of(folder: Path, protocol: Protocol, sweep: Path | None = None) -> State:
     """The state of the kept runs in a folder. A run of another protocol or training version is listed but not counted.
 
-    `sweep`: another folder whose complete sweep replaces this one's; the budget of the primary comparison is then first.
+    `sweep`: another folder whose complete sweep replaces this one's; the primary comparison's budget is then first.
 
     Raises: KeptRunError for a damaged record.
     """
