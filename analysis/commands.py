@@ -22,9 +22,7 @@ def _report() -> Callable[[Path], Path]:
 
 
 def report(folder: Path) -> Path:
-    """Builds the report of a study's folder. Raises: ReportError, before anything is written, if the folder holds no
-    study.
-    """
+    """Builds the report of a study's folder. Raises: ReportError, before anything is written, for another folder."""
     from analysis.report.build import ReportError
     from analysis.report.reading import NOT_RUN, STUDY, read_study
 

@@ -53,9 +53,7 @@ def source_frame(keys: Iterable[str]) -> pd.DataFrame:
 
 
 def finding_counts(claims: pd.DataFrame, least: int = 10) -> pd.DataFrame:
-    """Columns source, verdict, n of a verdict table, the largest source first. Sources with few claims are one row
-    together.
-    """
+    """Columns source, verdict, n of a verdict table, the largest source first; small sources share one row."""
     sizes = claims["source"].value_counts()
     small = set(sizes[sizes < least].index)
     source = claims["source"].where(~claims["source"].isin(small), f"{len(small)} others")

@@ -1,6 +1,4 @@
-"""Compares the first training steps of a run on two devices. On the CPU they are those of the training loop, bit for
-bit.
-"""
+"""Compares the first training steps of a run on two devices; on the CPU they are those of the loop, bit for bit."""
 
 from __future__ import annotations
 

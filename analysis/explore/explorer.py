@@ -208,9 +208,7 @@ class Explorer:
         return State(**{**values, **stages})
 
     def update(self) -> None:
-        """Shows the state of the controls. A state that describes no network gives a message, and the last network
-        stays.
-        """
+        """Shows the state of the controls. If it describes no network, a message says so and the last network stays."""
         begun = time.perf_counter()
         state = self.state
         try:

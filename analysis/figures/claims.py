@@ -28,9 +28,7 @@ FINDINGS = {
 
 @styled
 def layout_scatter(ax: Axes, layouts: pd.DataFrame, printed: Mapping[str, str]) -> str:
-    """Each layout as a point: parameters of the first network against those of the last; a cross at the printed
-    numbers.
-    """
+    """Each layout as a point: parameters of the first network against those of the last; a cross where printed."""
     first, *_, last = [next(iter(printed)), *printed]  # one network is held against itself
     millions = layouts[list(printed)] / 1e6
     matched = layouts["n_matches"].to_numpy()

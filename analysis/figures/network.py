@@ -84,9 +84,7 @@ def network_drawing(ax: Axes, layers: pd.DataFrame) -> str:
 
 
 def heights(layers: pd.DataFrame) -> list[float]:
-    """The vertical position of each layer: trunk 0, shortcuts above, masks below, one row lower at each halving of the
-    map.
-    """
+    """The vertical position of each layer: trunk 0, shortcuts above, masks below, a row lower at each halving."""
     unit, gap = layers["macs"].max(), 0.09
 
     def tallest(part: pd.DataFrame) -> float:

@@ -79,9 +79,7 @@ class Paths:
 
 
 def path_sketch(networks: Sequence[Paths]) -> str:
-    """The share of paths against their number of weighted layers, one row for each network with its mean; the first is
-    ours.
-    """
+    """The share of paths against their number of weighted layers, a row for each network with its mean; ours first."""
     longest = max(max(paths.lengths) for paths in networks)
     steps = longest // BIN + 1
     row, left, wide = 74.0, 0.0, svg.WIDTH / steps

@@ -51,10 +51,6 @@ class Article:
     chapters: tuple[Chapter, ...]
     missing: Mapping[str, Gap] = field(default_factory=dict)
 
-    @property
-    def n_words(self) -> int:
-        return sum(len(words.split()) for chapter in self.chapters for words in (chapter.finding, *chapter.text))
-
 
 def article(study: Study) -> Article:
     """All chapters in the order of the findings."""

@@ -27,9 +27,7 @@ DETAILS = ("heat_stage",)  # figures that stand on the pages of their notebooks 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the appendix: id and title, the steps whose figures it shows, and how the names of the first ones
-    start.
-    """
+    """A section of the appendix: id and title, the steps whose figures it shows, and how the first names start."""
 
     id: str
     title: str = ""  # without one it is a part of the section that follows

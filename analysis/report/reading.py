@@ -131,9 +131,7 @@ class Study:
         return [{str(k): v for k, v in row.items()} for row in self.table(schema, job).to_dict("records")]
 
     def gaps(self, section: Collection[str]) -> list[Gap]:
-        """Every table that a finished job of these steps should have and that is missing, altered or not as its schema
-        says.
-        """
+        """Every table that a finished job of these steps should have and that is missing, altered or invalid."""
         finished = (job for job in self.jobs if job.step in section and job.state in (DONE, ALTERED))
         read = (part(self.table, schema, job.name) for job in finished for schema in job.schemas)
         return [read_part.gap for read_part in read if read_part.gap is not None]

@@ -34,9 +34,7 @@ class Coverage:
 
 
 def coverages(n_seeds: tuple[int, ...] = (6, 8, 10, 20), studies: int = 20_000, boots: int = 0) -> Iterator[Coverage]:
-    """One row for each distribution and number of seeds. `boots`: number of studies for the slower bootstrap, 0 for
-    none.
-    """
+    """One row for each distribution and number of seeds. `boots`: studies for the slower bootstrap, 0 for none."""
     rng = np.random.default_rng(0)
     for name, draw in DISTRIBUTIONS.items():
         for n in n_seeds:

@@ -79,7 +79,7 @@ def _cells_digest(cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def changes(before: Any, now: Mapping[str, Any]) -> list[str]:
-    """The names of what differs between two inputs. Older results lack `read` and `versions`; these then count as
+    """The names of what differs between two inputs; `read` and `versions`, which older results lack, then count as
     equal.
     """
     if not isinstance(before, Mapping):

@@ -98,9 +98,7 @@ def _files(out_dir: Path, kind: str) -> list[str]:
 
 
 def record_failure(out_dir: Path, error: str, message: str) -> None:
-    """Records in a job's folder and on its page that the run failed; without a saved page, papermill's becomes the
-    page.
-    """
+    """Records in a job's folder and on its page that the run failed; without a saved page, papermill's is kept."""
     page = read_page(out_dir / NOTEBOOK)  # snakemake makes an empty file
     if not any(cell.get("id") == FAILURE_CELL for cell in page["cells"]):  # killed after its last cell, or before
         keep_page(page if page["cells"] else read_page(out_dir / AT_WORK), out_dir, message)

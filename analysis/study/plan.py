@@ -35,7 +35,7 @@ def stale_jobs(profile: Profile, out: Path) -> dict[str, str]:
     for name, task in profile.tasks.items():
         result = read_result(out / name)
         if waits := [other for other in profile.needs(task) if other in stale]:
-            stale[name] = f"follows {waits[0]}" if len(waits) == 1 else f"follows {len(waits)} jobs above"
+            stale[name] = f"after {waits[0]}" if len(waits) == 1 else f"after {len(waits)} jobs"
         elif result is None:
             stale[name] = "its files were altered" if (out / name / RESULT).exists() else "no result yet"
         elif changed := changes(result.get("inputs"), inputs_of(task, out)):
@@ -114,12 +114,11 @@ def describe(profile: Profile, out: Path, cores: int = 1) -> str:
     """The plan as text: each job, whether it has to run and why, the cost of training, and the expected time."""
     stale, cost = stale_jobs(profile, out), macs_of(profile)
     trained = {name for name in stale if is_trained(profile.tasks[name], out, inputs_of(profile.tasks[name], out))}
-    width = max(map(len, profile.tasks), default=0)
-    lines = []
+    width, lines = max(map(len, profile.tasks), default=0), []
     for name in profile.tasks:
         price = f"{cost[name] / 1e12:.1f} TMACs" if name in cost else ""
         what = f"run: {stale[name]}" if name in stale else "done"
-        lines.append(f"{name:{width}}  {price:>11}  {what}" + (" (trained already)" if name in trained else ""))
+        lines.append(f"{name:{width}}  {price:>10}  {what}" + (" (trained already)" if name in trained else ""))
     total = sum(macs for name, macs in cost.items() if name in stale and name not in trained) / 1e12
     lines.append(f"{len(stale)} of {len(profile.tasks)} jobs to run; training: {total:,.1f} TMACs (forward, backward)")
     if stale and (speed := Speed.of(KEPT)).step_s:

@@ -148,9 +148,7 @@ def _depth_step(name: str) -> dict[str, Any]:
 
 
 def depth_ratios(network: str, baseline: str) -> pd.DataFrame:
-    """The depth of one network over that of another by notion, and over the number in the other's name:
-    `schemas.RATIOS`.
-    """
+    """The depth of one network over another's by notion, and over the number in the other's name: `schemas.RATIOS`."""
     ours, theirs = audit(network).quantities, audit(baseline).quantities
     rows = [
         {

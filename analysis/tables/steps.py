@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-START = "00_start"
 VARIANTS = "10_variants"
 DEPTH = "20_depth"
 COST = "30_cost"

@@ -138,9 +138,7 @@ def comparisons(found: Experiment, budgets: pd.DataFrame) -> dict[int, tuple[Com
 
 
 def slope(found: Experiment, budgets: pd.DataFrame) -> tuple[float, ...]:
-    """The slope of the primary difference over log2 of the epochs, for each seed; empty before all budgets are
-    complete.
-    """
+    """The slope of the primary difference over log2 of the epochs, by seed; empty before all budgets are complete."""
     asked = found.protocol.data["comparisons"]
     if found.complete_epochs != found.protocol.data["budgets"]["epochs"] or len(found.complete_epochs) < 2:
         return ()

@@ -353,9 +353,7 @@ def mask_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
 
 
 def channel_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
-    """The area under the ROC curve of each channel of each mask after training: `schemas.CHANNELS`. Raises:
-    AttendingError.
-    """
+    """The area under the ROC curve of each mask channel after training: `schemas.CHANNELS`. Raises: AttendingError."""
     rows = []
     for run in runs:
         about = {"network": run.name, "dataset": run.run.dataset_label, "seed": run.seed}

@@ -31,9 +31,7 @@ KEPT = (
 
 
 def measured(target: str) -> dict[str, Any]:
-    """The audit of a target and torch's count of it. An error in torch's count is a message; one in the audit is
-    raised.
-    """
+    """The audit of a target and torch's count. An error in torch's count is a message; one in the audit is raised."""
     start = time.process_time()
     with resolved(target) as found:
         model = found.make("meta")

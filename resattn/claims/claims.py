@@ -60,9 +60,7 @@ class Subject:
         return " ".join(words + [f"@{self.part}"] * bool(self.part))
 
     def read(self, reading: Reading | None, source: str = "") -> Subject:
-        """The subject under a reading. It is unchanged if the reading is not open for it or the row fixes a field of
-        the reading.
-        """
+        """The subject under a reading; unchanged if that is not open for it, or if the row fixes one of its fields."""
         fixed = {field for field, _ in self.settings}
         if (
             reading is None
@@ -126,9 +124,7 @@ LARGEST_EXPONENT = 100
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The allowed difference from the printed number: none, half of its last digit, a fraction of it, or the spread of
-    runs.
-    """
+    """The allowed difference from print: none, half of the last digit, a fraction, or the spread of runs."""
 
     kind: str
     share: Fraction = Fraction(0)
@@ -206,8 +202,8 @@ class Claim:
         return self.printed.number * self.scale
 
     def holds(self, measured: Fraction, slack: Fraction | None = None) -> bool:
-        """Whether a measured number agrees with the printed one. `slack`, in the printed unit, replaces the
-        tolerance's.
+        """Whether a measured number agrees with the printed one. `slack`: in place of the tolerance's, in the printed
+        unit.
         """
         difference = measured / self.scale - self.printed.number
         match self.printed.relation:

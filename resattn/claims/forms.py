@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def to_json(verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
-    """Every field of every row, with what was measured and how. `measured` is in the base unit, without a prefix such
-    as M.
+    """Every field of every row, with what was measured and how. `measured` is in the base unit (31,900,000, not 31.9
+    M).
     """
     return [_record(verdict) for verdict in verdicts]
 
@@ -80,9 +80,7 @@ def table_rows(verdicts: Iterable[Verdict]) -> list[dict[str, str]]:
 
 
 def off_text(verdict: Verdict) -> str:
-    """The signed difference of the printed number from the measured one, in per cent with two digits (`-2.2`); empty if
-    it is not off.
-    """
+    """The printed number minus the measured one in per cent, with sign and two digits (`-2.2`); empty if not off."""
     if verdict.off_pct is None:
         return ""
     return f"{verdict.off_pct:+.2g}" if abs(verdict.off_pct) < 100 else f"{verdict.off_pct:+,.0f}"

@@ -52,7 +52,7 @@ class Finding(StrEnum):
 
 MEANING = {
     Finding.CONFIRMED: "the number holds, counted or computed as its source defines it",
-    Finding.BUILT_SO: "a field of our spec was typed from that source, so the match confirms nothing",
+    Finding.BUILT_SO: "a field of our spec was taken from that source, so the match confirms nothing",
     Finding.OTHER_DEFINITION: "the number holds if the quantity is counted in another way, which is named",
     Finding.READING: "the number holds under some readings of what the source leaves open",
     Finding.OFF: "the number differs beyond its printed digits, by the per cent given",
@@ -87,9 +87,7 @@ class Verdict:
 
     @property
     def off_pct(self) -> float | None:
-        """How far the printed number is above (+) or below (-) the measured one, in per cent of the measured one; None
-        unless it is off.
-        """
+        """The printed number minus the measured one, in per cent of the measured one; None unless it is off."""
         measured = self.decisive.measured
         if self.finding is not Finding.OFF or not measured or self.claim.printed.relation != "=":
             return None

@@ -122,12 +122,12 @@ COUNTED = (
     Definition("cost_ratio", "multiply_adds", "{1:macs} / {2:macs}", "ratio of the multiply-adds", "mac"),
     Definition(
         "receptive_field", "with_mask", "{receptive_field_px}",
-        "through the masks, on an input that clips nothing",
+        "with masks, if any, on an input so large that nothing is clipped",
     ),
     Definition("receptive_field", "trunk", "{receptive_field_trunk_px}", "with the masks removed"),
     Definition(
         "receptive_field", "least", "{receptive_field_least_px}",
-        "through the masks, at the position that sees least",
+        "with masks, if any, at the position that sees least",
     ),
     Definition(
         "dead_params", "defined", "{dead_params}",

@@ -48,7 +48,7 @@ def _claims(args: argparse.Namespace) -> None:
         every = load(args.file, args.references)
     _check_choice("source", args.source, sorted({claim.source for claim in every}))
     claims = [claim for claim in every if args.source in (None, claim.source)]
-    print(f"{len(claims)} claims; the networks that they name are captured", file=sys.stderr)
+    print(f"{len(claims)} claims; capturing their networks", file=sys.stderr)
     subject = operator.attrgetter("subject")
     tasks = [
         functools.partial(judge, tuple(group), among=every)

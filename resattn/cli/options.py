@@ -56,9 +56,7 @@ def target_options(parser: argparse.ArgumentParser) -> None:
 
 
 def about_sizes(args: argparse.Namespace) -> str:
-    """A hint for a refused input that was given as one number or as four; "" for other inputs. An image is C,H,W,
-    without batch.
-    """
+    """A hint for a refused `--input` of one number or of four: an image is C,H,W, without batch; "" for others."""
     odd = [text for text in getattr(args, "input", ()) if text.replace(",", "").isdigit() and text.count(",") in (0, 3)]
     return f"; --input takes sizes without the batch, for an image C,H,W, found {odd[0]}" if odd else ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from shutil import get_terminal_size
@@ -30,11 +31,12 @@ def columns() -> int:
 
 
 def wrapped(text: str) -> str:
-    """Text wrapped to the width of the terminal; continued lines are indented like the text that they continue."""
+    """Text wrapped to the terminal; a line continues below its last column, or else two spaces further in."""
     lines = []
     for line in plain(text).splitlines():
-        indent = line[: len(line) - len(line.lstrip())]
-        lines += wrap(line, columns(), subsequent_indent=f"{indent}  ", break_on_hyphens=False) or [""]
+        start = re.match(r".*\S {2,}(?=\S)", line)
+        indent = start.end() if start and 2 * start.end() < columns() else len(line) - len(line.lstrip()) + 2
+        lines += wrap(line, columns(), subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
     return "\n".join(lines)
 
 

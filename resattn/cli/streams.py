@@ -52,9 +52,7 @@ class Messages(_Stream):
 
 
 class Data(_Stream):
-    """The stream of data. A reader that stops early, such as `head`, does not change the exit status; a full disk is an
-    error.
-    """
+    """The stream of data. A reader that stops early (`head`) changes no exit status; a full disk is an error."""
 
     lost = (BrokenPipeError,)
 

@@ -39,9 +39,7 @@ LEAST = 2  # a size of 1 is broadcast: the formula says so itself where it holds
 
 
 class ScalingError(ValueError):
-    """There is no formula, or it does not hold for a size; the message names the condition and the line that it comes
-    from.
-    """
+    """There is no formula, or it does not hold for a size; the message names the condition and its line of code."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +203,7 @@ def _activations(network: Captured) -> int:
 
 
 def axes_of(inputs: Inputs, length_dim: int = 2) -> list[tuple[tuple[int, str], ...]]:
-    """For each input the axes that may change, by letter; axes of the same kind and different size get a number behind
-    the letter.
-    """
+    """For each input the axes that may change, by letter; a number follows the letter if equal axes differ in size."""
     known: dict[str, int] = {}
     found = []
     for leaf in inputs.leaves:
@@ -272,7 +268,7 @@ def _traced(network: Captured, batch: int | None = None, length_dim: int = 2) ->
         raise ScalingError(
             f"{network.name}: no formula: {type(error).__name__}: {text}" + (f" ({where})" if where else "")
         ) from error
-    unknown = tuple(dict.fromkeys(f"{op.name} in {op.module or 'the model'}" for op in ops if op.rule is None))
+    unknown = tuple(dict.fromkeys(op.place for op in ops if op.rule is None))
     free = {name: n for name, n in sizes.items() if name != "B" or batch != 1}
     return Scaling(
         network.name, macs, activations, free, trace.fixed(), trace.conditions(), unknown, network, length_dim

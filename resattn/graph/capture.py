@@ -104,9 +104,7 @@ def _passing(recorder: Calls, device: str) -> Iterator[None]:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """No garbage collection inside the block: a capture makes little garbage, and each collection would walk the whole
-    graph.
-    """
+    """No garbage collection in the block: a capture makes little garbage, and a collection walks the whole graph."""
     is_on = gc.isenabled()
     gc.disable()
     try:

@@ -82,6 +82,11 @@ class Op:
         """The kind of its rule; empty if it has no rule."""
         return self.rule.kind if self.rule is not None else ""
 
+    @property
+    def place(self) -> str:
+        """Its name and its module, for messages."""
+        return f"{self.name} in {self.module or 'the model'}"
+
     def alike(self, read: Operand) -> Any:
         """A key, equal for operators with equal rule, shapes and arguments that read `read` at the same place."""
         if self.call is not None:

@@ -324,14 +324,10 @@ def _check(tape: Tape, recorder: _Taping, is_layer: Callable[[Op], bool]) -> Non
         inside = [n.name for n in tape.nodes if n.is_own and op.index in recorder.hidden.get(n.number, ())]
         if inside:
             raise TapeError(
-                f"{op.name} in {_place(tape.graph, op.index)} runs inside an autograd function of its own "
-                f"({inside[0]}): its layers cannot be separated"
+                f"{op.place} runs inside an autograd function of its own ({inside[0]}): its layers cannot be separated"
             )
         if op.index in recorder.op_of.values() and any(node.name.endswith("CopySlices") for node in tape.nodes):
-            raise TapeError(
-                f"{op.name} in {_place(tape.graph, op.index)} writes in place into a part of a tensor: "
-                "autograd gives it no node of its own"
-            )
+            raise TapeError(f"{op.place} writes in place into a part of a tensor: autograd gives it no node of its own")
 
 
 def _place(graph: Graph, op: int | None) -> str:

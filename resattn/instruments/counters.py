@@ -81,9 +81,7 @@ class Sight:
 
     @cached_property
     def modules(self) -> Mapping[str, nn.Module]:
-        """The modules that a walk over registered children finds, by path; of those replaced during the forward, the
-        captured ones.
-        """
+        """The modules that a walk over registered children finds, by path; of replaced ones, the captured ones."""
         registered = {id(m) for m in self.network.model.modules()}
         found = modules_of(self.network.model)
         return {path: m for path, m in found if id(m) in registered and path in self.records}
@@ -209,7 +207,7 @@ def counted_like(network: Captured, tool: str) -> Counted:
         for path, m in executed.items()
         if (reason := row.hard.get(type(m)) or row.hard.get(_full_name(m)))
     ]
-    reasons += [f"{op.name} in {op.module or 'the model'} has no rule of ours" for op in network.unknown]
+    reasons += [f"{op.place} has no rule of ours" for op in network.unknown]
     ops = (*(op for op in network.graph.ops if op.name != INPUT), *network.graph.constants)
     groups: dict[tuple[str, str], list[Op]] = {}
     for op in ops:
@@ -284,7 +282,7 @@ def in_module(*classes: type[nn.Module]) -> Where:
 
 
 def rule(what: str, per: str, where: Where, amount: Amount, *, visits: bool = False) -> Count:
-    """A rule that counts an amount for each operator in `where`; `visits`: as often as the tool's walk meets the
+    """A rule that counts an amount for the operators in `where`; `visits`: as often as the tool's walk meets the
     module.
     """
 

@@ -27,9 +27,7 @@ class WitnessError(ValueError):
 
 @dataclass(frozen=True)
 class Support:
-    """The weight of each input row for one output row: `weights` (rows,), summing to 1, zero for rows that are not
-    seen.
-    """
+    """The weight of each input row for one output row: `weights` (rows,), summing to 1, zero for unseen rows."""
 
     weights: np.ndarray
     position: int

@@ -269,7 +269,7 @@ def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:
         input_shape=network.shapes[0],
         spec_digest=network.spec.digest if network.spec else None,
         status=COMPLETE if set(needed) == {COMPLETE} else PARTIAL,
-        unknown_ops=tuple(dict.fromkeys(f"{op.name} in {op.module or 'the model'}" for op in network.unknown)),
+        unknown_ops=tuple(dict.fromkeys(op.place for op in network.unknown)),
         quantities=quantities,
         statuses=statuses,
         at_least=at_least,

@@ -9,9 +9,7 @@ from resattn.rules.rule import macs_of
 
 
 def op_macs(graph: Graph) -> list[int]:
-    """Multiply-adds of each operator: convolutions and matrix products, bias excluded; 0 for an operator without a
-    rule.
-    """
+    """Multiply-adds of each operator: convolutions and matrix products, bias excluded; 0 without a rule."""
     return [macs_of(op) for op in graph.ops]
 
 

@@ -102,9 +102,7 @@ def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callabl
 
 
 def reported_for(fields: Fields, sizes: Sequence[int], own: Sequence[int]) -> Fields:
-    """The fields for an input of these sizes; a field that is the whole enlarged input is the whole of the model's own
-    input.
-    """
+    """The fields for an input of these sizes; a field that is the whole enlarged input is that of the own input."""
 
     def on_own(field: ReceptiveField | None) -> ReceptiveField | None:
         if field is None or not field.is_whole:
@@ -165,9 +163,7 @@ MOST_FIRST_PX = 2**18
 
 
 def times_for(own: Sight, targets: Collection[int], room: int) -> int:
-    """The factor by which an input must be enlarged so that units in the middle of these operators' results see no
-    border.
-    """
+    """The factor to enlarge an input by, so that units in the middle of these operators' results see no border."""
     side = min(room * estimated_side(own, targets), MOST_FIRST_PX)
     return max(-(-side // min(own.sizes)), 2)
 

@@ -117,18 +117,14 @@ def spread(op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extents:
     Raises: NoReceptiveFieldError; RuleError if the row's function fails.
     """
     if op.rule is None or op.rule.spread is None:
-        raise NoReceptiveFieldError(f"no rule {'' if op.rule is None else 'of its positions '}for {_place(op)}")
+        raise NoReceptiveFieldError(f"no rule {'' if op.rule is None else 'of its positions '}for {op.place}")
     try:
         extent = spread_of(op, reads)
     except NoIntervalError as error:
-        raise NoReceptiveFieldError(f"{_place(op)}: {error}") from None
+        raise NoReceptiveFieldError(f"{op.place}: {error}") from None
     if isinstance(extent, list):
         return [_checked(e, shape, op) for e, shape in zip(extent, op.shapes, strict=True)]
     return _checked(extent, op.shape, op)
-
-
-def _place(op: Op) -> str:
-    return f"{op.name} in {op.module or 'the model'}"
 
 
 def _result(extent: Extents, slot: int) -> Extent:
@@ -138,7 +134,7 @@ def _result(extent: Extents, slot: int) -> Extent:
 def _checked(extent: Extent, shape: Shape, op: Op) -> Extent:
     sizes = tuple([shape[d] for d in extent.dims if d < len(shape)])
     if extent.shape != sizes:
-        raise NoReceptiveFieldError(f"{_place(op)}: intervals for {extent.shape} positions, {sizes} exist")
+        raise NoReceptiveFieldError(f"{op.place}: intervals for {extent.shape} positions, {sizes} exist")
     return extent.without_single()
 
 

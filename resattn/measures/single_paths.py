@@ -219,9 +219,7 @@ class _Known:
             spans = line.extent if is_kept else spread(op, [(operand, line.extent)])
             self.spans[key] = spans if isinstance(spans, list) else [spans]
             if any(e.is_bound for e in self.spans[key]):
-                raise NoReceptiveFieldError(
-                    f"{op.name} in {op.module or 'the model'}: positions in more than one place"
-                )
+                raise NoReceptiveFieldError(f"{op.place}: positions in more than one place")
         return self.spans[key]
 
     def joint(self, reads: Sequence[tuple[_Line, Extent]]) -> tuple[_Line, list[_Spans | None]]:
@@ -259,7 +257,7 @@ class _Known:
             try:
                 line, read = self.joint([(live[k][1], spans) for k, spans in reads])
             except NoReceptiveFieldError as error:
-                raise NoReceptiveFieldError(f"{op.name} in {op.module or 'the model'}: {error}") from None
+                raise NoReceptiveFieldError(f"{op.place}: {error}") from None
             found[slot] = line, [(k, spans) for (k, _), spans in zip(reads, read, strict=True)]
         return found
 

@@ -204,7 +204,7 @@ def used(
         try:
             tape = record(model, found.inputs, rule_of=functools.partial(find, table), is_layer=is_layer, seed=seed)
             if unknown := [op for op in unknown_ops(tape.graph) if op.params]:
-                raise UsedError(f"{unknown[0].name} in {unknown[0].module or 'the model'} has no rule: is it a layer?")
+                raise UsedError(f"{unknown[0].place} has no rule: is it a layer?")
             flags = layer_flags(tape.graph)
             layers = {op.index for op in tape.graph.ops if flags[op.index]}
             masks = roles.roles(tape.graph, flags).ops(roles.MASK)

@@ -313,9 +313,7 @@ def _step(n_in: int, n_out: int, scale: float | None) -> Fraction:
 
 
 def linear_resize(extent: Extent, dim: int, n_out: int, aligned: bool, scale: float | None = None) -> Extent:
-    """Reads the two neighbours of the source position, or one input if the source is on it. Source: interp.cpp
-    (aligned).
-    """
+    """Reads the two neighbours of the source position, or one input if on it. Source: interp.cpp (aligned)."""
     n_in = extent.size(dim)
     numerator, denominator = _source(n_in, n_out, aligned, scale)
     most = (n_in - 1) * denominator
@@ -448,9 +446,7 @@ def unfolded(extent: Extent, dim: int, index: np.ndarray, new_dim: int) -> Exten
 
 
 def folded(extent: Extent, dim: int, index: np.ndarray, n_out: int) -> Extent:
-    """Output i reads each grid position w (dimension dim + 2) and kernel element k (dimension dim) with index[w, k] =
-    i.
-    """
+    """Output i reads grid position w (dimension dim + 2) and kernel element k (dimension dim) if index[w, k] = i."""
     dims = sorted({*extent.dims, dim, dim + 2})
     axes = dims.index(dim), dims.index(dim + 2)
     sizes = [{dim: index.shape[1], dim + 2: index.shape[0]}.get(d) or extent.size(d) for d in dims]

@@ -139,7 +139,7 @@ class Tiling:
         for a, b in zip(whole.ops, part.ops, strict=True):
             if a.kind == "resize" and _ratios(a) != _ratios(b):
                 raise TilingError(
-                    f"{_where(a)}: its ratio depends on the size: {_sizes(a)} on the whole image, {_sizes(b)} on a tile"
+                    f"{a.place}: its ratio depends on the size: {_sizes(a)} on the whole image, {_sizes(b)} on a tile"
                 )
         for axis, n, at in zip(self.axes, lengths, part.ops[part.outputs[0]].shape[-2:], strict=True):
             if Fraction(axis.size - n) != (axis.n_out - at) * axis.grid.stride:
@@ -215,9 +215,9 @@ def tiling(network: Captured) -> Tiling:
     for i in ancestors:
         op = graph.ops[i]
         if op.rule is None:
-            raise TilingError(f"{_where(op)} has no rule")
+            raise TilingError(f"{op.place} has no rule")
         if op.kind == "resize" and op.arguments.get("align_corners") and _ratios(op) != ((1, 1), (1, 1)):
-            raise TilingError(f"{_where(op)}: up-sampling with aligned corners, whose ratio depends on the size")
+            raise TilingError(f"{op.place}: up-sampling with aligned corners, whose ratio depends on the size")
     large = _large(network, target)
     height, width = (
         Axis(*_axis(large, k, ancestors, target), network.shapes[0][2 + k], graph.ops[target].shape[2 + k])
@@ -239,12 +239,12 @@ def _axis(large: Graph, axis: int, ancestors: Sequence[int], target: int) -> tup
             continue
         free = extent.sides[~extent.clipped]
         if not extent.dims or (free.size and int(free.max()) == size):
-            raise TilingError(f"{_where(large.ops[i])} reads the whole {AXES[axis]}")
+            raise TilingError(f"{large.ops[i].place} reads the whole {AXES[axis]}")
         found = grid(extent, 2 + axis)
         phase = lcm(phase, found.step if found else 1)
     found = grid(extents[target], 2 + axis) if target in extents else None
     if found is None or found.step <= 0:
-        raise TilingError(f"{_where(large.ops[target])}: what its units see has no pattern along the {AXES[axis]}")
+        raise TilingError(f"{large.ops[target].place}: what its units see has no pattern along the {AXES[axis]}")
     return found, phase
 
 
@@ -262,12 +262,12 @@ def _large(network: Captured, target: int) -> Graph:
         raise TilingError(f"{network.name} accepts only its own input size: {error}") from None
     for a, b in zip(network.graph.ops[: target + 1], large.ops, strict=False):
         if (a.name, a.module) != (b.name, b.module):
-            raise TilingError(f"other operators run on a larger input, from {_where(b)} on")
+            raise TilingError(f"other operators run on a larger input, from {b.place} on")
         if a.kind in ("pool", "resize") and a.shape == b.shape:
-            raise TilingError(f"{_where(a)} makes a map of a fixed size: its windows are parts of the whole image")
+            raise TilingError(f"{a.place} makes a map of a fixed size: its windows are parts of the whole image")
         if a.kind == "resize" and _ratios(a) != _ratios(b):
             raise TilingError(
-                f"{_where(a)}: its ratio depends on the size, {_sizes(a)} here, {_sizes(b)} on a larger input"
+                f"{a.place}: its ratio depends on the size, {_sizes(a)} here, {_sizes(b)} on a larger input"
             )
     return large
 
@@ -281,7 +281,3 @@ def _ratios(op: Op) -> tuple[tuple[int, int], ...]:
 def _sizes(op: Op) -> str:
     (before,) = (o.shape for o in list(op.operands)[:1])
     return f"{before[-2]}x{before[-1]} to {op.shape[-2]}x{op.shape[-1]}"
-
-
-def _where(op: Op) -> str:
-    return f"{op.name} in {op.module or 'the model'}"

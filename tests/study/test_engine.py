@@ -215,7 +215,7 @@ def test_an_edited_plot_trains_nothing_and_edited_code_only_what_uses_it(finishe
         "20_depth": "run: changed: resattn/networks/mask.py, resattn/rules/table.py",
         "50_train/s0": "run: changed: resattn/networks/mask.py",
         "50_train/s1": "run: changed: resattn/networks/mask.py",
-        "60_compare": "run: follows 2 jobs above",
+        "60_compare": "run: after 2 jobs",
     }
 
 
