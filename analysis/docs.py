@@ -404,9 +404,9 @@ def _rows(file: Path) -> list[tuple[str, ...]]:
 REFERENCE = ROOT / "results" / "reference"
 
 
-def result(folder: Path = REFERENCE) -> str:
+def result() -> str:
     """Results of the runs in the repository: errors, differences between networks, and where masks are high."""
-    study = read_study(folder)
+    study = read_study(REFERENCE)
     runs = study.table(schemas.RUNS)
     beside = study.table(schemas.PRINTED_BESIDE)
     tested, scored = differences(study), masks(study)

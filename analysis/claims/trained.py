@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -164,12 +163,12 @@ def judge_study(
     return tuple(found.get(v.claim.id, v) for v in verdicts)
 
 
-def judge_kept(claims: Sequence[Claim], measure: Measure, folder: Path = KEPT) -> tuple[Verdict, ...]:
+def judge_kept(claims: Sequence[Claim], measure: Measure) -> tuple[Verdict, ...]:
     """The verdict on every claim with the measurements of the study kept in the repository, if it is there."""
     tables = (schemas.MEASURED, schemas.ORDERS)
-    if not all((folder / schema.file).is_file() for schema in tables):
+    if not all((KEPT / schema.file).is_file() for schema in tables):
         return judge(claims, measure, among=ledger())
-    return judge_study(claims, measure, *(read_table(folder / schema.file, schema) for schema in tables))
+    return judge_study(claims, measure, *(read_table(KEPT / schema.file, schema) for schema in tables))
 
 
 def _ordered(verdict: Verdict, orders: pd.DataFrame | None) -> Verdict | None:

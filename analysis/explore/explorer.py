@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
@@ -321,20 +321,3 @@ def _controls(state: State) -> dict[str, Any]:
         for k, value in enumerate(getattr(state, name)):
             controls[f"{name}{k + 1}"] = slider(name, f"{name} of stage {k + 1}", value)
     return controls
-
-
-def answer_times(states: Iterable[State], clock: Callable[[], float] = time.perf_counter) -> pd.DataFrame:
-    """Columns network, drawn_s, whole_s: response times for networks that were not captured before."""
-    rows = []
-    for state in states:
-        for cache in (counted, path_lengths, sight, equal, captured):
-            cache.cache_clear()
-        begun = clock()
-        first = counted(state.spec)
-        headline(first), network_sketch(first.layers), table(first)
-        drawn = clock()
-        found = equal(state.spec, state.by)
-        match_words(found), path_sketch([first.paths, path_lengths(found.spec)])
-        receptive_field_sketch(sight(state.spec), state.input_px)
-        rows.append({"network": state.spec.name, "drawn_s": drawn - begun, "whole_s": clock() - begun})
-    return pd.DataFrame(rows)

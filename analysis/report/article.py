@@ -6,7 +6,7 @@ Every number is computed from the tables of the study, and every statement about
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -429,10 +429,10 @@ CHAPTER_IDS = ("named", "where", "used", "price", "sight", "look", "worth", "pri
 CITED = (PAPER, "fwang91", "he2016", "he2016identity", "veit2016", "araujo2019", "article2021")
 
 
-def references(study: Study, keys: Sequence[str] = CITED) -> list[Mapping[str, str]]:
+def references(study: Study) -> list[Mapping[str, str]]:
     """Text and address of the cited sources, in order of citation. Raises: MissingError."""
     rows = {row["source"]: row for row in study.rows(schemas.SOURCES)}
-    found: list[Mapping[str, str]] = [rows[key] for key in keys if key in rows] or list(rows.values())
+    found: list[Mapping[str, str]] = [rows[key] for key in CITED if key in rows] or list(rows.values())
     if not found:
         raise study.no_rows(schemas.SOURCES)
     return found

@@ -72,7 +72,7 @@ class Comparison:
 
 def compare_networks(
     errors: Mapping[str, Mapping[int, float]], reference: str, *, chance: float | None = None,
-    confidence: float = CONFIDENCE, least: int | None = None,
+    least: int | None = None,
 ) -> tuple[Comparison, ...]:  # fmt: skip
     """The reference against each other network, under the two-way additive model error ~ network + seed.
 
@@ -107,7 +107,7 @@ def compare_networks(
             if error <= 1e-12 * np.abs(table).max():
                 note = "the differences have no spread"
             else:
-                mean, reach = float(differences.mean()), dunnett.critical(k - 1, df, confidence) * error
+                mean, reach = float(differences.mean()), dunnett.critical(k - 1, df, CONFIDENCE) * error
                 low, high = mean - reach, mean + reach
                 p_value = dunnett.tail(abs(mean) / error, k - 1, df)
         found.append(

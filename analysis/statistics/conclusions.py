@@ -28,14 +28,14 @@ SHOWN_BUDGET = tuple(column.name for column in schemas.BUDGET)
 PAIR_COLUMNS = ("network", "reference", *SHOWN_BUDGET, "seed", "difference")
 
 
-def comparison_frame(runs: pd.DataFrame, quantities: Sequence[str] = COMPARED) -> pd.DataFrame:
+def comparison_frame(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean, interval and range of each quantity over the runs of each network: `schemas.COMPARISON`.
 
     The interval is empty if there are too few runs. A quantity that no run recorded has no row.
     """
     rows = []
     for (network, dataset, noise), part in runs.groupby(["network", "dataset", "label_noise"], sort=False):
-        for q in quantities:
+        for q in COMPARED:
             if part[q].isna().any():
                 continue
             values = part[q].astype(float)

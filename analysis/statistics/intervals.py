@@ -41,8 +41,8 @@ def least_seeds(n_comparisons: int = 1) -> int:
     return n
 
 
-def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE, least: int | None = None) -> Interval:
-    """The mean with its t interval; from 20 values on the BCa bootstrap interval. None below `least` values (6).
+def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+    """The mean with its t interval; from 20 values on the BCa bootstrap interval. None below 6 values.
 
     The same values give the same interval.
 
@@ -50,8 +50,7 @@ def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE, le
     Raises: StatsError for no value or one that is not a number.
     """
     x = finite(values)
-    n, mean = len(x), float(x.mean())
-    least = least_seeds() if least is None else least
+    n, mean, least = len(x), float(x.mean()), least_seeds()
     if n < least:
         return Interval(n=n, mean=mean, note=f"{n} {'run' if n == 1 else 'runs'}: an interval needs at least {least}")
     if np.ptp(x) <= 1e-12 * np.abs(x).max():  # up to rounding

@@ -170,14 +170,14 @@ def path_length_frame(networks: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=schemas.PATH_LENGTHS.names).astype({"n_paths": object})
 
 
-def used_depth_frame(networks: Iterable[str], seed: int = 0) -> pd.DataFrame:
+def used_depth_frame(networks: Iterable[str]) -> pd.DataFrame:
     """The gradient's energy by path length with random weights: `schemas.USED_UNTRAINED`.
 
     For one input drawn from N(0, 1) and one random direction of the outputs; see `resattn.measures.used`.
     """
     rows = []
     for name in networks:
-        found = used(name, seed=seed)
+        found = used(name)
         n_paths = sum(found.counts.values())
         rows += [(name, n, share, float(Fraction(found.counts[n], n_paths))) for n, share in found.share.items()]
     return pd.DataFrame(rows, columns=schemas.USED_UNTRAINED.names)

@@ -24,13 +24,13 @@ SIZES = ("trunk_depth", "longest_path", "weighted_layers", "params", "macs")
 PER_ROW = 3
 
 
-def differing_sizes(runs: pd.DataFrame, sizes: Sequence[str] = SIZES) -> list[str]:
+def differing_sizes(runs: pd.DataFrame) -> list[str]:
     """The sizes in which the networks of some runs differ, and the time of a run.
 
     Runs that shared a device have equal times, which are left out.
     """
     is_shared = runs["network"].nunique() > 1 and runs.groupby("seed")["elapsed_s"].nunique().max() == 1
-    differing = [size for size in sizes if runs.groupby("network")[size].first().nunique() > 1]
+    differing = [size for size in SIZES if runs.groupby("network")[size].first().nunique() > 1]
     return differing + ["elapsed_s"] * (not is_shared)
 
 
@@ -87,11 +87,9 @@ def cost_words(runs: pd.DataFrame) -> str:
     )
 
 
-def printed_responses(
-    networks: Iterable[str], *, source: str = "wang2017", figure: str = "Figure 4"
-) -> dict[str, list[float]]:
+def printed_responses(networks: Iterable[str]) -> dict[str, list[float]]:
     """Network -> mean absolute responses by stage relative to stage 1, read off the paper's figure 4."""
-    claims = [c for c in ledger() if (c.quantity, c.source) == ("stage_response", source) and figure in c.place]
+    claims = [c for c in ledger() if (c.quantity, c.source) == ("stage_response", "wang2017") and "Figure 4" in c.place]
     responses: dict[str, list[float]] = {}
     for network in networks:
         spec = spec_of(subject_of(network))

@@ -7,7 +7,7 @@ resized to the image and scored by how well it separates the object's pixels fro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -362,12 +362,13 @@ def channel_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=schemas.CHANNELS.names)
 
 
-def mask_summary(masks: pd.DataFrame, quantities: Sequence[str] = ("auc", "energy_share")) -> pd.DataFrame:
+def mask_summary(masks: pd.DataFrame) -> pd.DataFrame:
     """Columns network, quantity, map, state, then each stage: the mean over modules and seeds, and the range over
     seeds.
 
     The maps of the network come first, then the baselines.
     """
+    quantities = ("auc", "energy_share")
     kept = masks[masks["quantity"].isin(quantities)]
     order = {name: k for k, name in enumerate([*quantities, *MAPS, *NULLS, *STATES])}
     keys = ["network", "quantity", "map", "state"]
@@ -381,9 +382,9 @@ def mask_summary(masks: pd.DataFrame, quantities: Sequence[str] = ("auc", "energ
     )  # fmt: skip
 
 
-def mask_gains(masks: pd.DataFrame, quantity: str = "auc") -> pd.DataFrame:
+def mask_gains(masks: pd.DataFrame) -> pd.DataFrame:
     """The score of the trained mask minus that of its controls: `schemas.GAINS`."""
-    kept = masks[masks["quantity"] == quantity]
+    kept = masks[masks["quantity"] == "auc"]
     wide = kept.pivot_table(index=["network", "stage", "seed"], columns=["map", "state"], values="value", sort=False)
     after = wide["mask", "after"]
     gains = {"over_trunk": after - wide["trunk", "after"], "over_before": after - wide["mask", "before"]}

@@ -105,7 +105,7 @@ def cache_folder() -> Path:
     return base / "resattn" / "counts"
 
 
-def code_digest(code: Path = CODE) -> str | None:
+def code_digest() -> str | None:
     """The digest of every file of this package and of the versions of Python, NumPy and torch.
 
     None if a file is newer than this process: the code that runs may be older than the file.
@@ -113,10 +113,10 @@ def code_digest(code: Path = CODE) -> str | None:
     found = hashlib.sha256(
         repr((VERSION, platform.python_version(), *map(metadata.version, ("numpy", "torch")))).encode()
     )
-    for path in sorted(code.rglob("*.py")):
+    for path in sorted(CODE.rglob("*.py")):
         if path.stat().st_mtime_ns > resattn.STARTED_NS:
             return None
-        found.update(str(path.relative_to(code)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        found.update(str(path.relative_to(CODE)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return found.hexdigest()[:32]
 
 

@@ -97,10 +97,10 @@ PART: Mapping[str, Callable[[Captured, str], int]] = {
 }
 
 
-def _mask_values(spec: NetworkSpec, size: float = 1e6) -> torch.Tensor:
-    """What the gate makes of maps (N, C, H, W) that are `size`, or -`size`, in one value and 0 elsewhere."""
+def _mask_values(spec: NetworkSpec) -> torch.Tensor:
+    """What the gate makes of maps (N, C, H, W) that are 1e6, or -1e6, in one value and 0 elsewhere."""
     maps = torch.zeros(2, 4, 64, 64, dtype=torch.float64)
-    maps[0, 0, 0, 0], maps[1, 0, 0, 0] = size, -size
+    maps[0, 0, 0, 0], maps[1, 0, 0, 0] = 1e6, -1e6
     values: torch.Tensor = GATES[spec.gate]()(maps)
     return values
 
@@ -111,9 +111,9 @@ def _drawn_mask_values(spec: NetworkSpec) -> torch.Tensor:
     return values
 
 
-def _common(values: torch.Tensor, digits: int = 3) -> float | None:
-    """The value that all share, to some digits; None where they differ."""
-    low, high = round(float(values.min()), digits), round(float(values.max()), digits)
+def _common(values: torch.Tensor) -> float | None:
+    """The value that all share, to three decimals; None if they differ."""
+    low, high = round(float(values.min()), 3), round(float(values.max()), 3)
     return low if low == high else None
 
 

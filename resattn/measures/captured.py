@@ -347,7 +347,7 @@ def captured(spec: NetworkSpec) -> Captured:
         return found
 
 
-def extended(rows: Mapping[str, Rule], rules: Rules = RULES) -> Rules:
+def extended(rows: Mapping[str, Rule]) -> Rules:
     """The operator table with a user's rows, by names such as `mylib::scan`; they replace rows of the same name.
 
     Raises: RuleError for an unknown operator, or a value that is not a `Rule`.
@@ -364,4 +364,4 @@ def extended(rows: Mapping[str, Rule], rules: Rules = RULES) -> Rules:
         if not isinstance(rule, Rule):
             raise RuleError(f"the rule for {name} is a {type(rule).__name__}, not a resattn.Rule")
         added[full.replace("::", ".")] = rule
-    return {**rules, **added}
+    return {**RULES, **added}

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from analysis.explore.explorer import LAYOUTS, RANGES, TARGET_S, Explorer, State, answer_times, counted, sight
+from analysis.explore import explorer as explored
+from analysis.explore.explorer import LAYOUTS, RANGES, TARGET_S, Explorer, State, counted, sight
+from analysis.figures.network import network_sketch
+from analysis.figures.path_lengths import path_sketch
+from analysis.figures.receptive_field import receptive_field_sketch
 from analysis.study.profiles import PROFILES
 from analysis.study.runner import run_notebook
 from analysis.tables import schemas
 from analysis.tables.files import read_table
 from analysis.tables.receptive_field import receptive_frame
 from resattn.measures.audit import audit
+from resattn.measures.captured import captured
 from resattn.networks.catalog import named
 from resattn.networks.spec import SpecError
 
@@ -124,13 +129,28 @@ def test_another_layout_brings_its_own_numbers() -> None:
 
 
 def test_an_answer_comes_in_time() -> None:
-    # Processor time: what else the machine does is not the explorer's.
     start = State.of("attention56")
-    answer_times([start], time.process_time)  # torch's first pass is its slowest
+    _answer_s(start)  # torch's first pass is its slowest
     near = [replace(start, p=2), replace(start, t=3), replace(start, r=2), replace(start, modules=(1, 2, 3))]
-    times = answer_times(near, time.process_time)
-    assert times["drawn_s"].max() < TARGET_S
-    assert times["whole_s"].max() < 2 * TARGET_S
+    drawn_s, whole_s = zip(*map(_answer_s, near), strict=True)
+    assert max(drawn_s) < TARGET_S
+    assert max(whole_s) < 2 * TARGET_S
+
+
+def _answer_s(state: State) -> tuple[float, float]:
+    """Processor time until drawing and numbers are there, and until all is, for a network that was not captured before;
+    what else the machine does is not the explorer's.
+    """
+    for cache in (explored.counted, explored.path_lengths, explored.sight, explored.equal, captured):
+        cache.cache_clear()
+    start_s = time.process_time()
+    first = counted(state.spec)
+    explored.headline(first), network_sketch(first.layers), explored.table(first)
+    drawn_s = time.process_time() - start_s
+    found = explored.equal(state.spec, state.by)
+    explored.match_words(found), path_sketch([first.paths, explored.path_lengths(found.spec)])
+    receptive_field_sketch(sight(state.spec), state.input_px)
+    return drawn_s, time.process_time() - start_s
 
 
 @pytest.mark.slow

@@ -22,9 +22,9 @@ class Cost:
     def total(self, quantity: str, network: str | None = None) -> int:
         return sum(self.table[network or self.subject][quantity].values())
 
-    def share(self, quantity: str, role: str = "mask", network: str | None = None) -> float:
+    def share(self, quantity: str, network: str | None = None) -> float:
         name = network or self.subject
-        return self.table[name][quantity].get(role, 0) / self.total(quantity, name)
+        return self.table[name][quantity].get("mask", 0) / self.total(quantity, name)
 
     @cached_property
     def peer(self) -> str | None:
