@@ -14,8 +14,7 @@ from resattn.claims.verdicts import judge
 
 
 def published_frame(source: str, places: Collection[str]) -> pd.DataFrame:
-    """The ledger's rows about parameters, cost and depth in some places of a source, with verdicts:
-    `schemas.PUBLISHED`.
+    """The ledger's rows about parameters, cost and depth in some places of a source: `schemas.PUBLISHED`.
 
     Raises: FrameError if the ledger has none.
     """

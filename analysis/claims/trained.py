@@ -100,11 +100,10 @@ def measured_background(interventions: pd.DataFrame, masks: pd.DataFrame) -> pd.
 
 
 def measured_depth(runs: pd.DataFrame, used: pd.DataFrame) -> pd.DataFrame:
-    """The share of the gradient's energy in the range of path lengths that Veit et al. name, by network and seed:
+    """The share of the gradient's energy in the range of lengths of Veit et al., by network and seed:
     `schemas.MEASURED`.
 
-    For networks whose residual units have two layers each. `runs`: `schemas.RUNS`; `used`: `schemas.USED` of the same
-    runs.
+    For networks whose residual units have two layers each. `runs`: `schemas.RUNS`; `used`: `schemas.USED` of these.
     """
     rows: list[dict[str, object]] = []
     means = _mean_errors(runs)
@@ -343,9 +342,7 @@ def published_beside(
 
 
 def subject_of(network: str) -> Subject:
-    """A network without its width, which is part of the budget: `cifar-attention56[gate=channel][width=8]` gives
-    cifar-attention56 gate=channel.
-    """
+    """A network without its width, which is part of the budget: of `[gate=channel][width=8]` the gate stays."""
     name, settings = name_and_settings(network)
     kept = [tuple(item.split("=", 1)) for item in sorted(settings) if not item.startswith("width=")]
     return Subject(name, tuple((field, value) for field, value in kept))

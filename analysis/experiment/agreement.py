@@ -27,8 +27,7 @@ TOLERANCE = {"fp64": (1e-12, 1e-6, 0.999999), "fp32": (1e-5, 5e-2, -1.0), "bf16"
 def agreement(config: TrainConfig, feeds: Mapping[torch.device, Feed], precision: str, graphed: bool) -> dict[str, Any]:
     """The first steps of a run on two devices; the first device is the CPU.
 
-    Gives the losses of each, the largest relative difference of a loss, and the cosine between the changes of all
-    weights.
+    Gives the losses of each, the largest relative difference of a loss, and the cosine of the changes of all weights.
     """
     seen = []
     config = replace(config, precision="bf16" if precision == "bf16" else "fp32")

@@ -57,8 +57,7 @@ def run_whole(
     code: str | None = None,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> int:
-    """Trains the runs of the protocol that `out`/runs does not hold yet, in parallel blocks; gives the number of new
-    runs.
+    """Trains the runs of the protocol that `out`/runs does not hold yet, in parallel blocks; gives their number.
 
     The sweep goes network by network, so that runs of one network share the device and their speeds can be compared.
     Budgets go seed by seed, as in the protocol; a block that would take longer than `minutes` is not started. `also`:

@@ -52,8 +52,7 @@ def depth_bars(ax: Axes, depths: pd.DataFrame) -> str:
 
 @styled
 def module_depths(ax: Axes, modules: pd.DataFrame) -> str:
-    """The longest path of each attention module, with its p units and its mask separate; a line at the article's
-    number.
+    """The longest path of each attention module, its p units and its mask apart; a line at the article's number.
 
     `modules`: of `analysis.tables.depth.module_frame`, of one network.
     """

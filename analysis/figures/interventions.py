@@ -21,8 +21,8 @@ NULL_LINES: Mapping[str, Any] = {"other image": (0, (1, 1)), "constant": (0, (4,
 
 @styled
 def intervention_dots(ax: Axes, interventions: pd.DataFrame) -> str:
-    """The increase of the test error under each intervention on all masks of one network: a dot for each run, a line at
-    the mean.
+    """The increase of the test error under each intervention on all masks of one network: dots are runs, a line the
+    mean.
 
     `interventions`: of `analysis.trained.interventions.intervention_frame`, of one network.
     """

@@ -22,8 +22,7 @@ LEAST = 0.08  # height of a layer that is to be seen, of the largest
 
 @styled
 def network_drawing(ax: Axes, layers: pd.DataFrame) -> str:
-    """A network to scale: each layer has unit length and a width proportional to its multiply-adds, so that area is
-    cost.
+    """A network to scale: each layer has unit length and a width proportional to its multiply-adds: area is cost.
 
     Very small layers are drawn thicker, to be visible. The mask is below its trunk, one step lower at each halving of
     its map; a projection is above. The longest path is marked; layers outside it are pale. `layers`: of

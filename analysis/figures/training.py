@@ -48,8 +48,7 @@ def training_curves(ax: Axes, epochs: pd.DataFrame, id: str) -> str:
 def error_against(ax: Axes, runs: pd.DataFrame, id: str) -> str:
     """Test error against one quantity: each run a dot, the mean of each network a marker with the range of its runs.
 
-    `runs`: of `analysis.tables.runs.run_frame`. Networks of equal size are at the same position, with different
-    markers.
+    `runs`: of `analysis.tables.runs.run_frame`. Networks of equal size share a position and differ in marker.
     """
     scale, label = scaled_label(id, runs[id].max())
     runs = runs.assign(**{id: runs[id].astype(float) / scale})

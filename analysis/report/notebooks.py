@@ -94,7 +94,7 @@ class Pages:
         self._drawings = count()
 
     def body(self, path: Path, *, budget: int = PAGE_BYTES) -> Markup:
-        """The cells and outputs of an executed notebook, sanitised. `budget`: largest total size of its pictures, in
+        """The cells and outputs of an executed notebook, sanitised. `budget`: largest total size of its pictures in
         bytes.
 
         Raises: NotebookPageError, naming the file.

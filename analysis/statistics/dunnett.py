@@ -1,7 +1,6 @@
 """Dunnett's distribution: the largest of several |t| that share a control and a residual.
 
-SciPy's `dunnett` estimates the residual within unblocked groups; here any residual can be used, by its degrees of
-freedom.
+SciPy's `dunnett` estimates the residual within unblocked groups; here any residual can be given.
 """
 
 from __future__ import annotations

@@ -79,9 +79,7 @@ def _cells_digest(cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def changes(before: Any, now: Mapping[str, Any]) -> list[str]:
-    """The names of what differs between two inputs; `read` and `versions`, which older results lack, then count as
-    equal.
-    """
+    """The names of what differs between two inputs; what older results lack, `read` and `versions`, does not."""
     if not isinstance(before, Mapping):
         return ["everything"]
     changed = []

@@ -238,8 +238,7 @@ class Client(PapermillNotebookClient):
 
 
 def merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """The outputs with consecutive texts of one stream merged, and for each line the text that was last written over
-    it.
+    """The outputs with consecutive texts of one stream merged, and for each line what was last written over it.
 
     nbclient can also do this, but in time quadratic in the length of a line.
     """

@@ -25,10 +25,7 @@ class _Later(ModuleType):
 
 @contextmanager
 def light_imports() -> Iterator[None]:
-    """Imports papermill and jsonschema without format checks and without `requests`, in half the usual time.
-
-    papermill needs `requests` only for notebooks on the web.
-    """
+    """Imports papermill and jsonschema without format checks and without `requests`, which only web notebooks need."""
     absent = dict.fromkeys(_FORMATS) | {"requests": _Later("requests")}
     absent = {name: module for name, module in absent.items() if name not in sys.modules}
     sys.modules.update(absent)  # type: ignore[arg-type]

@@ -81,10 +81,7 @@ KEPT = ROOT / "results" / "reference"  # a study that ran: how long its jobs too
 
 @dataclass(frozen=True)
 class Speed:
-    """The speed of a finished study: seconds of each step without training, and training's multiply-adds per second.
-
-    The latter is 0 if the study trained nothing.
-    """
+    """The speed of a finished study: seconds of each step without training, and multiply-adds a second in training."""
 
     step_s: Mapping[str, float]
     macs_per_s: float

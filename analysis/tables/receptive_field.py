@@ -43,10 +43,9 @@ def receptive_frame(networks: Iterable[str | NetworkSpec]) -> pd.DataFrame:
 
 
 def gradient_frame(networks: Iterable[str], share: float = 0.95) -> pd.DataFrame:
-    """The receptive field of the central unit at each stage's end, by intervals and by the gradient of a positive
-    linear twin: `schemas.GRADIENT`.
+    """The field of the central unit at each stage's end, by intervals and by a linear twin: `schemas.GRADIENT`.
 
-    The central range contains `share` of the twin's weight.
+    The central range contains `share` of the weight in the gradient of the positive linear twin.
     """
     rows = []
     for seen in _views(networks):

@@ -68,8 +68,7 @@ def run_frame(folder: Path | str) -> pd.DataFrame:
     """Every run below a folder, sorted by noise, network and seed: `schemas.RUNS`.
 
     Columns of the recipe come from the record beside each table; those of a kept run all come from its record.
-    Raises: FrameError if there is none; TableError for a table that does not agree with its schema, or a damaged
-    record.
+    Raises: FrameError if there is none; TableError for a table that does not fit its schema, or a damaged record.
     """
     runs = _concatenated(Path(folder), schemas.RUN, run_row)
     images = runs["images"] // runs["batch_size"] * runs["batch_size"]  # an incomplete batch is left out

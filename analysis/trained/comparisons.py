@@ -103,8 +103,7 @@ def printed_responses(networks: Iterable[str]) -> dict[str, list[float]]:
 def measured_in(
     runs_dir: str = "", masks_dirs: Sequence[str] = (), responses_dir: str = "", kept_dir: str = ""
 ) -> pd.DataFrame:
-    """The measurements of a study for claims about training, from its folders of runs, masks and responses; "" for
-    none.
+    """A study's measurements for claims about training, from its folders of runs, masks and responses ("": none).
 
     `kept_dir`: the folder of runs beside the protocol, with the tables of their trained weights.
     Raises: FrameError, TableError.

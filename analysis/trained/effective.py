@@ -150,8 +150,8 @@ class Effective:
 
 
 def effective_fields(network: str, *, n_seeds: int, runs_dir: Path | str = "") -> list[Effective]:
-    """The effective field of trunk and mask of each attention module, with random weights and, if there are runs,
-    trained ones.
+    """The effective field of trunk and mask of each attention module, with random and, if there are runs, trained
+    weights.
 
     `runs_dir`: a folder of training jobs; all its runs of the network are used, or, if it has none, those of another
     network with masks, which is then measured in its place. The input has the network's own size: a trained network

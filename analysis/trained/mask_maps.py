@@ -363,8 +363,7 @@ def channel_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
 
 
 def mask_summary(masks: pd.DataFrame) -> pd.DataFrame:
-    """Columns network, quantity, map, state, then each stage: the mean over modules and seeds, and the range over
-    seeds.
+    """Columns network, quantity, map, state, then each stage: mean over modules and seeds, and range over seeds.
 
     The maps of the network come first, then the baselines.
     """

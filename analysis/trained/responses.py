@@ -30,8 +30,7 @@ PLACES: Mapping[str, str] = {
 def stage_responses(network: Network, batches: Iterable[Tensor]) -> list[dict[str, Any]]:
     """One row for each stage and place: stage, place, response, the mean of |x| over images, channels and positions.
 
-    A stage without an attention module has no row for its merge, and one of post-activation units none for its
-    activation.
+    A stage without an attention module has no row for its merge, one of post-activation units none for its activation.
     """
     sums: dict[tuple[str, str], float] = {}
     counts: dict[tuple[str, str], int] = {}

@@ -1,6 +1,5 @@
-"""The audit of public models: every architecture of the model libraries that can be installed, against independent
-counts, published tables and gradients.
+"""The audit of public models: every architecture of the libraries that can be installed, against independent counts,
+published tables and gradients.
 
-`python -m analysis.zoo` measures every model that has no row yet and writes the tables of `results/zoo/`; see `make
-zoo`.
+`python -m analysis.zoo` measures every model that has no row yet and writes the tables of `results/zoo/`.
 """

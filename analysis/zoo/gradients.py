@@ -59,8 +59,7 @@ def names(timm: ModuleType) -> list[str]:
 
 
 def measured_field(target: str) -> dict[str, Any]:
-    """The side of the receptive field of a target's last map, by the audit and by the support of the gradient, in
-    pixels.
+    """The side in pixels of the receptive field of a target's last map, by the audit and by the gradient's support.
 
     The input of the twin is large enough that the largest field in the middle is not clipped; if both sides are all of
     it, the field is the whole input. Raises: WitnessError and the errors of an audit.

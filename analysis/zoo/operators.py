@@ -1,5 +1,4 @@
-"""The compiled operators of torchvision, if its binary does not match the build of torch (as with a CPU build of
-torch).
+"""The compiled operators of torchvision, for a build of torch that its binary does not match (such as a CPU build).
 
 torchvision registers shapes for its operators when it is imported, which fails if they do not exist. Here they are
 declared first, with torchvision's schemas (csrc/ops) and plain implementations of those that a detector needs.

@@ -1,5 +1,4 @@
-"""A claim is a row: what was printed, where, about which network, and how it was counted. A verdict is computed from
-it.
+"""A claim is a row: what was printed, where, about which network, and how it was counted. Its verdict is computed.
 
 This module does not measure: `judge` takes a function that does. Standard library only.
 """
@@ -76,10 +75,7 @@ Runs = Callable[[Subject, str], Mapping[int, float]]
 
 
 def parse_subject(text: str) -> Subject:
-    """The subject that a text describes.
-
-    Raises: ValueError if the text does not have the form of a subject.
-    """
+    """The subject that a text describes. Raises: ValueError if the text does not have the form of a subject."""
     if not (match := SUBJECT.fullmatch(text.strip())):
         raise ValueError(f"{text!r} is no subject (network field=value ... @part)")
     settings = (tuple(pair.split("=", 1)) for pair in match["settings"].split())
@@ -202,7 +198,7 @@ class Claim:
         return self.printed.number * self.scale
 
     def holds(self, measured: Fraction, slack: Fraction | None = None) -> bool:
-        """Whether a measured number agrees with the printed one. `slack`: in place of the tolerance's, in the printed
+        """Whether a measured number agrees with the printed one. `slack`: replaces the tolerance's, in the printed
         unit.
         """
         difference = measured / self.scale - self.printed.number

@@ -106,9 +106,8 @@ def cache_folder() -> Path:
 
 
 def code_digest() -> str | None:
-    """The digest of every file of this package and of the versions of Python, NumPy and torch.
-
-    None if a file is newer than this process: the code that runs may be older than the file.
+    """The digest of this package's files and of the versions of Python, NumPy and torch; None if a file is newer than
+    this process, so that the code that runs may be older than the file.
     """
     found = hashlib.sha256(
         repr((VERSION, platform.python_version(), *map(metadata.version, ("numpy", "torch")))).encode()

@@ -63,10 +63,7 @@ OPERATORS: Mapping[type[ast.AST], Callable[..., Fraction]] = {
 
 
 def parse(text: str) -> Expression:
-    """The expression of a text.
-
-    Raises: ExpressionError for anything outside the grammar.
-    """
+    """The expression of a text. Raises: ExpressionError for anything outside the grammar."""
     names: dict[str, str] = {}
     if "_" in IN_BRACES.sub("", text):
         raise ExpressionError(f"{text!r} has a name outside braces")

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def to_json(verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
-    """Every field of every row, with what was measured and how. `measured` is in the base unit (31,900,000, not 31.9
-    M).
-    """
+    """Every field of every row, with what was measured and how. `measured` is in the base unit, without M or G."""
     return [_record(verdict) for verdict in verdicts]
 
 

@@ -201,8 +201,7 @@ def runs_of_table(frame: DataFrame) -> Runs:
     """The training runs in a table, as a function for `judge`.
 
     Columns: subject (`cifar-attention56 merge=naive`), quantity (`cifar10_error_final_epoch`), seed, value (errors and
-    accuracies as fractions, not per cent). The table may contain only runs with the printed recipe; a shorter run tests
-    nothing.
+    accuracies as fractions, not per cent). The table may contain only runs with the printed recipe.
     Raises: ClaimError for a missing column, an unknown subject or quantity, or a value out of range.
     """
     if missing := [column for column in RUN_COLUMNS if column not in frame.columns]:

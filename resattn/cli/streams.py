@@ -58,11 +58,7 @@ class Data(_Stream):
 
 
 def replace_closed_streams() -> None:
-    """Opens the null device in place of closed standard streams.
-
-    Otherwise the next opened file would get the number of such a stream, and printed text would be written into that
-    file.
-    """
+    """Opens the null device in place of closed streams, or the next opened file would get printed text."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)

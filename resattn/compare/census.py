@@ -20,8 +20,7 @@ def census(networks: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """One row for each network: its nominal depth with source, and the depths counted on its own input.
 
     `networks`: names; None for the classic networks and the catalog. The keys of a row are `COLUMNS`; values are exact
-    integers, or None where the network has no such number.
-    Raises: UnknownNetworkError.
+    integers, or None if the network has no such number. Raises: UnknownNetworkError.
     """
     names = [*ZOO, *(n for n in catalog.names() if n not in ZOO)] if networks is None else networks
     return [_row(name) for name in names]

@@ -53,10 +53,7 @@ class Change:
 
 
 def read_audits(path: Path) -> dict[str, Record]:
-    """The audit of each target in a file written by `resattn audit --json`.
-
-    Raises: AuditFileError.
-    """
+    """The audit of each target in a file written by `resattn audit --json`. Raises: AuditFileError."""
     try:
         if not path.is_file():
             raise AuditFileError(f"{path} cannot be read: no such file, or not a regular one")

@@ -164,8 +164,7 @@ def scaling(network: Captured) -> Scaling:
 
     Source: torch's ShapeEnv, which derives the size of every result, including sizes computed in Python, and records
     each decision about a size; these decisions are the conditions.
-    Raises: ScalingError if the forward does not run on symbolic sizes, or the formula does not give the audit's own
-    number.
+    Raises: ScalingError if the forward does not run on symbolic sizes, or the formula does not give the audit's number.
     """
     found = _fitting(network, 2)
     if "L" in found.fixed and any(len(shape) == 3 for shape in network.shapes):

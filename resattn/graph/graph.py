@@ -25,7 +25,7 @@ OVERWRITE = "overwrite"  # a tensor after a write in place to one that shares it
 # These are not frozen, which would take several times as long to make: there are thousands. Nothing changes one.
 @dataclass(slots=True, unsafe_hash=True)
 class Operand:
-    """A tensor argument: the operator that produced it (None: it depends on no input), and the parameters it was made
+    """A tensor argument: the operator that produced it (None: no input reaches it), and the parameters it was made
     from.
 
     A tensor made from both has its parameters at the operators on the way, not here. Element-wise work and views keep
@@ -96,9 +96,8 @@ class Op:
         return self.name, id(self.rule), self.shapes, arguments
 
     def alike_all(self, reads: Sequence[tuple[Operand, int]]) -> Any:
-        """A key that is equal for operators with equal rule, shapes and arguments whose operands have equal numbers.
-
-        `reads`: some of the operands, each with a number. None if the arguments are not known to be equal.
+        """A key, equal for operators with equal rule, shapes and arguments whose operands have equal numbers; None if
+        that is not certain. `reads`: some of the operands, each with a number.
         """
         if self.call is None:
             return None

@@ -84,8 +84,7 @@ class Tape:
     """A recorded forward pass with its autograd graph.
 
     `leaves`: the tensors whose gradient is computed: real inputs, and the first real tensors made from integer inputs.
-    `nodes`: in the order of the backward pass; an edge below zero leads to leaf -1 - index. `n_bytes`: what autograd
-    keeps.
+    `nodes`: in the order of the backward pass; an edge below 0 leads to leaf -1 - index. `n_bytes`: kept by autograd.
     """
 
     graph: Graph

@@ -35,9 +35,8 @@ class Counted:
     """The number that a tool prints for a network, and its parts.
 
     `value`: None if a rule of the tool cannot be applied; `reasons` say why. `parts`: how much each rule counts.
-    `doubts`: what the tool counts in addition if the model calls an operator in a way that the graph does not
-    distinguish. `macs`: our multiply-adds. `causes`: the differences between `macs` and the sum of the parts, in the
-    tool's unit.
+    `doubts`: what the tool counts in addition if an operator is called in a way that the graph does not show. `macs`:
+    our multiply-adds. `causes`: the differences between `macs` and the sum of the parts, in the tool's unit.
     """
 
     target: str
@@ -282,9 +281,7 @@ def in_module(*classes: type[nn.Module]) -> Where:
 
 
 def rule(what: str, per: str, where: Where, amount: Amount, *, visits: bool = False) -> Count:
-    """A rule that counts an amount for the operators in `where`; `visits`: as often as the tool's walk meets the
-    module.
-    """
+    """A rule that counts an amount for the operators in `where`; `visits`: each time the tool's walk meets a module."""
 
     def of(sight: Sight, op: Op) -> int:
         if not where(sight, op):

@@ -1,5 +1,4 @@
-"""Receptive fields by autograd: the support of a unit's gradient in a positive, linear, one-dimensional twin of a
-model.
+"""Receptive fields by autograd: the support of a unit's gradient in a positive, linear, one-dimensional twin.
 
 The model's own forward runs; only single functions are replaced by linear ones. This check therefore uses neither the
 operator table nor the intervals that it is compared with.

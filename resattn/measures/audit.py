@@ -136,11 +136,10 @@ class Audit:
         return _room("instruments.counters").counted_like(self.captured, tool)  # type: ignore[no-any-return]
 
     def training(self, **options: Any) -> Training:
-        """Cost and memory of one step of training, without running it on values.
+        """Cost and memory of one step of training, without running it on values. Raises: TrainingError.
 
         `options`: `batch`, `optimizer` ("sgd", "adamw" or a function of the parameters), `loss` (from the result to a
-        scalar), `device`, `cuda` (compare with the peak of a GPU); see `resattn.forecast.training`. Raises:
-        TrainingError.
+        scalar), `device`, `cuda` (compare with the peak of a GPU); see `resattn.forecast.training`.
         """
         return _room("forecast.training").training(self.captured, **options)  # type: ignore[no-any-return]
 
@@ -151,8 +150,7 @@ class Audit:
         return _room("forecast.scaling").scaling(self.captured)  # type: ignore[no-any-return]
 
     def to_html(self, used: Used | None = None) -> str:
-        """One HTML page that loads nothing else: the drawing to scale, the longest path, path lengths and the module
-        tree.
+        """One HTML page that loads nothing else: drawing, longest path, path lengths and module tree.
 
         `used`: also show the gradient's energy beside the path lengths.
         """

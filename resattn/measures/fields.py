@@ -23,8 +23,7 @@ from resattn.rules.spreads import over_map
 
 @dataclass(frozen=True)
 class Fields:
-    """Receptive fields of a unit: over all paths, with the masks removed, and along the narrowest and the widest single
-    path.
+    """Receptive fields of a unit: over all paths, without masks, and along the narrowest and the widest single path.
 
     None if a field cannot be given; the notes say why.
     """

@@ -15,8 +15,7 @@ RESHAPES = frozenset(("aten.view", "aten._unsafe_view", "aten.reshape", "aten._r
 def positionwise(graph: Graph) -> Graph:
     """The graph with a map kept as a map where it is only reshaped to rows for a product with parameters.
 
-    Every position sees the same as before, and rows of height times width need not be split again. Indices do not
-    change.
+    Every position sees the same as before; rows of height times width need not be split again. Indices stay.
     """
     readers: defaultdict[int, list[Op]] = defaultdict(list)
     for op in graph.ops:

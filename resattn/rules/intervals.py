@@ -101,8 +101,7 @@ class Extent:
         return self.changed(dims=tuple(d + by if d >= since else d for d in self.dims))
 
     def over(self, dims: Collection[int], *, is_local: bool = False, is_window: bool = False) -> Extent:
-        """One interval over all positions along these dimensions, for a reduction or an operator that reads all of
-        them.
+        """One interval over all positions along these dimensions, for a reduction or a read of all of them.
 
         The result is not clipped, since it sees everything. It stays clipped if a unit only mixes channels
         (`is_local`), or if a unit reads a window (`is_window`) and not every window covers everything.
@@ -141,10 +140,8 @@ FIELDS = tuple(field.name for field in fields(Extent))
 
 
 class Joined(Extent):
-    """The extent of parts that are concatenated along one dimension. Its arrays are made when they are first used.
-
-    A convolution over channels needs only the union of the parts, and the concatenated maps of a dense network are
-    large.
+    """The extent of concatenated parts. Its arrays are made when they are first used: a convolution over channels needs
+    only the union of the parts, and the concatenated maps of a dense network are large.
     """
 
     __slots__ = ("_before", "_dim", "_over", "_parts", "_shape")

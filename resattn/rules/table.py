@@ -208,9 +208,8 @@ RULES: Rules = {
 
 
 def layer_flags(graph: Graph) -> list[bool]:
-    """For each operator whether it is a weighted layer: a convolution, or a matrix product with parameters.
-
-    The parameters may be selected or scaled by data.
+    """For each operator whether it is a weighted layer: a convolution, or a matrix product with parameters, which data
+    may select or scale.
     """
     flags: list[bool] = []
     weights = Weights(graph, flags)

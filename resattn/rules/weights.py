@@ -34,10 +34,8 @@ class Weights:
         self.carried: dict[Any, list[tuple[int, ...]]] = {}  # by operators that are alike: see `_carried`
 
     def is_matrix(self, operand: Operand, steps: int = MOST_STEPS) -> bool:
-        """Whether an operand that depends on data is a matrix of parameters.
-
-        It is if data selects, scales or mixes its parameters, or if both of its dimensions are features of layers (a
-        hyper-network).
+        """Whether an operand that depends on data is a matrix of parameters: data selects, scales or mixes them, or
+        both of its dimensions are features of layers (a hyper-network).
         """
         n = len(operand.shape)
         return operand.producer is not None and n > 1 and {n - 2, n - 1} <= self._dims(operand, steps).weights

@@ -97,9 +97,8 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One tile along one axis: pixels `start` to `stop` of the image give outputs `first` to `last` of the whole image.
-
-    In the tile's own output these begin at `own`.
+    """One tile along one axis: pixels `start` to `stop` of the image give outputs `first` to `last` of the whole image,
+    which begin at `own` in the tile's output.
     """
 
     start: int

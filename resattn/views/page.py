@@ -45,9 +45,8 @@ def write(audit: Audit, file: Path, used: Used | None = None) -> Path:
 
 
 def page(audit: Audit, used: Used | None = None) -> str:
-    """The page as HTML of at most `MOST_BYTES`.
-
-    For a larger network repeated blocks are folded and the tree is cut to as many levels as fit; the page says so.
+    """The page as HTML of at most `MOST_BYTES`. For a larger network repeated blocks are folded and the tree is cut to
+    as many levels as fit; the page says so.
     """
     text = ""
     for data in _data(audit, used):

@@ -37,9 +37,8 @@ class Coloured(str):
 
 
 def plain(text: str) -> str:
-    """The text with its control characters escaped.
-
-    Kept are newline, tab, and a carriage return that overwrites nothing of this text: at its start or beside a newline.
+    """The text with control characters escaped, except newline, tab, and a carriage return that overwrites nothing of
+    this text: at its start or beside a newline.
     """
     return re.sub("(?<=[^\n])\r+(?=[^\r\n])", lambda met: "\\x0d" * len(met[0]), text).translate(_CONTROLS)
 
@@ -88,10 +87,8 @@ class Table:
         return [[show(value) for show, value in zip(how, row, strict=True)] for row in self.rows]
 
     def to_text(self, width: int = 0) -> str:
-        """The table as text, each column as wide as its content.
-
-        A table wider than `width` wraps its last column if that is text; otherwise its columns are printed in blocks
-        below each other, each block with the first column.
+        """The table as text. If it is wider than `width`, its last column is wrapped if that is text; otherwise its
+        columns are printed in blocks below each other, each block with the first column.
         """
         texts = [list(self.header), *self._texts()]
         widths = [max(len(row[k]) for row in texts) for k in range(len(self.header))]

@@ -23,10 +23,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Printed:
-    """A table of the paper. `cells`: row -> column -> the lines of the cell.
-
-    `data`: the dataset of its results.
-    """
+    """A table of the paper. `cells`: row -> column -> the lines of the cell. `data`: the dataset of its results."""
 
     name: str
     data: tuple[str, ...]
