@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+START = "00_start"
 VARIANTS = "10_variants"
 DEPTH = "20_depth"
 COST = "30_cost"
