@@ -135,7 +135,10 @@ class Values(TorchDispatchMode):
             return func(*[self._known(a) if i == at else self._on_meta(a) for i, a in enumerate(args)])
         key = given.key if signature.is_repeatable else None
         if rule is not None and rule.indices:
-            args = [positions(self._known(a)) if i else a for i, a in enumerate(args)]
+            args = [
+                positions(self._known(a)) if name in rule.indices else a
+                for name, a in zip(signature.names, args, strict=False)
+            ]
             key = Given(args, kwargs, True).key if key is not None else None
         if key is not None and (known := plan.results.get(key)) is not None:
             return self.once_more(known, func, args, kwargs)[0]

@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from resattn.graph.graph import INPUT, Graph, Op, Operand, Shape
-from resattn.rules.intervals import Extent, NoIntervalError
+from resattn.rules.intervals import Extent, NoIntervalError, varied
 from resattn.rules.rule import spread_of
 
 MOST_ALIKE = 1024  # positions of a tensor that is compared with others
@@ -190,15 +190,19 @@ def _slid_along(graph: Graph, op: Op, reached: Collection[int]) -> tuple[int, ..
     if operand.producer == 0:
         return tuple(range(first, len(operand.shape)))
     assert operand.producer is not None
-    found: dict[int, int] = {}
+    found: list[tuple[int, int]] = []  # the first dimension of the map along which an input's shows, and that
+    hidden: list[int] = []
     for dim in range(1, len(graph.input_shapes[0])):
         try:
             seen = extents(graph, dim - 2, [operand.producer]).get(operand.producer)
         except NoReceptiveFieldError:
+            hidden.append(dim)
             continue
-        if seen is not None and len(seen.dims) == 1 and seen.dims[0] >= first:
-            found[seen.dims[0]] = dim
-    return tuple(found[d] for d in sorted(found))
+        if shown := [d for d in varied(seen) if d >= first] if seen is not None else []:
+            found.append((shown[0], dim))
+    # What cannot be followed is an axis where the map has more of them, and not without one that shows.
+    missing = hidden[len(hidden) - max(n_axes - len(found), 0) :] if found else []
+    return tuple(dim for _, dim in sorted(found + [(dim, dim) for dim in missing]))
 
 
 @dataclass(frozen=True, eq=False)

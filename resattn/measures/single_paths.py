@@ -76,9 +76,14 @@ class _Line:
         return Extent(self.dims, self.numbers, self.numbers, np.zeros(self.numbers.shape, dtype=bool))
 
     def labels_of(self, union: Extent) -> np.ndarray:
-        """The places of the positions that no border clips."""
-        union = union.over(set(union.dims) - set(self.dims), is_local=True).laid_over(self.dims)
-        free = np.broadcast_to(~union.clipped, self.numbers.shape)
+        """The places of the positions that no border clips; where there are none, of those that it clips in part."""
+        axes = tuple(k for k, d in enumerate(union.dims) if d not in self.dims)
+        shape = [union.size(d) if d in union.dims else 1 for d in self.dims]
+        for is_clipped in (np.any, np.all):
+            free = ~is_clipped(union.clipped, axis=axes).reshape(shape)
+            free = np.broadcast_to(free, self.numbers.shape)
+            if free.any():
+                break
         return np.unique(self.numbers[free])
 
 

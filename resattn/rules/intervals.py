@@ -476,13 +476,19 @@ def overwritten(
     carried = {pairs[w][0] for w in written.dims if w in pairs}
     if len(carried) < len(written.dims):
         raise NoIntervalError("a write in place through a view of other dimensions")
+    for w in written.dims:
+        written = written.take(w, np.asarray(pairs[w][1]))
+    written = written.moved({w: pairs[w][0] for w in written.dims})
+    whole = {dim: to for _, dim, _, to in matches}
+    under = kept
+    for d in set(kept.dims) & whole.keys():
+        under = under.take(d, np.asarray(whole[d]))
+    if written.dims == under.dims and _same(written, under) and bool((written.clipped == under.clipped).all()):
+        return kept.changed(is_bound=kept.is_bound or written.is_bound)  # what was there sees the same
     dims = sorted(partial | carried | set(kept.dims))
     sizes = [shape[d] for d in dims]
     _refuse_large(prod(sizes), "a write in place")
-    for w in written.dims:
-        written = written.take(w, np.asarray(pairs[w][1]))
-    written = written.moved({w: pairs[w][0] for w in written.dims}).laid_over(dims)
-    whole = {dim: to for _, dim, _, to in matches}
+    written = written.laid_over(dims)
     region = np.ix_(*(np.asarray(whole.get(d, range(shape[d]))) for d in dims))
     result = kept.laid_over(dims)._relaid(dims, lambda a: np.array(np.broadcast_to(a, sizes)))
     result.lo[region], result.hi[region], result.clipped[region] = written.lo, written.hi, written.clipped
@@ -539,6 +545,17 @@ def _is_constant(array: np.ndarray, axis: int) -> bool:
     lead = (slice(None),) * axis
     first = array[(*lead, slice(1))]
     return bool((first == array[(*lead, slice(-1, None))]).all() and (array == first).all())
+
+
+def varied(extent: Extent) -> list[int]:
+    """The dimensions along which positions that see something see different stretches."""
+    is_seen = extent.hi >= extent.lo
+    ends = [(np.where(is_seen, end, NOTHING), np.where(is_seen, end, -NOTHING)) for end in (extent.lo, extent.hi)]
+    return [
+        dim
+        for axis, dim in enumerate(extent.dims)
+        if any((least.min(axis) < most.max(axis)).any() for least, most in ends)
+    ]
 
 
 def _groups(old: Shape, new: Shape) -> Iterator[tuple[list[int], list[int]]]:

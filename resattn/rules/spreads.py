@@ -470,6 +470,26 @@ def index(op: Op, reads: Sequence[Read]) -> Extent:
     return extent.moved({d: k if k < at else k + n for k, d in enumerate(left)})
 
 
+def put(op: Op, reads: Sequence[Read]) -> Extent:
+    """x[i] = y, index_copy, index_fill; x[i] += y, index_add: one index without data says where y goes."""
+    a = op.arguments
+    kept, written = a["self"], next((a[name] for name in ("values", "source", "value") if name in a), None)
+    places = {_dim(op, len(kept.shape)): a["index"]} if "dim" in a else dict(enumerate(a["indices"]))
+    given = {d: i for d, i in places.items() if i is not None}
+    ((dim, index),) = given.items() if len(given) == 1 else ((0, Operand(())),)
+    if index.values is None or any(operand is not kept and operand is not written for operand, _ in reads):
+        return chosen(op, reads)
+    found = {id(operand): extent for operand, extent in reads}
+    before, new = (found.get(id(operand), Extent.nothing()) for operand in (kept, written))
+    n, at = len(op.shape), [i % op.shape[dim] for i in index.values]
+    new = new.shifted(n - len(written.shape)) if isinstance(written, Operand) else new
+    is_sum = bool(a.get("accumulate")) or "index_add" in op.name
+    matches = [(d, d, range(m), at if d == dim else range(m)) for d, m in enumerate(op.shape)]
+    matches[dim] = dim, dim, range(len(at)), at
+    put = intervals.overwritten(Extent.nothing() if is_sum else before, new, matches, op.shape)
+    return hull([before, put]) if is_sum else put
+
+
 def embedding(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
     return extent if len(reads) == 1 and operand is op.arguments["indices"] else everywhere(op, reads)

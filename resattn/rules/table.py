@@ -136,9 +136,10 @@ ROWS: tuple[tuple[str, Rule], ...] = (
     ("gather", Rule("index", spreads.gather)),
     ("scatter scatter_add scatter_reduce", Rule("index", spreads.scatter)),
     (
-        "take index_put _unsafe_index_put index_add index_copy index_fill masked_select masked_scatter",
-        Rule("index", spreads.chosen),
+        "index_put _unsafe_index_put index_add index_copy index_fill",
+        Rule("index", spreads.put, indices=("index", "indices")),
     ),
+    ("take masked_select masked_scatter", Rule("index", spreads.chosen)),
     (
         "nonzero _unique2 unique_dim unique_consecutive bincount multinomial put torchvision.nms torchvision.roi_align "
         "torchvision.roi_pool torchvision.ps_roi_align torchvision.ps_roi_pool repeat_interleave",
