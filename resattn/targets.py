@@ -16,6 +16,7 @@ import os
 import sys
 import sysconfig
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -188,39 +189,57 @@ def _model(target: str, make: Make, device: str) -> nn.Module:
         return make
     if needed := _needed(make):
         raise TargetError(f"{target} needs arguments ({', '.join(needed)}); a callable without arguments is expected")
-    try:
-        with _parameters_on_meta() if device == "meta" else nullcontext():
-            model = make()
-    except (Exception, SystemExit) as first:
-        if device != "meta":
-            raise ModelError(f"{target} raised {_described(first)}") from first
-        # A single parameter that the memory cannot hold is never made; else a value was asked for.
-        is_too_large = "allocate memory" in str(first)
+    cause: BaseException | None = None
+    for place in (_parameters_on_meta, nullcontext, _on_meta) if device == "meta" else (nullcontext,):
+        # What asks for a value is made on the CPU; what the memory cannot hold is never made.
+        if cause is not None and ("allocate memory" in str(cause)) == (place is nullcontext):
+            continue
         try:
-            with torch.device("meta") if is_too_large else nullcontext():
+            with place():
                 model = make()
+            break
         except (Exception, SystemExit) as error:
-            cause = first if is_too_large else error
-            raise ModelError(f"{target} raised {_described(cause)}") from cause
+            cause = error if cause is None or place is nullcontext else cause
+    else:
+        assert cause is not None
+        raise ModelError(f"{target} raised {_described(cause)}") from cause
     if not isinstance(model, nn.Module):
         raise TargetError(f"{target} returned a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _on_meta() -> torch.device:
+    return torch.device("meta")
 
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
     """Parameters take no memory once they are a module's; buffers and constants keep their values."""
     register = nn.Module.register_parameter
-    made: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
+    # By the id of what was made; that is held weakly, so that its memory is free once the constructor drops it.
+    made: dict[int, tuple[weakref.ref[nn.Parameter], nn.Parameter]] = {}
 
     def register_parameter(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
         register(module, name, param)
         if type(param) is nn.Parameter and not param.is_meta:
-            if id(param) not in made:  # one that several modules share stays one
-                made[id(param)] = param, nn.Parameter(torch.empty_like(param, device="meta"), param.requires_grad)
+            if id(param) not in made or made[id(param)][0]() is not param:  # one that several modules share stays one
+                shown = nn.Parameter(torch.empty_like(param, device="meta"), param.requires_grad)
+                made[id(param)] = weakref.ref(param), shown
             module._parameters[name] = made[id(param)][1]
 
-    with mock.patch.object(nn.Module, "register_parameter", register_parameter):
+    move = nn.Module.to
+
+    def to(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        """A constructor that moves what it made: on meta there is nothing to move."""
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        if device is None or not any(p.is_meta for p in module.parameters()):
+            return move(module, *args, **kwargs)
+        return move(module, dtype) if dtype is not None else module
+
+    with (
+        mock.patch.object(nn.Module, "register_parameter", register_parameter),
+        mock.patch.object(nn.Module, "to", to),
+    ):
         yield
 
 
@@ -416,7 +435,7 @@ def _hf(transformers: ModuleType, name: str) -> Make:
             raise TargetError(f"no file {name}")
         config = _config_of(transformers, Path(name))
     else:
-        known = [n for n in dir(transformers) if n.endswith("Config") and not n.startswith("Auto")]
+        known = [n for n in dir(transformers) if n.endswith("Config") and n != "AutoConfig"]
         if name not in known:
             raise _unknown("transformers", name, known)
         config = getattr(transformers, name)()

@@ -10,6 +10,7 @@ import sys
 from importlib.util import find_spec
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _SIZE = "int batch_size, int channels, int height, int width"
@@ -56,10 +57,10 @@ def declare() -> torch.library.Library | None:
         library.define(schema)
     library.impl("nms", _nms, "CPU")
     import torchvision
-    from torchvision.ops.roi_align import _roi_align
 
     library.impl("roi_align", _roi_align, "CPU")
-    torchvision.extension._has_ops = lambda: True
+    for module in (torchvision.extension, sys.modules["torchvision.ops.roi_align"]):
+        module._has_ops = lambda: True  # type: ignore[attr-defined]
     return library
 
 
@@ -80,6 +81,34 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         union = _area(boxes[rest, 2:] - boxes[rest, :2]) + _area(boxes[first, 2:] - boxes[first, :2]) - shared
         order = rest[shared <= iou_threshold * union]
     return torch.stack(kept) if kept else order
+
+
+def _roi_align(
+    maps: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int, pooled_width: int, sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:  # fmt: skip
+    """For each region (image, x1, y1, x2, y2) the map on a grid of bins, each the mean of samples between pixels."""
+    if sampling_ratio <= 0:  # as many samples as pixels, in each region another number
+        from torchvision.ops.roi_align import _roi_align as of_torchvision
+
+        return of_torchvision(maps, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned)
+    corners = rois[:, 1:] * spatial_scale - 0.5 * aligned
+    sides = corners[:, 2:] - corners[:, :2]
+    sides = sides if aligned else sides.clamp(min=1)
+    at = []
+    for k, (bins, n) in enumerate(((pooled_width, maps.shape[-1]), (pooled_height, maps.shape[-2]))):
+        steps = (torch.arange(bins * sampling_ratio) + 0.5) / (bins * sampling_ratio)
+        at.append(2 * (corners[:, k, None] + sides[:, k, None] * steps) / max(n - 1, 1) - 1)
+    n_rows, n_columns = at[1].shape[1], at[0].shape[1]
+    grid = torch.stack(torch.broadcast_tensors(at[0][:, None, :], at[1][:, :, None]), -1)
+    pooled = maps.new_zeros(len(rois), maps.shape[1], pooled_height, pooled_width)
+    for image in rois[:, 0].unique().long().tolist():
+        own = rois[:, 0] == image
+        rows = grid[own].view(1, -1, n_columns, 2)
+        sampled = F.grid_sample(maps[image : image + 1], rows, padding_mode="border", align_corners=True)[0]
+        means = F.avg_pool2d(sampled.unflatten(1, (-1, n_rows)).transpose(0, 1), sampling_ratio)
+        pooled[own] = means
+    return pooled
 
 
 def _area(sides: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from resattn.measures import cost, depth, paths, receptive, roles
 from resattn.measures.depth import Path
 from resattn.measures.fields import ROOM, Enlarged, Fields, enlarged_by, fields_at, reported_for, times_for
 from resattn.measures.positionwise import positionwise
-from resattn.measures.receptive import Sight
+from resattn.measures.receptive import NoReceptiveFieldError, Sight
 from resattn.measures.roles import MASK, TRUNK, Roles
 from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec
@@ -220,15 +220,14 @@ class Captured:
 
         It is searched on an enlarged input, since on a small one the last maps may have a single position.
         """
-        needed = {i for output in self.graph.outputs for i in self.graph.ancestors(output)}
-        large = self._roomy
+        large, needed = self._roomy, self._needed
         common = {i for i in needed if i < large.n_alike}
         chosen = receptive.feature_map(large.sight, common, self.sight.graph, large.sight is not self.sight)
         if len(common) == len(needed) and chosen is not None:
             return chosen
         # Beyond where the model refuses a larger input, it is known on its own alone.
-        here = receptive.feature_map(self.sight, needed, self.sight.graph, False)
-        return here if here is not None and (chosen is None or here >= large.n_alike) else chosen
+        here = self._own_map
+        return here if here >= 0 and (chosen is None or here >= large.n_alike) else chosen
 
     @cached_property
     def fields(self) -> Fields:
@@ -270,18 +269,51 @@ class Captured:
         return self._by(times_for(self.sight, self.graph.outputs, ROOM))
 
     @cached_property
+    def _own_map(self) -> int:
+        """The last map on the input as it was given; -1 where there is none."""
+        found = receptive.feature_map(self.sight, self._needed, self.sight.graph, False)
+        return -1 if found is None else found
+
+    @cached_property
+    def _needed(self) -> set[int]:
+        return {i for output in self.graph.outputs for i in self.graph.ancestors(output)}
+
+    @cached_property
     def _larger(self) -> dict[int, Enlarged]:
         return {}
 
     def _enlarged(self, op: int, room: int) -> Enlarged:
         # Most often one enlarged input has room for all.
         times = max(times_for(self.sight, [op], ROOM), next(iter(self._larger), 1))
-        return self._by(times * (room // ROOM))
+        return self._by(times * (room // ROOM), op)
 
-    def _by(self, times: int) -> Enlarged:
+    def _by(self, times: int, op: int | None = None) -> Enlarged:
+        """On "meta" a large input costs nothing: values are computed only if an operator needs them (None: the last map
+        on the model's own input)."""
         if times not in self._larger:
-            self._larger[times] = enlarged_by(times, self.sight, self.inputs, ("meta", self.device), self.again)
-        return self._larger[times]
+            self._larger[times] = self._larger_on("meta", times)
+        known = self._larger[times]
+        if known.is_cut and self.device != "meta":
+            op = self._own_map if op is None else op
+            if op >= known.n_alike:
+                further = self._further(times, op)
+                self._larger[times] = known = replace(known, is_cut=False) if further is None else further
+        return known
+
+    def _further(self, times: int, op: int) -> Enlarged | None:
+        """On values; None where this gives nothing of the operator, which a small input shows at little cost."""
+        try:
+            for axis in self.sight.axes_to(op):
+                self.sight.extent(axis, op)
+        except NoReceptiveFieldError:
+            return None
+        small = self._larger_on(self.device, 2) if times > 4 else None
+        if small is not None and op >= small.n_alike and small.otherwise is None:
+            return None
+        return self._larger_on(self.device, times)
+
+    def _larger_on(self, device: str, times: int) -> Enlarged:
+        return enlarged_by(times, self.sight, self.inputs, (device, self.device), self.again)
 
     # -- is it one network?
 

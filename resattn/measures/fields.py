@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from math import log, prod
 
-from resattn.graph.errors import CaptureError
+from resattn.graph.errors import CaptureError, NeedsValuesError
 from resattn.graph.graph import Graph, Op
 from resattn.graph.inputs import Inputs
 from resattn.measures.positionwise import positionwise
@@ -18,6 +19,8 @@ from resattn.measures.receptive import (
     receptive_field,
 )
 from resattn.measures.single_paths import path_fields
+from resattn.rules import spreads
+from resattn.rules.intervals import MOST_POSITIONS, groups
 from resattn.rules.spreads import over_map
 
 
@@ -45,13 +48,14 @@ class Enlarged:
 
     `n_alike`: the number of operators, from the first on, that also ran on the original input. `has_room`: whether the
     model took an input of the requested size. `otherwise`: graph and inputs, if the model runs to its end through other
-    operators.
+    operators. `is_cut`: whether it was run on meta up to where it needs values.
     """
 
     sight: Sight
     n_alike: int
     has_room: bool
     otherwise: tuple[Graph, Inputs] | None = None
+    is_cut: bool = False
 
 
 def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callable[[int, int], Enlarged]) -> Fields:
@@ -67,6 +71,10 @@ def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callabl
             # On a larger input the windows would be parts of it.
             large = Enlarged(own, len(own.graph.ops), False)
         try:
+            if _grows(large, room) and not _is_clear_along(large.sight, target, large.sight.axes_to(target)[0], room):
+                _refuse_crowded(own, large.sight, target)
+                room *= MORE_ROOM
+                continue
             union = receptive_field(large.sight, target)
         except NoReceptiveFieldError as error:
             return Fields(notes=(str(error),))
@@ -80,9 +88,9 @@ def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callabl
                 notes.append(f"without the masks: {error}")
         pairs = [(large.sight, union)] + ([] if trunk is None and notes else [(bare, trunk)])
         is_clear = all(_is_clear(sight, target, field, room) for sight, field in pairs)
-        if is_clear or not large.has_room or room > MOST_ROOM:
+        if is_clear or not _grows(large, room):
             break
-        room *= 4
+        room *= MORE_ROOM
     if union is None:
         notes.append("every position is clipped, and the model takes no larger input")
         return Fields(trunk=_reported(trunk, large, own), notes=tuple(notes))
@@ -98,6 +106,37 @@ def fields_at(own: Sight, target: int, masks: Collection[int], enlarged: Callabl
     fields = (_reported(field, large, own) for field in (union, trunk, narrowest, widest))
     union, trunk, narrowest, widest = fields
     return Fields(union, trunk, narrowest, widest, tuple(notes))
+
+
+def _grows(large: Enlarged, room: int) -> bool:
+    return large.has_room and room <= MOST_ROOM
+
+
+def _is_clear_along(sight: Sight, target: int, axis: int, room: int) -> bool:
+    """As `_is_clear`, along one axis: where it is not clear, the others need not be known."""
+    extent = sight.extent(axis, target)
+    free = extent.sides[~extent.clipped]
+    n = sight.sizes[sight.axes.index(axis)]
+    side = int(free.max()) if free.size else 0
+    return side > 0 and (2 * side <= n or (side == n and (room > ROOM or _is_everywhere(sight, axis, target, n))))
+
+
+def _refuse_crowded(own: Sight, large: Sight, target: int) -> None:
+    """Raises: NoReceptiveFieldError where, on an input that is larger once more, a map that is laid out as rows has too
+    many positions to tell apart."""
+    times = large.sizes[0] / own.sizes[0]
+    for index in large.ancestors(target):
+        op, small = large.graph.ops[index], own.graph.ops[index]
+        if op.rule is None or op.rule.spread is not spreads.reshape or len(op.shape) != len(small.shape):
+            continue
+        for olds, news in groups(op.operands[0].shape, op.shape):
+            if len(olds) == len(news) == 1:
+                continue
+            now, before = prod(op.shape[d] for d in news), prod(small.shape[d] for d in news)
+            n = now * MORE_ROOM ** round(log(now / before, times)) if now > before else now
+            if now > times * before and n > MOST_POSITIONS:
+                where = f"{op.name} in {op.module or 'the model'}"
+                raise NoReceptiveFieldError(f"{where}: a reshape of a map with {n} positions to tell apart")
 
 
 def reported_for(fields: Fields, sizes: Sequence[int], own: Sequence[int]) -> Fields:
@@ -155,6 +194,7 @@ def _reported(field: ReceptiveField | None, large: Enlarged, own: Sight) -> Rece
 # border to meet every phase of an up-sampling that drifts against its map (align-corners).
 ROOM = 3
 MOST_ROOM = 48
+MORE_ROOM = 4  # so many times larger, where that was not enough
 # The bound takes a grid of windows for a map that was down-sampled: a side beyond this is tried where a smaller one had
 # no room. Fields through up-sampling with aligned corners depend a little on the side: the bounds of the largest
 # networks of the explorer, three times 42,000 px, lie below it.
@@ -175,19 +215,19 @@ def enlarged_by(times: int, own: Sight, inputs: Inputs, places: Sequence[str], a
     """
     grown = inputs.with_shapes([_grown(shape, own, times) for shape in inputs.shapes])
     for place in dict.fromkeys(places):
-        otherwise = None
+        otherwise, is_cut = None, False
         try:
             large = again(grown, place)
             otherwise = large, grown
         except CaptureError as error:
             if error.graph is None:
                 continue
-            large = error.graph
+            large, is_cut = error.graph, isinstance(error, NeedsValuesError)
         large = positionwise(large)
         n_alike = _n_alike(own.graph, large)
         if n_alike > 1:
             sight = Sight(_with_whole_grids(own.graph, large, n_alike))
-            return Enlarged(sight, n_alike, True, otherwise if n_alike < len(own.graph.ops) else None)
+            return Enlarged(sight, n_alike, True, otherwise if n_alike < len(own.graph.ops) else None, is_cut)
     return Enlarged(own, len(own.graph.ops), False)
 
 

@@ -505,7 +505,7 @@ def reshaped(extent: Extent, old: Shape, new: Shape) -> Extent:
     if not extent.dims or 0 in old:
         return extent
     where: dict[int, int] = {}
-    for olds, news in _groups(old, new):
+    for olds, news in groups(old, new):
         if not any(d in olds for d in extent.dims):
             continue
         if len(olds) == len(news) == 1:
@@ -558,7 +558,7 @@ def varied(extent: Extent) -> list[int]:
     ]
 
 
-def _groups(old: Shape, new: Shape) -> Iterator[tuple[list[int], list[int]]]:
+def groups(old: Shape, new: Shape) -> Iterator[tuple[list[int], list[int]]]:
     """Runs of old and new dimensions that hold the same elements."""
     i = j = 0
     while i < len(old) and j < len(new):
