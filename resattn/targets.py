@@ -31,6 +31,7 @@ import torch
 from torch import nn
 
 import resattn
+from resattn.conventions import UnknownArgumentError, inputs_of
 from resattn.extras import EXTRAS, MissingError, require
 from resattn.graph.graph import Shape
 from resattn.graph.inputs import Blank, Inputs
@@ -189,23 +190,28 @@ def _model(target: str, make: Make, device: str) -> nn.Module:
         return make
     if needed := _needed(make):
         raise TargetError(f"{target} needs arguments ({', '.join(needed)}); a callable without arguments is expected")
-    cause: BaseException | None = None
+    errors: list[BaseException] = []
     for place in (_parameters_on_meta, nullcontext, _on_meta) if device == "meta" else (nullcontext,):
         # What asks for a value is made on the CPU; what the memory cannot hold is never made.
-        if cause is not None and ("allocate memory" in str(cause)) == (place is nullcontext):
+        if errors and _is_too_large(errors[-1]) == (place is nullcontext):
             continue
         try:
             with place():
                 model = make()
             break
         except (Exception, SystemExit) as error:
-            cause = error if cause is None or place is nullcontext else cause
+            errors.append(error)
     else:
-        assert cause is not None
+        # That of the CPU, or of another place where the CPU has not the memory.
+        cause = next((error for error in (*errors[1:], errors[0]) if not _is_too_large(error)), errors[0])
         raise ModelError(f"{target} raised {_described(cause)}") from cause
     if not isinstance(model, nn.Module):
         raise TargetError(f"{target} returned a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _is_too_large(error: BaseException) -> bool:
+    return "allocate memory" in str(error)
 
 
 def _on_meta() -> torch.device:
@@ -462,54 +468,11 @@ def _config_of(transformers: ModuleType, path: Path) -> Any:
         raise TargetError(f"{path} is no configuration of transformers: {str(error).splitlines()[0]}") from error
 
 
-TOKENS = 64
-SAMPLES = 16_000  # of sound: one second
-
-
 def _hf_inputs(model: Any, name: str, batch: Shape) -> Inputs:
-    """By the names of the forward's arguments: images as the configuration gives them, 64 tokens, a second of sound."""
-    config, taken = model.config, inspect.signature(model.forward).parameters
-    vision = getattr(config, "vision_config", None) or config
-    text = getattr(config, "text_config", None) or config
-    most = getattr(text, "max_position_embeddings", None) or TOKENS
-    length = min(TOKENS, most) if most > 0 else TOKENS
-    main = model.main_input_name
-    wanted = {main} if isinstance(main, str) else {*main}
-    if hasattr(config, "projection_dim"):  # a text and an image, side by side
-        wanted |= {"input_ids", "pixel_values"} & taken.keys()
-    if getattr(config, "is_encoder_decoder", False):
-        wanted |= {"decoder_input_ids"} & taken.keys()
-    known: dict[str, Callable[[], Blank]] = {
-        "input_ids": lambda: Blank((*batch, length), torch.int64),
-        "decoder_input_ids": lambda: Blank((*batch, length), torch.int64),
-        "pixel_values": lambda: Blank((*batch, *_hf_image(vision))),
-        "pixel_values_videos": lambda: Blank((*batch, *_hf_image(vision))),
-        "input_values": lambda: Blank((*batch, *_hf_sound(config))),
-        "input_features": lambda: Blank((*batch, *_hf_spectrum(config))),
-    }
-    if unknown := wanted - known.keys():
-        raise TargetError(f"hf:{name} needs an input: --input {sorted(unknown)[0]}=D,D,...")
-    return Inputs((), {argument: known[argument]() for argument in taken if argument in wanted})
-
-
-def _hf_image(config: Any) -> Shape:
-    size = getattr(config, "image_size", None) or 224
-    height, width = size if isinstance(size, Sequence) else (size, size)
-    frames = getattr(config, "num_frames", None)
-    return (*([frames] if frames else []), getattr(config, "num_channels", 3), height, width)
-
-
-def _hf_sound(config: Any) -> Shape:
-    if bins := getattr(config, "num_mel_bins", None):
-        return getattr(config, "max_length", 1024), bins
-    return (SAMPLES,)
-
-
-def _hf_spectrum(config: Any) -> Shape:
-    bins = int(getattr(config, "num_mel_bins", 0) or getattr(config, "input_feat_per_channel", 80))
-    positions = int(getattr(config, "max_source_positions", None) or 1500)
-    # Whisper reads two frames a position, channels first; the others take frames first.
-    return (bins, 2 * positions) if config.model_type == "whisper" else (TOKENS, bins)
+    try:
+        return inputs_of(model, batch)
+    except UnknownArgumentError as error:
+        raise TargetError(f"hf:{name} needs an input: --input {error}=D,D,...") from None
 
 
 def _images(batch: Shape, *size: int) -> Inputs:

@@ -7,6 +7,7 @@ while the zoo runs.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,9 +124,27 @@ def _pytorchcv_model(package: ModuleType, name: str) -> Callable[[], Any]:
     return lambda: model_provider.get_model(name, pretrained=False)
 
 
+# Windows of audio features, and the identity of a person: the shapes with which the modules of these models test them.
+OF_AUDIO: dict[str, tuple[tuple[int, ...] | list[int], ...]] = {
+    "voca8flame": ((1, 16, 29), []),
+    "nvpattexp116bazel76": ((8, 16, 29), []),
+    "visemenet20": ((8, 195), (76,)),
+}
+
+
 def _pytorchcv_inputs(model: Any, name: str, batch: Shape) -> Inputs:
+    if name in OF_AUDIO:
+        return _blanks(OF_AUDIO[name], batch)
     height, width = model.in_size if hasattr(model, "in_size") else (224, 224)
-    return Inputs((Blank((*batch, getattr(model, "in_channels", 3), height, width)),))
+    default = inspect.signature(type(model).__init__).parameters.get("in_channels")
+    channels = getattr(model, "in_channels", default.default if default and default.default in (1, 3) else 3)
+    n_images = max(sum(argument.startswith("image") for argument in inspect.signature(model.forward).parameters), 1)
+    return Inputs(tuple(Blank((*batch, channels, height, width)) for _ in range(n_images)))
+
+
+def _blanks(shapes: Sequence[tuple[int, ...] | list[int]], batch: Shape) -> Inputs:
+    """Inputs of these shapes behind the batch; one of integers is a list."""
+    return Inputs(tuple(Blank((*batch, *shape), torch.int64 if isinstance(shape, list) else None) for shape in shapes))
 
 
 # -- diffusers and monai: classes with their arguments and inputs
@@ -148,10 +167,7 @@ def _cases(package: str, prefix: str, cases: Sequence[Case]) -> Family:
         return lambda: getattr(importlib.import_module(prefix), case.name.partition("/")[0])(**case.arguments)
 
     def inputs(model: Any, name: str, batch: Shape) -> Inputs:
-        given = by_name[name].inputs
-        return Inputs(
-            tuple(Blank((*batch, *shape), torch.int64 if isinstance(shape, list) else None) for shape in given)
-        )
+        return _blanks(by_name[name].inputs, batch)
 
     return Family(package, lambda module: [*by_name], Library(package, make, inputs), 10)
 

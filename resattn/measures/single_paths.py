@@ -290,7 +290,9 @@ def _lines(sight: Sight, axis: int, target: int) -> tuple[dict[Result, _Line], E
                 n = op.shape[2 + axis]
                 lines[index, 0], alive[index, 0] = known.along(2 + axis if n > 1 else None, n), None
             continue
-        live = [(o, (o.producer, o.slot)) for o in op.operands if o.producer is not None]
+        # Results that see the same, as maxima and their places do, have one line.
+        given = [(o, (o.producer, o.slot)) for o in op.operands if o.producer is not None]
+        live = [(o, result if result in lines else (result[0], 0)) for o, result in given]
         live = [(o, result) for o, result in live if result in lines]
         edges[index] = {}
         for slot, (line, reads) in known.step(op, [(o, lines[result]) for o, result in live]).items():
