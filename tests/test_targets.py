@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from resattn.conventions import TOKENS
 from resattn.extras import MissingError
 from resattn.graph.inputs import Inputs
 from resattn.measures.audit import audit
-from resattn.targets import FRAMES, TOKENS, LibraryError, TargetError, foreign, model_of, resolved
+from resattn.targets import FRAMES, LibraryError, TargetError, foreign, model_of, resolved
 
 SHAPE = (4, 8, 8)
 
@@ -341,6 +342,7 @@ class Large(nn.Module):
         self.again.weight = self.layers[0].weight
         self.register_buffer("table", torch.arange(3))
         self.n = int(self.table.sum())
+        self.to("cpu", torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.n if self.table.sum() == 3 else self.layers[0](x)
@@ -350,7 +352,7 @@ def test_parameters_take_no_memory_and_constants_keep_their_values(monkeypatch: 
     monkeypatch.setitem(sys.modules, "large", library("large", Large=Large))
     model = model_of("large:Large")
     assert model.layers[0].weight is model.again.weight
-    assert all(p.is_meta for p in model.parameters())
+    assert all(p.is_meta and p.dtype is torch.float64 for p in model.parameters())
     assert model.table.tolist() == [0, 1, 2]
     found = audit("large:Large", (4,))
     assert (found.quantities["macs"], found.quantities["defined_params"]) == (0, 32 * 2**28 + 1)
