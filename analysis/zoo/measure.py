@@ -18,7 +18,7 @@ from resattn.graph.capture import without_fast_path
 from resattn.graph.errors import CaptureError, NeedsValuesError
 from resattn.graph.inputs import Inputs
 from resattn.graph.walk import leaves_of
-from resattn.measures.audit import MOST_BYTES, Audit, audit
+from resattn.measures.audit import MOST_BYTES, Audit, audit, refuse_large
 from resattn.rules.rule import macs_of
 from resattn.targets import ModelError, Target, resolved
 from resattn.views.tree import FUNCTIONAL, tree
@@ -98,10 +98,7 @@ def _audited(found: Target, model: nn.Module) -> tuple[Audit, nn.Module, str]:
     try:
         return audit(model, found.inputs), model, "meta"
     except NeedsValuesError as error:
-        size = 4 * sum(p.numel() for p in model.parameters())
-        if size > MOST_BYTES:
-            raise
-        del error
+        refuse_large(model, error)
     model = found.make("cpu")
     return audit(model, found.inputs, device="cpu"), model, "cpu"
 

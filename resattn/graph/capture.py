@@ -64,7 +64,8 @@ def _captured(
         if line := line_of(error):
             where += f", {line}"
         if isinstance(error, NeedsValuesError) or (recorder.is_meta and any(s in str(error) for s in NO_VALUES)):
-            raise NeedsValuesError(f"{NEEDS_VALUES} (in {where})", recorder.graph([], shapes)) from error
+            reason = str(error) if isinstance(error, NeedsValuesError) else NEEDS_VALUES
+            raise NeedsValuesError(f"{reason} (in {where})", recorder.graph([], shapes)) from error
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = ": ".join([type(error).__name__, *lines[:1]])
         raise CaptureError(f"{reason} (in {where}, input {_shapes(shapes)})", recorder.graph([], shapes)) from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -259,7 +260,7 @@ class Recorder(Calls):
 
     def returned_by(self, module: nn.Module, result: Any) -> None:
         first = result if isinstance(result, Tensor) else next(iter(tensors_in(result)), None)
-        if first is not None:
+        if first is not None and not torch._C._functorch.is_functorch_wrapped_tensor(first):
             self.returned[id(module)] = self._unwritten(first, self._origin(first))
 
     def finish(self) -> None:

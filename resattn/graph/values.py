@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from resattn.graph.errors import NEEDS_VALUES, NeedsValuesError
+from resattn.graph.errors import NEEDS_VALUES, NO_KERNEL, TRY_CPU, NeedsValuesError
 from resattn.graph.kernels import QUICK
 from resattn.graph.signature import MOST_RESULTS, READ_ON_CPU, Given, Known, Signature, signature_of
 from resattn.graph.walk import Index, offset_of, storage_of, tensors_in
@@ -122,9 +122,11 @@ class Values(TorchDispatchMode):
         try:
             return self._run_on_meta(func, plan, given, args, kwargs)
         except (NotImplementedError, RuntimeError) as error:
-            if not plan.signature.needs_values:
-                raise
-            raise NeedsValuesError(NEEDS_VALUES) from error
+            if plan.signature.needs_values:
+                raise NeedsValuesError(NEEDS_VALUES) from error
+            if isinstance(error, NotImplementedError) and NO_KERNEL in str(error):
+                raise NeedsValuesError(f"{plan.signature.name} does not run on the meta device{TRY_CPU}") from error
+            raise
 
     def _run_on_meta(self, func: Any, plan: Plan, given: Given, args: Any, kwargs: Any) -> Any:
         signature, rule, tensors = plan.signature, plan.rule, given.tensors

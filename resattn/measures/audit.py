@@ -215,15 +215,23 @@ def _audit(
         try:
             return audit_of(Captured.of(model, *inputs.args, device=device, **how), at)
         except NeedsValuesError as error:
-            size = 4 * sum(p.numel() for p in model.parameters())
-            if device != "meta" or size > MOST_BYTES:
+            if device != "meta":
                 raise
+            refuse_large(model, error)
             reason = str(error).replace(TRY_CPU, "")
         model = found.make("cpu")
         if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
             raise NeedsValuesError(f"{reason}; the model has no values: it was built on the device 'meta'")
         how["why_values"] = reason
         return audit_of(Captured.of(model, *inputs.args, device="cpu", **how), at)
+
+
+def refuse_large(model: nn.Module, error: NeedsValuesError) -> None:
+    """Raises: NeedsValuesError for a model with too many parameters to run on values without being asked to."""
+    size = 4 * sum(p.numel() for p in model.parameters())
+    if size > MOST_BYTES:
+        why = f"its parameters take {size / 2**30:.1f} GiB, and up to {MOST_BYTES >> 30} GiB run on values unasked"
+        raise NeedsValuesError(f"{error}; {why}") from error
 
 
 def audit_of(network: Captured, at: Sequence[str] = ()) -> Audit:

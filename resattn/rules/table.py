@@ -28,6 +28,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
     ("bmm", _matmul("self", "mat2")),
     ("mv", _matmul("self", "vec")),
     ("dot", _matmul("self", "tensor")),
+    ("vdot", _matmul("self", "other")),
     ("addmm", _matmul("mat1", "mat2")),
     ("_addmm_activation", _matmul("mat1", "mat2")),
     ("addmv", _matmul("mat", "vec")),

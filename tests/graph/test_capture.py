@@ -478,6 +478,25 @@ def test_functional_calls_are_seen() -> None:
 
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_modules_under_vmap_are_captured(device: str) -> None:
+    first, second = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    class Ensemble(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.of = nn.ModuleList((first, second))
+
+        def forward(self, x: Tensor) -> Tensor:
+            params, _ = torch.func.stack_module_state(list(self.of))
+            both = torch.vmap(lambda p: torch.func.functional_call(first, p, (x,)))(params)
+            return both + torch.vmap(first, in_dims=0)(x)
+
+    graph = capture(Ensemble(), (3, 8), device=device)
+    assert sum(op_macs(graph)) == 3 * 3 * 8 * 4
+    assert n_params(graph, read_params(graph)) == 2 * 9 * 4
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_a_deep_copy_comes_from_what_is_copied(device: str) -> None:
     a, b, constant = conv(4, 4), conv(4, 2), torch.arange(3)
 

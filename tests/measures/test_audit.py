@@ -281,6 +281,29 @@ def test_a_model_that_needs_values_is_measured_on_the_cpu_for_that_input() -> No
         assert any(n.startswith(note) for n in found.notes)
 
 
+@pytest.mark.parametrize(("is_map_after", "sizes"), [(False, {8}), (True, {8, 16})])
+def test_values_are_computed_on_a_larger_input_only_where_the_map_needs_them(
+    is_map_after: bool, sizes: set[int]
+) -> None:
+    ran: set[int] = set()
+
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = conv(4, 4), conv(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not x.is_meta:
+                ran.add(x.shape[-1])
+            y = self.first(x)
+            best = int(y.mean((0, 2, 3)).argmax())
+            return self.second(y[:, best : best + 1].expand_as(y)) if is_map_after else y[:, best].amax((1, 2))
+
+    found = audit(Detector(), SHAPE).quantities
+    assert found["receptive_field_px"] == (5 if is_map_after else 3)
+    assert ran == sizes
+
+
 def test_a_model_without_values_cannot_fall_back_on_them() -> None:
     with torch.device("meta"):
         model = NETS["DataDependent"].make()
@@ -290,7 +313,7 @@ def test_a_model_without_values_cannot_fall_back_on_them() -> None:
 
 def test_a_model_too_large_to_run_unasked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resattn.measures.audit.MOST_BYTES", 100)
-    with pytest.raises(NeedsValuesError, match="capture on the device 'cpu'"):
+    with pytest.raises(NeedsValuesError, match="'cpu' .*; its parameters take 0.0 GiB, and up to 0 GiB run on values"):
         audit(made("DataDependent")[0], SHAPE)
 
 

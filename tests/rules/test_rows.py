@@ -56,8 +56,9 @@ def test_operators_without_a_product_have_a_row_and_cost_nothing(name: str) -> N
         # Each of 4 rows meets one of the matrices.
         (lambda x, w: torch._grouped_mm(x[0], w[:2], offs=ENDS), 4 * 8 * 8),
         (lambda x, w: torch._grouped_mm(x.expand(5, 4, 8), w), 5 * 4 * 8 * 8),
+        (lambda x, w: torch.vdot(x[0, 0], w[0, 0]), 8),
     ],
-    ids=["bilinear", "rows in groups", "a stack"],
+    ids=["bilinear", "rows in groups", "a stack", "vdot"],
 )
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_products_have_their_cost_and_are_layers(
