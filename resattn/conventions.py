@@ -29,7 +29,7 @@ MOST_TRIED, MOST_TRIED_S = 48, 20  # calls that are tried for one on which the f
 SIDES = (224, 256, 336, 384, 512, 640, 1024, 1536)  # of images, where the configuration says nothing
 
 Made = Blank | Tensor
-Chosen = Mapping[str, Made]
+Chosen = Mapping[str, Made | None]  # None: an argument that is still to be made
 
 
 class UnknownArgumentError(ValueError):
@@ -108,14 +108,14 @@ class _Rules:
                 return
             maker = self.makers(left[0])
             assert maker is not None
-            for made in maker({**chosen, **dict.fromkeys(left[1:])}):  # type: ignore[arg-type]
+            for made in maker({**chosen, **dict.fromkeys(left[1:], None)}):
                 yield from further({**chosen, left[0]: made}, left[1:])
 
         return further({}, order)
 
     def makers(self, name: str) -> Callable[[Chosen], list[Made]] | None:
         """What gives the alternatives for an argument, by its name or the end of its name."""
-        ends = {"input_ids": _Rules.tokens, **dict.fromkeys(GRIDS, _Rules.grid)}
+        ends: dict[str, Maker] = {"input_ids": _Rules.tokens, **dict.fromkeys(GRIDS, _Rules.grid)}
         if name in self.needed:
             ends |= {"embeds": _embeddings, "states": _embeddings, "mask": _Rules.mask}
         found = MAKERS.get(name) or next((maker for end, maker in ends.items() if name.endswith(end)), None)
@@ -126,7 +126,8 @@ class _Rules:
     @functools.cached_property
     def configs(self) -> list[Any]:
         """The configuration and those inside of it, the outermost first."""
-        found, level = [], [self.config]
+        found: list[Any] = []
+        level = [self.config]
         while level and len(found) < 64:
             found += level
             level = [v for config in level for v in vars(config).values() if hasattr(v, "model_type")]
@@ -211,7 +212,7 @@ class _Rules:
         if self.config.model_type == "whisper":
             return [self.blank(own, 2 * positions)]
         self.is_open = True
-        shapes = [(TOKENS, own)]
+        shapes: list[Shape] = [(TOKENS, own)]
         for n in bins:
             shapes += [(TOKENS, n), (n, 2 * positions), (2 * positions, n), (n, TOKENS), (1, 1024, n), (4, 1024, n)]
         return [self.blank(*shape) for shape in dict.fromkeys(shapes)]
@@ -244,6 +245,9 @@ GRIDS = ("grid_thw", "grid_hws", "spatial_shapes")  # height and width of images
 KINDS = ("input_ids", "pixel_values", "pixel_values_videos", "input_features", "input_values", "decoder_input_ids")
 
 
+Maker = Callable[[_Rules, Chosen], list[Made]]
+
+
 def _embeddings(rules: _Rules, chosen: Chosen) -> list[Made]:
     n = rules.first(TOKENS, "num_query_tokens", "num_latents")
     return [
@@ -263,8 +267,8 @@ def _of(*shape: int | str, integers: bool = False) -> Callable[[_Rules, Chosen],
     return made
 
 
-# By the name of an argument, or by the end of it.
-MAKERS: dict[str, Callable[[_Rules, Chosen], list[Made]]] = {
+# By the name of an argument.
+MAKERS: dict[str, Maker] = {
     "pixel_values": _Rules.images,
     "pixel_values_videos": _Rules.images,
     "hidden_states": _Rules.patches,
