@@ -12,6 +12,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 
 from resattn.graph.plain_sizes import plain_sizes
 from resattn.graph.recurrent import separate_products
@@ -143,6 +144,8 @@ class Replay(Calls):
         kwargs = kwargs or {}
         if func is EMPTY and args[0] == [0]:
             return self._nothing(kwargs)
+        if isinstance(func, HigherOrderOperator):
+            return self.of_functions(func, args)
         plan = self.plan(func)
         signature, rule = plan.signature, plan.rule
         given = Given(args, kwargs, True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -97,8 +99,25 @@ def _passing(recorder: Calls, device: str) -> Iterator[None]:
         recorder.restoring(),
         torch.no_grad(),
         without_fast_path(),
+        without_compiler(),
         recorder.watching_calls(),
         recorder,
+    ):
+        yield
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """What torch.compile wraps runs as it was written: compiled, it would run the capture's own code through it."""
+
+    def unchanged(model: Any = None, **options: Any) -> Any:
+        return model if model is not None else unchanged
+
+    # Only a model that is compiled already has imported the compiler, which takes seconds.
+    is_imported = "torch._dynamo" in sys.modules
+    with (
+        torch.compiler.set_stance("force_eager") if is_imported else nullcontext(),
+        mock.patch.object(torch, "compile", unchanged),
     ):
         yield
 

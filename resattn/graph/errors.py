@@ -32,8 +32,7 @@ def line_of(error: BaseException) -> str:
 
 
 # What torch says where it hands values to Python without an operator (tolist, numpy).
-NO_VALUES = ("meta tensor", "meta device type tensor", "unallocated storage")
-NO_KERNEL = "fake impl"  # what it says of an operator that is not registered for meta
+NO_VALUES = ("meta tensor", "meta device type tensor", "unallocated storage", "on meta device")
 
 
 MOST_LETTERS = 100

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from resattn.graph.aliasing import View, overlap
@@ -156,6 +157,8 @@ class Recorder(Calls):
         kwargs = kwargs or {}
         if func is EMPTY and self.is_meta and args[0] == [0]:
             return self._nothing(kwargs)
+        if isinstance(func, HigherOrderOperator):
+            return self.of_functions(func, args)
         plan = self.plan(func)
         signature, rule = plan.signature, plan.rule
         given = Given(args, kwargs, self.is_meta)

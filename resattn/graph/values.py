@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from resattn.graph.errors import NEEDS_VALUES, NO_KERNEL, TRY_CPU, NeedsValuesError
+from resattn.graph.errors import NEEDS_VALUES, TRY_CPU, NeedsValuesError
 from resattn.graph.kernels import QUICK
 from resattn.graph.signature import MOST_RESULTS, READ_ON_CPU, Given, Known, Signature, signature_of
 from resattn.graph.walk import Index, offset_of, storage_of, tensors_in
@@ -25,6 +25,10 @@ EMPTY = torch.ops.aten.empty.memory_format
 META = torch.device("meta")
 # What fills the constants that have the shape of another tensor.
 FILLS = {"zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1}
+
+
+class FunctionsError(NotImplementedError):
+    """An operator that takes functions, other than a condition with two branches."""
 
 
 class Plan:
@@ -50,6 +54,19 @@ class Values(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         # Torch would wrap every call in a guard against its compiler, whose import alone takes longer than a capture.
         return False
+
+    supports_higher_order_operators = True
+
+    def of_functions(self, func: Any, args: Any) -> Any:
+        """What an operator that takes functions gives; of two branches, the one that its condition chooses runs.
+
+        Raises: FunctionsError for any other.
+        """
+        if func.__name__ != "cond":
+            raise FunctionsError(f"{func.__name__} takes functions, and what it runs of them is not recorded")
+        condition, *branches, operands = args
+        with self:
+            return branches[0 if bool(condition) else 1](*operands)
 
     def __init__(self, index: Index, rule_of: Callable[[str], Rule | None], device: str) -> None:
         super().__init__()
@@ -124,7 +141,7 @@ class Values(TorchDispatchMode):
         except (NotImplementedError, RuntimeError) as error:
             if plan.signature.needs_values:
                 raise NeedsValuesError(NEEDS_VALUES) from error
-            if isinstance(error, NotImplementedError) and NO_KERNEL in str(error):
+            if isinstance(error, NotImplementedError):
                 raise NeedsValuesError(f"{plan.signature.name} does not run on the meta device{TRY_CPU}") from error
             raise
 

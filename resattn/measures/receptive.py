@@ -158,8 +158,10 @@ class ReceptiveField:
         return self.sides[-1]
 
 
-# What comes between an input and the first convolution without a change of its positions.
+# What comes between an input and the first convolution without a change of its positions; and what, before a map with
+# the channels elsewhere, may be a product position by position.
 PRELUDE = frozenset(("view", "pointwise", "norm", "pad", "index"))
+PATCHES = frozenset(("join", "matmul"))
 
 
 def image_dims(graph: Graph) -> tuple[int, ...]:
@@ -169,15 +171,18 @@ def image_dims(graph: Graph) -> tuple[int, ...]:
     more than 3 dimensions, those after the channels.
     """
     n = len(graph.input_shapes[0]) if graph.input_shapes else 0
-    reached = {0}
+    reached, patches = {0}, set[int]()
     for op in graph.ops[1:]:
-        if not reached.intersection(op.inputs):
+        if not (of_patches := patches.intersection(op.inputs)) and not reached.intersection(op.inputs):
             continue
         if op.kind in ("convolution", "pool"):
-            if dims := _slid_along(graph, op, reached):
+            dims = _slid_along(graph, op, reached | patches)
+            if dims and (not of_patches or len(dims) == n - 2):
                 return dims
             break
-        if op.kind in PRELUDE:
+        if of_patches or op.kind in PATCHES:
+            patches |= {op.index} if n > 3 and op.kind in PRELUDE | PATCHES else set()
+        elif op.kind in PRELUDE:
             reached.add(op.index)
     return tuple(range(2, n)) if n > 3 else ()
 

@@ -496,6 +496,43 @@ def test_modules_under_vmap_are_captured(device: str) -> None:
     assert n_params(graph, read_params(graph)) == 2 * 9 * 4
 
 
+def test_what_is_compiled_runs_as_it_was_written() -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("compiled")
+
+    model = nn.Sequential(torch.compile(conv(4, 4), backend=never), conv(4, 4))
+    graph = capture(model, X)
+    assert [op.kind for op in graph.ops] == ["input", "convolution", "convolution"]
+
+
+def test_of_two_branches_the_chosen_one_is_recorded() -> None:
+    first, second = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def branch(x: Tensor) -> Tensor:
+        return torch.cond(torch.tensor(2, device=x.device) > 3, first, second, (x,))
+
+    model = Apply(branch)
+    model.first, model.second = first, second
+    graph = capture(model, (1, 8))
+    assert read_params(graph) == {"second.weight", "second.bias"}
+    assert [m.path for m in graph.modules if m.is_executed] == ["", "second"]
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_an_operator_that_takes_functions_is_refused_by_name() -> None:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    x = torch.rand(1, 2, 4, 8)
+    with pytest.raises(CaptureError, match="flex_attention takes functions"):
+        capture(Apply(lambda x: flex_attention(x, x, x)), x, device="cpu")
+
+
+def test_an_operator_that_meta_lacks_needs_values() -> None:
+    rows = torch.eye(8).to_sparse()
+    with pytest.raises(NeedsValuesError, match=r"aten\.\w+ does not run on the meta device: capture on the device 'cpu'"):
+        capture(Apply(lambda x: rows @ x.t()), (1, 8))
+
+
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_a_deep_copy_comes_from_what_is_copied(device: str) -> None:
     a, b, constant = conv(4, 4), conv(4, 2), torch.arange(3)

@@ -446,6 +446,7 @@ def test_height_and_width_are_told_where_they_differ() -> None:
         (lambda x: x[..., x.mean((0, 1, 2)).argsort()], (3, 32, 32), (2, 3)),
         (lambda x: x.view(1, 16, 2, 16, 2, 3).permute(0, 5, 2, 4, 1, 3).reshape(1, 12, 16, 16), (32, 32, 3), (1, 2)),
         (lambda x: x.flatten(2).unsqueeze(2), (3, 32, 32), (2, 3)),
+        (lambda x: torch.cat([x[:, ::2], x[:, 1::2]], -1).repeat(1, 1, 1, 2).movedim(-1, 1), (32, 32, 3), (1, 2)),
     ],
 )
 def test_the_axes_of_an_image_are_those_that_the_first_convolution_slides_along(
