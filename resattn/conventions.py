@@ -207,7 +207,8 @@ class _Rules:
         own = int(getattr(self.config, "num_mel_bins", 0) or getattr(self.config, "input_feat_per_channel", 80))
         positions = int(getattr(self.config, "max_source_positions", None) or 1500)
         fields = [n for config in self.configs for n in vars(config) if FEATURES.search(n)]
-        bins = dict.fromkeys((own, *self.numbers(*fields), 128))
+        stacked = (own * n for n in (*self.numbers("num_stacked_frames"), 2, 4))  # several frames as one
+        bins = dict.fromkeys((own, *self.numbers(*fields), 128, *stacked))
         # Whisper reads two frames a position, channels first; the others take frames first.
         if self.config.model_type == "whisper":
             return [self.blank(own, 2 * positions)]

@@ -40,7 +40,7 @@ def measured(target: str) -> dict[str, Any]:
         try:
             a, model, device = _audited(found, model)
         except CaptureError as error:
-            if alone := _error_alone(model, found.inputs):
+            if not isinstance(error, NeedsValuesError) and (alone := _error_alone(model, found.inputs)):
                 raise ModelError(f"the library's model fails by itself: {alone}") from error
             raise
         done = time.process_time()
