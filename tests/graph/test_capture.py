@@ -529,7 +529,9 @@ def test_an_operator_that_takes_functions_is_refused_by_name() -> None:
 
 def test_an_operator_that_meta_lacks_needs_values() -> None:
     rows = torch.eye(8).to_sparse()
-    with pytest.raises(NeedsValuesError, match=r"aten\.\w+ does not run on the meta device: capture on the device 'cpu'"):
+    with pytest.raises(
+        NeedsValuesError, match=r"aten\.\w+ does not run on the meta device: capture on the device 'cpu'"
+    ):
         capture(Apply(lambda x: rows @ x.t()), (1, 8))
 
 
