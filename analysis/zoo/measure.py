@@ -212,7 +212,8 @@ def _counted_on_values(
     model: nn.Module, buffers: Sequence[tuple[nn.Module, dict[str, Any]]], inputs: Inputs, row: dict[str, Any]
 ) -> dict[str, Any]:
     """The same on the CPU, with weights of 0, for a model that asks for the value of an input; nothing where that
-    fails too. Attention runs as its separate products: torch's counter has no formula for the CPU's fused one.
+    fails too. Attention and recurrent layers run as their separate products: torch's counter has no formula for the
+    CPU's fused ones.
     """
     made: dict[int, nn.Parameter] = {}
     for module, kept in buffers:
@@ -222,7 +223,7 @@ def _counted_on_values(
                 zeros = torch.zeros(p.shape, dtype=p.dtype)
                 module._parameters[name] = made.setdefault(id(p), nn.Parameter(zeros, requires_grad=False))
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
             counted = _counted(model, inputs, "cpu")
     except Exception:
         return {}
