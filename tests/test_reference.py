@@ -6,13 +6,16 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from scipy import stats
 
 from analysis.claims.ledger import ledger
 from analysis.claims.trained import judge_study
 from analysis.explore.page import block
 from analysis.report import build
+from analysis.report.facts import masks
 from analysis.report.reading import DONE, Job, read_study
 from analysis.statistics.conclusions import difference_frame
 from analysis.tables import schemas
@@ -78,6 +81,17 @@ def test_verdicts_are_those_of_the_tables() -> None:
     ]
     shown = STUDY.table(schemas.CLAIMS).set_index("id")["verdict"]
     assert found.to_dict() == shown[found.index].to_dict()
+
+
+def test_the_finding_on_masks_is_over_the_seeds_of_both_jobs() -> None:
+    frames = [STUDY.table(schemas.INTERVENTIONS, job) for job in ("70_masks", "71_masks_more")]
+    own = pd.concat(frames)
+    is_asked = (own["module"] == "all") & (own["norms"] == "as they are") & ~own["network"].str.contains("naive")
+    change = own[is_asked & (own["intervention"] == "another image's")].set_index("seed")["change"]
+    reach = stats.t.ppf(0.975, len(change) - 1) * change.std() / len(change) ** 0.5
+    interval = f"{change.mean() - reach:+.1f} to {change.mean() + reach:+.1f} points, {len(change)} seeds"
+    assert len(change) == 6
+    assert interval in masks.masks(STUDY).replaced[0].findings[0]
 
 
 def test_the_report_is_that_of_the_tables() -> None:

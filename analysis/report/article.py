@@ -326,7 +326,9 @@ def _replaced_title(study: Study) -> str:
     if other.empty:
         return "Test error when masks are replaced"
     rises = [f"{row.mean:+.1f}" for row in other.itertuples()]
-    return f"With the masks of other images the test error changes by {listed(rises)} points"
+    n = int(other["n"].max())
+    seeds = f"{n} {'seed' if n == 1 else 'seeds'}"
+    return f"With the masks of other images the test error changes by {listed(rises)} points ({seeds})"
 
 
 def _area_title(facts: masks.Masks) -> str:

@@ -32,12 +32,12 @@ from analysis.experiment.protocol import (
 from analysis.statistics.comparisons import Comparison, compare_networks
 from analysis.statistics.conclusions import chance_pct
 from analysis.statistics.intervals import mean_interval
+from analysis.statistics.interventions import intervention_summary
 from analysis.statistics.protocol import sweep_of
 from analysis.tables import schemas
 from analysis.tables.files import FrameError, read_table
 from analysis.tables.formats import display_name, listed, signed
 from analysis.tables.runs import run_frame
-from analysis.trained.interventions import intervention_summary
 from resattn.measures.captured import captured
 from resattn.measures.quantities import count
 from resattn.training.kept import KeptRunError

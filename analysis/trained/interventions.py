@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from analysis.claims.background import GROUND, OBJECT
-from analysis.statistics.intervals import mean_interval
+from analysis.statistics.interventions import intervention_summary as intervention_summary  # used by 70_masks
 from analysis.tables import schemas
 from analysis.trained.mask_maps import SETTLING, AttendingError, Trained, attended, settle
 from resattn.measures.captured import captured
@@ -214,17 +214,3 @@ def intervention_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
     if not rows:
         raise AttendingError("no trained run of a network with masks")
     return pd.DataFrame(rows, columns=schemas.INTERVENTIONS.names)
-
-
-def intervention_summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean change of the error over seeds in percentage points, with 95 % interval: `schemas.INTERVENTION_MEANS`."""
-    keys = ["network", "dataset", "intervention", "module", "norms"]
-    rows = []
-    for values, part in frame.groupby(keys, sort=False):
-        found = mean_interval(list(part["change"]))
-        rows.append(
-            {**dict(zip(keys, values, strict=True)), "n": found.n, "test_error_pct": part["test_error_pct"].mean(),
-             "mean": found.mean, "low": found.low, "high": found.high, "least": part["change"].min(),
-             "largest": part["change"].max()}
-        )  # fmt: skip
-    return pd.DataFrame(rows, columns=schemas.INTERVENTION_MEANS.names).astype({"low": float, "high": float})

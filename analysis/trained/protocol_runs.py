@@ -15,12 +15,13 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.experiment.protocol import RESULTS, TRAINED
+from analysis.statistics.interventions import intervention_summary
 from analysis.tables import schemas
 from analysis.tables.files import read_table, write_table
 from analysis.tables.provenance import about
 from analysis.tables.schemas import Schema
 from analysis.trained.gradient_depth import lesion_frame, used_frame, used_summary
-from analysis.trained.interventions import intervention_frame, intervention_summary
+from analysis.trained.interventions import intervention_frame
 from analysis.trained.mask_maps import Trained, runs_below
 from analysis.trained.responses import response_frame
 from resattn.measures.captured import captured

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.report import sentences
+from analysis.statistics.interventions import intervention_summary
 from analysis.tables.depth import (
     article_steps,
     depth_frame,
@@ -19,7 +20,6 @@ from analysis.tables.depth import (
     path_length_frame,
     path_summary,
 )
-from analysis.trained.interventions import intervention_summary
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.report import sentences
-from analysis.report.gaps import MissingError
+from analysis.report.gaps import part
 from analysis.report.reading import Study
+from analysis.statistics.interventions import intervention_summary
 from analysis.tables import schemas
 from analysis.tables.formats import listed
 
@@ -63,7 +64,8 @@ class Masks:
 
 def masks(study: Study) -> Masks:
     """The scores of every map. Raises: MissingError."""
-    frame = study.table(schemas.MASKS)
+    study.table(schemas.MASKS)
+    frame = _of_all_jobs(study, schemas.MASKS)
     frame = frame[frame["quantity"] == "auc"]
     if frame.empty:
         raise study.no_rows(schemas.MASKS)
@@ -75,10 +77,11 @@ def masks(study: Study) -> Masks:
     trained = frame[(frame["map"] == "mask") & (frame["state"] == "after")]
     datasets = tuple(frame["dataset"].unique())
     on = listed(datasets)
-    own = _means(study, schemas.INTERVENTION_MEANS)
+    own = intervention_summary(_of_all_jobs(study, schemas.INTERVENTIONS))
     replaced = [Replaced.of(own, on)] if len(own) else []
-    for (dataset, epochs), part in _means(study, schemas.REPLACED_MASKS).groupby(["dataset", "epochs"], sort=False):
-        replaced.append(Replaced.of(part, f"{dataset} after {epochs} {'epoch' if epochs == 1 else 'epochs'}"))
+    beside = part(study.table, schemas.REPLACED_MASKS).facts
+    for (dataset, epochs), means in () if beside is None else beside.groupby(["dataset", "epochs"], sort=False):
+        replaced.append(Replaced.of(means, f"{dataset} after {epochs} {'epoch' if epochs == 1 else 'epochs'}"))
     networks = sentences.simplest_first(own["network"])
     told = tuple(sentences.interventions(own[own["network"] == network]) for network in networks)
     return Masks(
@@ -88,9 +91,8 @@ def masks(study: Study) -> Masks:
     )  # fmt: skip
 
 
-def _means(study: Study, schema: schemas.Schema) -> pd.DataFrame:
-    """A table of `intervention_summary`; without rows where the study has none."""
-    try:
-        return study.table(schema)
-    except MissingError:
-        return pd.DataFrame(columns=schema.names)
+def _of_all_jobs(study: Study, schema: schemas.Schema) -> pd.DataFrame:
+    """A table of every job that has it: more seeds may have a job of their own."""
+    jobs = [job.name for job in study.jobs if schema in job.schemas]
+    found = [part(study.table, schema, name).facts for name in jobs]
+    return pd.concat([frame for frame in found if frame is not None] or [pd.DataFrame(columns=schema.names)])

@@ -104,10 +104,9 @@ def limits(study: Study) -> list[str]:
         found.append("No network was trained, so there are no test errors.")
     scores = part(study.table, schemas.MASKS).facts
     if scores is not None and not scores.empty:
-        n = int(scores["seed"].nunique())
         found.append(
-            f"The masks were analysed on {listed(scores['dataset'].unique())} with {n} "
-            f"{'seed' if n == 1 else 'seeds'}: small images with one object, not photographs."
+            f"Masks are compared with a true foreground on {listed(scores['dataset'].unique())} only: small images "
+            "with one object, not photographs."
         )
     if layouts is not None:
         found.append("The layout of the CIFAR networks is one of several that fit the printed numbers.")
