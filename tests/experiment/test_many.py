@@ -133,7 +133,7 @@ def test_the_whole_protocol_side_by_side_is_that_of_the_loop(tiny, digits, tmp_p
     run_protocol(out=tmp_path / "loop", protocol=protocol, dataset=digits, say=lambda line: None)
     first, lines = whole(protocol, digits, tmp_path / "many", side_by_side=2, minutes=0)  # too short for a second block
     assert 0 < first < protocol.n_runs
-    assert any("not begun" in line for line in lines)
+    assert any("not started" in line for line in lines)
     rest, lines = whole(protocol, digits, tmp_path / "many", side_by_side=2)
     assert first + rest == protocol.n_runs
     assert not any("test error" in line for line in lines)
