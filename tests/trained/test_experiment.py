@@ -168,7 +168,10 @@ def test_the_kept_runs_of_the_repository_are_read() -> None:
     found = experiment()
     assert found.protocol.digest == PROTOCOL.digest
     of_kinds = [{run.name for run in folder.iterdir()} for folder in (RUNS, WHOLE_RUNS)]
-    for part in [SWEEP, *(rf"{BUDGET}-\w+-e{n}-" for n in (1, 2, 4))]:  # all of a part from one kind of device, the larger
+    for part in [
+        SWEEP,
+        *(rf"{BUDGET}-\w+-e{n}-" for n in (1, 2, 4)),
+    ]:  # all of a part from one kind of device, the larger
         own = [{name for name in names if re.match(part, name)} for names in of_kinds]
         assert {name for name in found.state.kept if re.match(part, name)} == max(own[::-1], key=len)
     check_frame(sweep_frame(found), schemas.SWEEP)
