@@ -76,17 +76,17 @@ class _Rules:
 
     def calls(self) -> Iterator[Inputs]:
         """The likeliest first. Raises: UnknownArgumentError."""
-        wanted = self.main & self.taken.keys() | self.needed
+        least = self.main & self.taken.keys() | self.needed
+        wanted = set(least)
         if hasattr(self.config, "projection_dim"):  # a text and an image, side by side
             wanted |= {"input_ids", "pixel_values"} & self.taken.keys()
         if getattr(self.config, "is_encoder_decoder", False):
             wanted |= {"decoder_input_ids"} & self.taken.keys()
-        least = (self.main & self.taken.keys() | self.needed) or wanted
         known = [n for n in self.taken if n not in wanted and self.makers(n) is not None]
         with_others = wanted | {n for n in known if n in KINDS}
         alone = [self.needed | {n} for n in self.taken if n in KINDS]
         every = wanted | {n for n in known if n != "inputs_embeds"}
-        kept = [wanted, with_others, least, *alone, *(wanted | {n} for n in known), every]
+        kept = [wanted, with_others, least or wanted, *alone, *(wanted | {n} for n in known), every]
         sets = list(dict.fromkeys(map(frozenset, kept)))
         if unknown := sorted(n for n in wanted if self.makers(n) is None):
             raise UnknownArgumentError(unknown[0])
@@ -258,7 +258,7 @@ def _embeddings(rules: _Rules, chosen: Chosen) -> list[Made]:
     ]
 
 
-def _of(*shape: int | str, integers: bool = False) -> Callable[[_Rules, Chosen], list[Made]]:
+def _of(*shape: int | str, integers: bool = False) -> Maker:
     """A shape of numbers, and of fields of the configuration; "tokens" is the length of a text."""
 
     def made(rules: _Rules, chosen: Chosen) -> list[Made]:

@@ -140,7 +140,7 @@ def _is_record(entry: Path) -> bool:
 
 
 def is_of_a_run(folder: Path) -> bool:
-    """Whether a folder holds what a run began or finished, told by what only a run writes."""
+    """Whether a folder has files that only a run writes, complete or not."""
     return _is_ours(folder) or bool(read_listing(folder))
 
 

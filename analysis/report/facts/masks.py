@@ -64,7 +64,7 @@ class Masks:
 
 def masks(study: Study) -> Masks:
     """The scores of every map. Raises: MissingError."""
-    study.table(schemas.MASKS)
+    study.table(schemas.MASKS)  # a study without it has a gap
     frame = _of_all_jobs(study, schemas.MASKS)
     frame = frame[frame["quantity"] == "auc"]
     if frame.empty:
@@ -83,11 +83,11 @@ def masks(study: Study) -> Masks:
     for (dataset, epochs), means in () if beside is None else beside.groupby(["dataset", "epochs"], sort=False):
         replaced.append(Replaced.of(means, f"{dataset} after {epochs} {'epoch' if epochs == 1 else 'epochs'}"))
     networks = sentences.simplest_first(own["network"])
-    told = tuple(sentences.interventions(own[own["network"] == network]) for network in networks)
+    interventions = tuple(sentences.interventions(own[own["network"] == network]) for network in networks)
     return Masks(
         datasets, scores, errors, int(frame["seed"].nunique()),
         sentences.outline(trained.groupby("network")["value"].mean().to_dict(), on),
-        tuple(sorted(replaced, key=lambda found: -found.n_seeds)), told,
+        tuple(sorted(replaced, key=lambda each: -each.n_seeds)), interventions,
     )  # fmt: skip
 
 
