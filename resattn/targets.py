@@ -242,10 +242,7 @@ def _parameters_on_meta() -> Iterator[None]:
             return move(module, *args, **kwargs)
         return move(module, dtype) if dtype is not None else module
 
-    with (
-        mock.patch.object(nn.Module, "register_parameter", register_parameter),
-        mock.patch.object(nn.Module, "to", to),
-    ):
+    with mock.patch.object(nn.Module, "register_parameter", register_parameter), mock.patch.object(nn.Module, "to", to):
         yield
 
 

@@ -194,10 +194,7 @@ class Trainee:
         loss, right = score(self.feed, self.model, precision=self.autocast(), **size)
         self.model.train()
         n = len(right)
-        return {
-            "test_loss": float(loss) / n,
-            "test_error_pct": 100 * (n - int(right.sum())) / n,
-        }, packed(right)
+        return {"test_loss": float(loss) / n, "test_error_pct": 100 * (n - int(right.sum())) / n}, packed(right)
 
     def finish(self) -> Network:
         """The network with its number of steps, as after the training loop."""

@@ -118,7 +118,6 @@ def stage_depths(ax: Axes, stages: pd.DataFrame) -> str:
 
 
 BOX, ROW = 34.0, 62.0
-BOX, ROW = 34.0, 62.0
 
 
 def notion_sketch(layers: pd.DataFrame, chosen: frozenset[str], words: str) -> str:

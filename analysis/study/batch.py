@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.study import results_folder
 from analysis.study.engine import SNAKEMAKE_LOG, Engine, engine_for, run_snakemake
 from analysis.study.job_folder import LOCK, LOG, NOTEBOOK, record_failure, remove
 from analysis.study.plan import all_tasks, describe, possible, stale_jobs, write_plan
@@ -76,7 +75,7 @@ def run_study(
         with exclusive(out / STUDY_LOCK, what=f"the study in {out}") as lock:
             if clean:
                 print(f"{aside_words(out)}: deleted", file=sys.stderr)
-                results_folder.clean(out)
+                remove(out / ASIDE)
                 return 0
             return _run(asked, out, engine, lock, report)
     except OSError as error:

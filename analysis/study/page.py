@@ -40,11 +40,6 @@ def save_page(page: dict[str, Any], path: Path, failure: str | None) -> None:
         if _is_unexecuted(cell) and record:
             record["status"] = "pending"  # papermill marks every cell completed once the kernel is gone
     if failure:
-        note = {
-            "cell_type": "markdown",
-            "id": FAILURE_CELL,
-            "metadata": {},
-            "source": f"This run failed:\n\n```\n{failure}\n```",
-        }
-        page["cells"].insert(0, note)
+        text = f"This run failed:\n\n```\n{failure}\n```"
+        page["cells"].insert(0, {"cell_type": "markdown", "id": FAILURE_CELL, "metadata": {}, "source": text})
     write_atomic(path, f"{scrub(json.dumps(page, indent=1, ensure_ascii=False))}\n".encode("utf-8", "replace"))

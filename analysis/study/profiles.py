@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from analysis.study.dependencies import OUT_DIR
+from analysis.study.dependencies import INPUTS, KINDS, OUT_DIR, RESULT
+from analysis.study.job_folder import FAILURE, LOG, NOTEBOOK
 from analysis.study.light_imports import light_imports
 from analysis.study.notebook_parameters import NotebookError, Value, check_parameters, read_parameters
 from analysis.tables.files import read_regular
@@ -30,16 +31,7 @@ MOST_CHARACTERS, DEEPEST = 100_000, 20  # of a profile
 MOST_JOBS, LONGEST_NAME = 2_000, 200  # of a profile; of a folder, in bytes
 # What a results folder and the folder of a step hold beside those of jobs.
 RESERVED = ("report", "plan.json", "study.json", "snakemake.log")
-RESERVED_IN_STEP = (
-    "result.json",
-    "inputs.json",
-    "failure.json",
-    "notebook.ipynb",
-    "log.txt",
-    "tables",
-    "figures",
-    "run",
-)
+RESERVED_IN_STEP = (RESULT, INPUTS, FAILURE, NOTEBOOK, LOG, *KINDS)
 SCALES = ("quick", "small", "paper")  # that a profile may have, the default first
 IN_FOLDER = str.maketrans({"[": "+", "]": "", "=": "-", ",": "+", " ": ""})  # a network's settings in a folder's name
 
@@ -163,10 +155,8 @@ def _scale(path: Path, scales: Mapping[str, Any] | None, asked: str | None, name
     wanted = asked or named_scale
     if scales is None:
         if wanted is not None:
-            with_scales = sorted(
-                p.stem for p in PROFILES.glob("*.yaml") if "\nscales:" in p.read_text(encoding="utf-8")
-            )
-            raise ProfileError(f"{path.name} has no scales (those of the project that have: {', '.join(with_scales)})")
+            others = sorted(p.stem for p in PROFILES.glob("*.yaml") if "\nscales:" in p.read_text(encoding="utf-8"))
+            raise ProfileError(f"{path.name} has no scales (those of the project that have: {', '.join(others)})")
         return None
     if wanted is not None and wanted not in scales:
         raise ProfileError(f"{path.name} has no scale {wanted!r} ({_near(wanted, list(scales))})")
@@ -182,22 +172,8 @@ def _over(data: Any, changes: Any) -> Any:
 
 def _line_of(tree: yaml.Node, place: Place, scale: str | None) -> int:
     """The line of a place, in the part of the scale if it stands there."""
-    under = ("scales", str(scale), *place)
-    return _line(tree, under if scale is not None and _stands(tree, under) else place)
-
-
-def _stands(node: yaml.Node, place: Place) -> bool:
-    for step in place:
-        if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-            node = node.value[step]
-            continue
-        found = (
-            [value for key, value in node.value if key.value == str(step)] if isinstance(node, yaml.MappingNode) else []
-        )
-        if not found:
-            return False
-        node = found[0]
-    return True
+    line, is_there = _line(tree, ("scales", str(scale), *place))
+    return line if is_there and scale is not None else _line(tree, place)[0]
 
 
 def _load(path: Path) -> tuple[yaml.Node, dict[str, Any]]:
@@ -248,19 +224,19 @@ def _refuse_repeated(path: Path, node: yaml.Node) -> None:
             _refuse_repeated(path, item)
 
 
-def _line(node: yaml.Node, place: Place) -> int:
-    """The line of a place in the profile, or of the nearest thing around it."""
+def _line(node: yaml.Node, place: Place) -> tuple[int, bool]:
+    """The line of a place in the profile, or of the nearest thing around it; and whether the place is there."""
     line = node.start_mark.line
     for step in place:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == str(step)]
-            if not found:
-                break
-            line, node = found[0][0].start_mark.line, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+        if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
             node = node.value[step]
             line = node.start_mark.line
-    return line + 1
+            continue
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        if not (found := [(key, value) for key, value in pairs if key.value == str(step)]):
+            return line + 1, False
+        line, node = found[0][0].start_mark.line, found[0][1]
+    return line + 1, True
 
 
 def _schema_mistakes(data: dict[str, Any]) -> Iterator[Mistake]:
@@ -276,10 +252,8 @@ def _schema_mistakes(data: dict[str, Any]) -> Iterator[Mistake]:
         if error.validator == "additionalProperties":
             known = error.schema["properties"]
             for name in error.instance.keys() - known.keys():
-                yield (
-                    (*place, name),
-                    f"{'.'.join(map(str, place)) or 'a profile'} has no {name!r} ({_near(name, known)})",
-                )
+                what = ".".join(map(str, place)) or "a profile"
+                yield (*place, name), f"{what} has no {name!r} ({_near(name, known)})"
         elif error.validator == "format":
             yield place, str(error.cause)
         elif error.validator == "dependentRequired":  # the one case of the schema
@@ -317,9 +291,8 @@ def _tasks(data: dict[str, Any], path: Path) -> tuple[dict[str, Task], list[Mist
         notebook = folder / f"{name}.ipynb"
         if not notebook.is_file():
             where = (*place, "notebook") if "notebook" in row else place
-            mistakes.append(
-                (where, f"no notebook {name!r} ({_near(name, sorted(p.stem for p in folder.glob('*.ipynb')))})")
-            )
+            known = sorted(path.stem for path in folder.glob("*.ipynb"))
+            mistakes.append((where, f"no notebook {name!r} ({_near(name, known)})"))
             continue
         try:
             defaults = read_parameters(notebook)
@@ -336,11 +309,10 @@ def _tasks(data: dict[str, Any], path: Path) -> tuple[dict[str, Task], list[Mist
         found = list(_parameter_mistakes(notebook, asked))
         for name, earlier in row.get("after", {}).items():
             above = list(data["notebooks"])[: list(data["notebooks"]).index(step)]
+            where = (*place, "after", name)
             if earlier not in above:
-                found.append(
-                    ((*place, "after", name), f"no notebook {earlier!r} above {step} ({_near(earlier, above)})")
-                )
-            found += _parameter_mistakes(notebook, [((*place, "after", name), name, "")])
+                found.append((where, f"no notebook {earlier!r} above {step} ({_near(earlier, above)})"))
+            found += _parameter_mistakes(notebook, [(where, name, "")])
         if not found:
             fixed = {**common, **row.get("parameters", {}), **row.get("budget", {})}
             n_jobs = math.prod(map(len, row.get("each", {}).values()))

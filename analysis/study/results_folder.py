@@ -156,11 +156,6 @@ def aside_words(out: Path) -> str:
     return f"{len(jobs)} finished results, {size / 1e6:,.1f} MB, are set aside in {shown(out / ASIDE)}"
 
 
-def clean(out: Path) -> None:
-    """Deletes the results that were set aside; nothing else does."""
-    remove(out / ASIDE)
-
-
 def _asides(out: Path) -> list[Path]:
     """The folders of the jobs that were set aside, at whatever level."""
     return sorted({file.parent for name in (RESULT, INPUTS) for file in (out / ASIDE).rglob(name)})

@@ -80,11 +80,7 @@ class ChangedError(RunError):
 
 
 def run_notebook(
-    path: Path | str,
-    parameters: Mapping[str, Any],
-    out_dir: Path | str,
-    *,
-    timeout_s: float | None = 3600.0,
+    path: Path | str, parameters: Mapping[str, Any], out_dir: Path | str, *, timeout_s: float | None = 3600.0
 ) -> Path:
     """The `result.json` of one execution of a notebook; the executed notebook, log, tables and figures are beside it.
 
@@ -260,12 +256,9 @@ def _execute(
                 failure = failed(KernelDiedError, f"{error} {_ending(run.exit_code)}".strip())
         page = read_page(running)
         if failure is None:
-            if exits := [
-                o for cell in page["cells"] for o in cell.get("outputs", ()) if o.get("ename") == "SystemExit"
-            ]:
-                failure = failed(
-                    NotebookExitError, f"SystemExit: {exits[0]['evalue']}; a notebook runs to its last cell"
-                )
+            outputs = [output for cell in page["cells"] for output in cell.get("outputs", ())]
+            if exits := [output["evalue"] for output in outputs if output.get("ename") == "SystemExit"]:
+                failure = failed(NotebookExitError, f"SystemExit: {exits[0]}; a notebook runs to its last cell")
             elif not page["cells"]:
                 failure = failed(IncompleteError, "it has no cells, or its page was not written")
             elif skipped := unexecuted(page):

@@ -115,11 +115,7 @@ def sidecar(path: Path | str) -> Path:
 
 
 def write_table(
-    frame: pd.DataFrame,
-    path: Path | str,
-    provenance: Mapping[str, Any] | None = None,
-    *,
-    schema: Schema | None = None,
+    frame: pd.DataFrame, path: Path | str, provenance: Mapping[str, Any] | None = None, *, schema: Schema | None = None
 ) -> Path:
     """Writes `frame` as CSV without its index, after its sidecar: no table exists without one.
 

@@ -102,11 +102,7 @@ class Attended:
 
     def maps(self) -> dict[str, Tensor]:
         """(N, H, W) of the mask, the trunk and the output, averaged over channels."""
-        return {
-            "mask": self.mask.mean(1),
-            "trunk": self.trunk.abs().mean(1),
-            "output": self.output.abs().mean(1),
-        }
+        return {"mask": self.mask.mean(1), "trunk": self.trunk.abs().mean(1), "output": self.output.abs().mean(1)}
 
 
 @torch.no_grad()

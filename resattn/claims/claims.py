@@ -17,15 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resattn.claims.expressions import Expression, parse
-from resattn.claims.vocabulary import (
-    DEFINITIONS,
-    FOREIGN,
-    MEASURABLE,
-    TRAINING_RESULTS,
-    UNITS,
-    Definition,
-    Reading,
-)
+from resattn.claims.vocabulary import DEFINITIONS, FOREIGN, MEASURABLE, TRAINING_RESULTS, UNITS, Definition, Reading
 
 T = TypeVar("T")
 
@@ -266,10 +258,7 @@ def is_classic(network: str) -> bool:
 
 
 def load(
-    path: Path,
-    references: Path | None = None,
-    *,
-    check_subject: Callable[[Subject], None] = check_subject,
+    path: Path, references: Path | None = None, *, check_subject: Callable[[Subject], None] = check_subject
 ) -> tuple[Claim, ...]:
     """The claims in a CSV file, in file order. The format is that of `COLUMNS` or of one of `ADAPTERS`.
 
@@ -481,7 +470,7 @@ def _timm_rows(row: Row) -> Iterator[Row]:
 
 # The header of a public table -> its rows as claims. A number of activations has no quantity here.
 ADAPTERS: Mapping[tuple[str, ...], Callable[[Row], Iterable[Row]]] = {
-    ("model", "img_size", "gmacs", "macts", "params_m"): _timm_rows,
+    ("model", "img_size", "gmacs", "macts", "params_m"): _timm_rows
 }
 
 

@@ -261,10 +261,7 @@ class _Bench:
             )
 
         def at(seed: int) -> Fraction:
-            return evaluate(
-                expression,
-                lambda r: self.ledger[r].number if is_row_id(r) else Fraction(found[r][seed]),
-            )
+            return evaluate(expression, lambda r: self.ledger[r].number if is_row_id(r) else Fraction(found[r][seed]))
 
         sample = [float(at(seed) / claim.scale) for seed in seeds]
         width = _t_quantile(len(sample) - 1) * stdev(sample)

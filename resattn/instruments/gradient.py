@@ -53,12 +53,7 @@ class Support:
 
 
 def gradient_support(
-    model: nn.Module,
-    input_shape: tuple[int, int],
-    path: str,
-    *,
-    position: int | None = None,
-    has_masks: bool = True,
+    model: nn.Module, input_shape: tuple[int, int], path: str, *, position: int | None = None, has_masks: bool = True
 ) -> Support:
     """The input rows that one row of the output of module `path` sees.
 

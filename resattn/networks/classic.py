@@ -193,9 +193,7 @@ def resnet152() -> nn.Module:
 
 def _bottlenecks(*, base: int = 64, groups: int = 1, reduction: int | None = None) -> nn.Module:
     """ResNet-50 with another inner width, groups in its 3x3, or a gate before every sum; stride on the 3x3."""
-    stem = nn.Sequential(
-        OrderedDict(conv=conv_norm(3, 64, 7, 2, padding=3), pool=nn.MaxPool2d(3, 2, padding=1)),
-    )
+    stem = nn.Sequential(OrderedDict(conv=conv_norm(3, 64, 7, 2, padding=3), pool=nn.MaxPool2d(3, 2, padding=1)))
     parts: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
     channels = 64
     for k, n in enumerate((3, 4, 6, 3)):
@@ -397,10 +395,7 @@ class InceptionV3(nn.Module):
         )
         self.grid17 = sequence("mixed", (_inception_17(768, inner) for inner in (128, 160, 160, 192)))
         self.auxiliary = nn.Sequential(
-            nn.AvgPool2d(5, 3),
-            _tower(768, (128, 1)),
-            conv_norm(128, 768, 5, padding=0, eps=1e-3),
-            classifier(768),
+            nn.AvgPool2d(5, 3), _tower(768, (128, 1)), conv_norm(128, 768, 5, padding=0, eps=1e-3), classifier(768)
         )
         self.reduce8 = Concat(
             three=_tower(768, (192, 1), (320, 3), stride=2),

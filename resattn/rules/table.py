@@ -48,10 +48,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
         "torchvision.deform_conv2d",
         Rule("convolution", spreads.chosen, costs.deformed_macs, costs.is_weighted_convolution),
     ),
-    (
-        "linear",
-        Rule("matmul", spreads.linear, costs.linear_macs, costs.reads_params("weight"), matrices=("weight",)),
-    ),
+    ("linear", Rule("matmul", spreads.linear, costs.linear_macs, costs.reads_params("weight"), matrices=("weight",))),
     (
         "scaled_dot_product_attention _scaled_dot_product_flash_attention "
         "_scaled_dot_product_efficient_attention _scaled_dot_product_flash_attention_for_cpu "
@@ -98,10 +95,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
         "argmax argmin median nanmedian nansum count_nonzero aminmax kthvalue mode",
         Rule("reduce", spreads.reduce),
     ),
-    (
-        "_log_softmax log_softmax sort topk argsort",
-        Rule("along", spreads.along),
-    ),
+    ("_log_softmax log_softmax sort topk argsort", Rule("along", spreads.along)),
     ("_fft_r2c _fft_c2r _fft_c2c", Rule("along", spreads.transformed)),
     ("norm linalg_vector_norm", Rule("reduce", spreads.reduce, flow="vector norm")),
     ("_softmax softmax _safe_softmax", Rule("along", spreads.along, flow="gate")),
@@ -114,10 +108,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
     ("expand broadcast_to", Rule("view", spreads.pointwise)),
     ("slice narrow", Rule("view", spreads.sliced)),
     ("select", Rule("view", spreads.select)),
-    (
-        "split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk",
-        Rule("view", spreads.narrowed),
-    ),
+    ("split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk", Rule("view", spreads.narrowed)),
     ("set_", Rule("view")),  # frees a tensor, or takes the memory of another: what it then reads is not followed
     ("unbind", Rule("view", spreads.unbound)),
     ("repeat", Rule("view", spreads.repeat)),
@@ -146,10 +137,7 @@ ROWS: tuple[tuple[str, Rule], ...] = (
         "torchvision.roi_pool torchvision.ps_roi_align torchvision.ps_roi_pool repeat_interleave",
         Rule("index", spreads.chosen),
     ),
-    (
-        "_pack_padded_sequence _embedding_bag diag_embed block_diag unfold_backward",
-        Rule("index", spreads.everywhere),
-    ),
+    ("_pack_padded_sequence _embedding_bag diag_embed block_diag unfold_backward", Rule("index", spreads.everywhere)),
     (
         "histc renorm linalg_cross _cdist_forward _euclidean_dist _pdist_forward _ctc_loss nll_loss_forward "
         "nll_loss2d_forward _linalg_svd _linalg_eigh _linalg_det linalg_inv_ex _linalg_solve_ex linalg_cholesky_ex "

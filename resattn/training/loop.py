@@ -259,10 +259,7 @@ def _evaluate(fabric: Fabric, feed: Feed, model: nn.Module) -> tuple[dict[str, f
     right = torch.zeros(n, dtype=torch.int64, device=fabric.device)
     right[fabric.global_rank :: fabric.world_size] = own.long()
     right = over_all(fabric, right, "sum")
-    tested = {
-        "test_loss": float(over_all(fabric, loss, "sum")) / n,
-        "test_error_pct": 100 * (n - int(right.sum())) / n,
-    }
+    tested = {"test_loss": float(over_all(fabric, loss, "sum")) / n, "test_error_pct": 100 * (n - int(right.sum())) / n}
     return tested, packed(right.bool())
 
 
