@@ -184,7 +184,8 @@ def state_of(folder: Path, protocol: Protocol, sweep: Path | None = None) -> Sta
 
     Raises: KeptRunError for a damaged record.
     """
-    from resattn.training.kept import TRAINING_VERSION, read_all
+    from resattn.training.kept import read_all
+    from resattn.training.record import TRAINING_VERSION
 
     kept, others = {}, []
     for run in read_all(folder):

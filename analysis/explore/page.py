@@ -1,13 +1,11 @@
 """The explorer as a part of a page: sliders that draw and count a network in the browser, without Python.
 
-`block()` gives the HTML, its style and its scripts, with the digests for a content policy. Report and site receive it
-as an argument; it loads nothing.
+`block()` gives the HTML, its style and its scripts. Report and site receive it as an argument; it loads nothing.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -46,19 +44,11 @@ PHOTO, PHOTO_PX = "china.jpg", 280
 
 @dataclass(frozen=True)
 class Block:
-    """The HTML of the explorer, to be inserted unchanged; a page contains `style` and `scripts` once.
-
-    `script_sources`: for a content policy, as `'sha256-...'`.
-    """
+    """The HTML of the explorer, to be inserted unchanged; a page contains `style` and `scripts` once."""
 
     html: str
     style: str
     scripts: tuple[str, ...]
-
-    @property
-    def script_sources(self) -> tuple[str, ...]:
-        digests = (hashlib.sha256(script.encode()).digest() for script in self.scripts)
-        return tuple(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
     @property
     def whole(self) -> str:
@@ -114,14 +104,3 @@ def photo() -> str:
     data = io.BytesIO()
     image.save(data, "JPEG", quality=70)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
-
-
-def alone() -> str:
-    """The explorer as a page of its own."""
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        '<meta name="color-scheme" content="light dark"><title>Explorer</title><style>:root{--ink:#1b1f24;--paper:#fff}'
-        "@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--paper:#111}}"
-        "body{background:var(--paper);margin:0 auto;max-width:1100px;padding:0 16px}</style>"
-        f"<main><h1>Explorer</h1><h2>What the sliders change</h2>{block().whole}</main></html>"
-    )

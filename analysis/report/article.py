@@ -19,7 +19,7 @@ from analysis.report.gaps import Gap, part
 from analysis.report.reading import Study
 from analysis.statistics.conclusions import headline
 from analysis.tables import schemas, steps
-from analysis.tables.formats import anchor, display_name, listed, number, part_name, percent, short, signed
+from analysis.tables.formats import anchor, counted, display_name, listed, number, part_name, percent, short, signed
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _cost(study: Study, title: str) -> Chapter:
             f"{percent(facts.total('macs') / facts.total('macs', facts.peer))} of the multiply-adds of "
             f"{display_name(facts.peer)}. [fig:price]"
         )
-    checks = part(cost.crosscheck, study).facts
+    checks = part(study.rows, schemas.CROSSCHECK).facts
     if checks:
         tools = list(dict.fromkeys(str(row["tool"]) for row in checks))
         n_open = sum(row["unexplained"] != 0 for row in checks)
@@ -326,8 +326,7 @@ def _replaced_title(study: Study) -> str:
     if other.empty:
         return "Test error when masks are replaced"
     rises = [f"{row.mean:+.1f}" for row in other.itertuples()]
-    n = int(other["n"].max())
-    seeds = f"{n} {'seed' if n == 1 else 'seeds'}"
+    seeds = counted(int(other["n"].max()), "seed")
     return f"With the masks of other images the test error changes by {listed(rises)} points ({seeds})"
 
 
@@ -341,10 +340,9 @@ def _error(study: Study, title: str) -> Chapter:
     compared = part(study.table, schemas.DIFFERENCES).facts
     found = headline(compared) if compared is not None else ""
     images = training.images_words(trained.images)
-    seeds = f"{trained.n_seeds} {'seed' if trained.n_seeds == 1 else 'seeds'}"
     budget = (
         f"{listed(trained.epochs)} {'epoch' if trained.epochs == (1,) else 'epochs'} on {images} of "
-        f"{listed(trained.datasets)}, {seeds} each"
+        f"{listed(trained.datasets)}, {counted(trained.n_seeds, 'seed')} each"
     )
     finding = f"{(found or training.pays(trained, None)).rstrip('.')} ({budget})."
     text = ["A fair comparison needs a ResNet of equal depth, by the trunk or by the longest path."]
@@ -387,7 +385,7 @@ def _print(study: Study, title: str) -> Chapter:
     paper = [row for row in facts.rows if row["source"] == PAPER] or list(facts.rows)
     counts = {v: sum(row["verdict"] == v for row in paper) for v in dict.fromkeys(r["verdict"] for r in paper)}
     n_tested = len(paper) - counts.get(claims.NOT_TESTABLE, 0) - counts.get("built so", 0)
-    wrong = sum(n for verdict, n in counts.items() if verdict in WRONG)
+    wrong = sum(n for verdict, n in counts.items() if verdict in claims.WRONG)
     whose = "of the paper" if paper[0]["source"] == PAPER else "in the ledger"
     finding = (
         f"Of {len(paper)} printed numbers and statements {whose}, {n_tested} can be tested by counting: "
@@ -402,9 +400,6 @@ def _print(study: Study, title: str) -> Chapter:
         "number that the network was built from: to count it again confirms nothing.",
     )
     return Chapter("print", title, finding, text)
-
-
-WRONG = ("off", "contradicts itself", "misquotes")
 
 
 def _asked(row: Mapping[str, str]) -> str:

@@ -39,10 +39,10 @@ LOG_CHARACTERS = 40_000  # the end of a failed run's log
 FILE_NAME = 100  # characters of a page's file name
 
 
-# What each part of the page reads, by the section that says what is missing of it.
-READ: Mapping[str, Mapping[str, Callable[[Study], Any]]] = {
-    "depth": {"depth": depth.depth, "modules": depth.modules, "arithmetic": depth.article},
-    "cost": {"cost": cost.cost, "published": cost.published, "crosscheck": cost.crosscheck},
+# What each part of the page reads, the rows of a table or facts, by the section that says what is missing of it.
+READ: Mapping[str, Mapping[str, schemas.Schema | Callable[[Study], Any]]] = {
+    "depth": {"depth": depth.depth, "modules": depth.modules, "arithmetic": schemas.ARTICLE},
+    "cost": {"cost": cost.cost, "published": schemas.PUBLISHED, "crosscheck": schemas.CROSSCHECK},
     "field": {"field": receptive_field.receptive_field},
     "training": {"training": training.training, "compared": training.differences},
     "masks": {"masks": masks.masks},
@@ -194,7 +194,12 @@ def _index(environment: Environment, study: Study, pages: Mapping[str, str], mov
     for job in study.jobs:
         if job.state != DONE:
             unfinished.setdefault(job.state, []).append(job.name)
-    parts = {id: {name: part(read, study) for name, read in reads.items()} for id, reads in READ.items()}
+    parts: dict[str, dict[str, Part[Any]]] = {
+        id: {
+            name: part(study.rows, r) if isinstance(r, schemas.Schema) else part(r, study) for name, r in reads.items()
+        }
+        for id, reads in READ.items()
+    }
     facts = {name: result for section in parts.values() for name, result in section.items()}
     written = article(study)
     drawn = drawings(study, written.chapters, first_number=2)  # the strip of the opening is the first

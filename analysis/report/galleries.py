@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from markupsafe import Markup
-
 from analysis.report.article import Chapter, Plate
 from analysis.report.facts.subject import SUBJECT
 from analysis.report.figures import Figure, FigureError, read_figure
@@ -63,14 +61,6 @@ class Drawn:
     number: int = 0
 
     @property
-    def svg(self) -> Markup:
-        return self.figure.svg
-
-    @property
-    def width_px(self) -> float | None:
-        return self.figure.width_px
-
-    @property
     def caption(self) -> str:
         """The title, or the part of its first sentence that fits. The rest is in the description."""
         whole = self.figure.title or self.figure.alt
@@ -120,7 +110,7 @@ def drawings(study: Study, chapters: Iterable[Chapter], first_number: int) -> Dr
             drawn = _drawn(job, path, left)
             if isinstance(drawn, Drawn):
                 taken.add(path)
-                left -= len(drawn.svg)
+                left -= len(drawn.figure.svg)
                 own.append(Drawn(drawn.figure, f"fig-{plate.id}", plate, number))
                 number += 1
         plates[chapter.id] = tuple(own)
@@ -135,10 +125,10 @@ def drawings(study: Study, chapters: Iterable[Chapter], first_number: int) -> Dr
         for one in found:
             if isinstance(one, Gap):
                 lost.append(one)
-            elif len(one.svg) > left:
-                lost.append(_heavy(one.figure.name + ".svg", one.anchor, len(one.svg)))
+            elif (weight := len(one.figure.svg)) > left:
+                lost.append(_heavy(one.figure.name + ".svg", one.anchor, weight))
             else:
-                left -= len(one.svg)
+                left -= weight
                 shown.append(one)
         n_open = min(OPEN_FIGURES, sum(not _is_of_another(d.figure.name) for d in shown) or OPEN_FIGURES)
         galleries[section.id] = Gallery(tuple(shown[:n_open]), tuple(shown[n_open:]), tuple(lost))

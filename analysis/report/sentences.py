@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.tables.formats import display_name, listed, name_and_settings
+from analysis.tables.formats import counted, display_name, listed, name_and_settings
 from resattn.networks.catalog import named
 
 
@@ -97,8 +97,7 @@ def interventions(means: pd.DataFrame, filtering: Iterable[Any] = ()) -> str:
         ends = f" (in parentheses {'95 % intervals' if by['low'].notna().any() else TOO_FEW})" if n > 1 else ""
         sentences.append(
             f"{display_name(str(network))}, test error {by.loc['none', 'test_error_pct']:.1f} %, "
-            f"{n} {'seed' if n == 1 else 'seeds'}: the error changes by "
-            f"{', '.join(changes)}, in percentage points{ends}."
+            f"{counted(n, 'seed')}: the error changes by {', '.join(changes)}, in percentage points{ends}."
         )
     sentences += [f"Article, claim 6, {display_name(found.network)}: {found.why}." for found in filtering]
     return " ".join(sentences)

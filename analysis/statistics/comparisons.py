@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis.statistics import dunnett
 from analysis.statistics.intervals import CONFIDENCE, StatsError, finite, least_seeds, mean_interval
+from analysis.tables.formats import counted
 
 NEAR_CHANCE = 0.75  # of the chance level: a network whose mean error is above that has hardly learned
 
@@ -93,7 +94,7 @@ def compare_networks(
     row = {name: i for i, name in enumerate(errors)}
     least = least_seeds(k - 1) if least is None else least
     comparisons = "1 comparison needs" if k == 2 else f"{k - 1} comparisons need"
-    few = f"all networks share {_seeds(n)}, and {comparisons} at least {least}" if n < least else ""
+    few = f"all networks share {counted(n, 'seed')}, and {comparisons} at least {least}" if n < least else ""
     found = []
     for network in errors:
         if network == reference:
@@ -132,10 +133,6 @@ def _near_chance(means: Sequence[float], chance: float | None) -> str:
         if is_near_chance(mean, chance)
     ]
     return " and ".join(near)
-
-
-def _seeds(n: int) -> str:
-    return f"{n} seed" if n == 1 else f"{n} seeds"
 
 
 def difference_error(table: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from analysis.statistics.comparisons import Comparison, compare_networks
 from analysis.statistics.intervals import StatsError, mean_interval
 from analysis.tables import schemas
 from analysis.tables.files import FrameError
-from analysis.tables.formats import display_name, name_and_settings, signed
+from analysis.tables.formats import counted, display_name, name_and_settings, signed
 from analysis.tables.quantities import quantity
 from resattn.training.config import DATASETS
 
@@ -221,12 +221,10 @@ def _sentence(c: Comparison, label_noise: float) -> str:
     )
 
 
-def _scope(c: Comparison, about: dict[str, object]) -> str:
-    seeds = f"{c.n} seeds" if c.n != 1 else "1 seed"
+def _scope(c: Comparison, about: dict[str, Any]) -> str:
     left = f" (left out, as not every network has them: {', '.join(map(str, c.left_out))})" if c.left_out else ""
     return (
-        f"Model: test error ~ network + seed, {c.n_comparisons + 1} networks, {seeds}{left}, corrected for "
-        f"{c.n_comparisons} {'comparison' if c.n_comparisons == 1 else 'comparisons'}. It holds for training "
-        f"{about['epochs']} {'epoch' if about['epochs'] == 1 else 'epochs'} on the first {about['images']:,} images of "
-        f"{about['dataset']}. All runs share the test images, whose sampling is not part of the intervals."
+        f"Model: test error ~ network + seed, {c.n_comparisons + 1} networks, {counted(c.n, 'seed')}{left}, corrected "
+        f"for {counted(c.n_comparisons, 'comparison')}. It holds for training {counted(about['epochs'], 'epoch')} on "
+        f"the first {about['images']:,} images of {about['dataset']}. All runs share the test images, whose sampling is not part of the intervals."
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from analysis.tables.formats import counted
+
 CONFIDENCE = 0.95
 # Below, the bootstrap interval is too narrow: it covers 86 % at six runs. See docs/reference/statistics.md.
 LEAST_BOOTSTRAP = 20
@@ -52,7 +54,7 @@ def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) ->
     x = finite(values)
     n, mean, least = len(x), float(x.mean()), least_seeds()
     if n < least:
-        return Interval(n=n, mean=mean, note=f"{n} {'run' if n == 1 else 'runs'}: an interval needs at least {least}")
+        return Interval(n=n, mean=mean, note=f"{counted(n, 'run')}: an interval needs at least {least}")
     if np.ptp(x) <= 1e-12 * np.abs(x).max():  # up to rounding
         return Interval(n=n, mean=mean, note="all values are equal")
     if n < LEAST_BOOTSTRAP:

@@ -112,17 +112,11 @@ def _steps(name: str) -> list[dict[str, Any]]:
     trunk = layers[layers["on_trunk"]]
     ends = trunk["stage"].isin(["stem", "head"])
     n_units = sum(spec.units) + sum(spec.tail)
+    in_module = trunk["module"] != ""
+    trunk_units = 2 * spec.p + spec.t
     rows = [
-        (
-            f"{n_units} units outside the modules, 3 convolutions each",
-            stated["outside"],
-            ((trunk["module"] == "") & ~ends).sum(),
-        ),
-        (
-            f"{sum(spec.modules)} modules of {2 * spec.p + spec.t} trunk units",
-            stated["modules"],
-            (trunk["module"] != "").sum(),
-        ),
+        (f"{n_units} units outside the modules, 3 convolutions each", stated["outside"], (~in_module & ~ends).sum()),
+        (f"{sum(spec.modules)} modules of {trunk_units} trunk units", stated["modules"], in_module.sum()),
         ("the first convolution and the classifier", stated["ends"], ends.sum()),
         ("their sum, the number in the name", stated["named"], counted.quantities["trunk_depth"]),
     ]

@@ -41,6 +41,11 @@ def listed(values: Iterable[object]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
+def counted(n: int, what: str) -> str:
+    """1 seed, 8 seeds."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def number(value: Any) -> str:
     """Whole numbers with grouped digits, others with three or four significant digits; a dash for none."""
     if value is None or value != value or value == "":

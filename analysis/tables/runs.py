@@ -24,7 +24,7 @@ from resattn.training.kept import KeptRunError, read_all
 from resattn.training.record import RUN
 
 if TYPE_CHECKING:
-    from resattn.training.loop import Run
+    from resattn.training.run import Run
 
 
 def about_run(run: Run) -> dict[str, Any]:

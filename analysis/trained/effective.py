@@ -21,7 +21,8 @@ from resattn.measures.captured import captured
 from resattn.networks.catalog import named
 from resattn.networks.network import build
 from resattn.networks.spec import NetworkSpec
-from resattn.training.loop import read_runs, trained
+from resattn.training.checkpoint import trained
+from resattn.training.run import read_runs
 
 SHARES = (0.68, 0.95)  # of the energy: those of one and two standard deviations in luo2016
 RANDOM, TRAINED = "random", "trained"

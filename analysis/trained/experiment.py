@@ -36,7 +36,7 @@ from analysis.statistics.interventions import intervention_summary
 from analysis.statistics.protocol import sweep_of
 from analysis.tables import schemas
 from analysis.tables.files import FrameError, read_table
-from analysis.tables.formats import display_name, listed, signed
+from analysis.tables.formats import counted, display_name, listed, signed
 from analysis.tables.runs import run_frame
 from resattn.measures.captured import captured
 from resattn.measures.quantities import count
@@ -84,7 +84,7 @@ def experiment(folder: Path | str = RESULTS, protocol: Protocol | None = None) -
         found = {run.id: most.kept[run.id] for run in most.planned if _is_of(run, epochs) and run.id in most.kept}
         kept |= found
         if found and where != device:
-            elsewhere.append(f"{_epochs(epochs)}: {where}")
+            elsewhere.append(f"{counted(epochs, 'epoch')}: {where}")
     others = [run for found in sets.values() for run in found.others]
     shown = replace(state, kept=kept, others=others)
     return Experiment(shown, device + (f" ({'; '.join(elsewhere)})" if elsewhere else ""))
@@ -198,7 +198,7 @@ def outcome_words(found: Experiment, budgets: pd.DataFrame) -> str:
             verdict = f"the error is {c.order}" if c.order else "no difference is shown"
             note = f"no order is claimed, because {c.note}" if c.note else verdict
             sentences.append(
-                f"{kind}, {_epochs(epochs)}: {display_name(c.reference)} minus {display_name(c.network)} is "
+                f"{kind}, {counted(epochs, 'epoch')}: {display_name(c.reference)} minus {display_name(c.network)} is "
                 f"{signed(c.mean)} points{where}: {note}. {c.equivalence(EQUAL_POINTS)}"
             )
     if slopes := slope(found, budgets):
@@ -268,7 +268,7 @@ def _against(other: str, every_budget: bool) -> Callable[[Experiment, pd.DataFra
                 continue
             c = next(c for c in compared[n] if c.network == network)
             ends = f" ({c.low:+.2f} to {c.high:+.2f})" if c.low is not None else f" ({c.note})"
-            words.append(f"{_epochs(n)}: {signed(c.mean)} points{ends}")
+            words.append(f"{counted(n, 'epoch')}: {signed(c.mean)} points{ends}")
         return "; ".join(words) + "."
 
     return outcome
@@ -303,11 +303,7 @@ def _seeds_words(found: Experiment, epochs: int) -> str:
     """How many seeds of a budget all networks have, where it is not complete."""
     runs, names = found.state.errors(BUDGET, epochs), found.protocol.networks
     n = len(set.intersection(*({seed for name, _, seed in runs if name == short} for short in names)))
-    return f"{_epochs(epochs)}: {n} of {len(found.protocol.data['budgets']['seeds'])} seeds are complete"
+    return f"{counted(epochs, 'epoch')}: {n} of {len(found.protocol.data['budgets']['seeds'])} seeds are complete"
 
 
 EQUAL_POINTS = 0.5  # the margin of equivalence that the protocol states
-
-
-def _epochs(n: int) -> str:
-    return f"{n} epoch" if n == 1 else f"{n} epochs"

@@ -68,12 +68,6 @@ def used_summary(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=schemas.USED_MEANS.names).astype({"low": float, "high": float})
 
 
-def share_between(frame: pd.DataFrame, least: int, most: int) -> pd.Series:
-    """The share of the energy at lengths from `least` to `most`, both included, by network, state, paths and seed."""
-    kept = frame.assign(share=frame["share"].where(frame["length"].between(least, most), 0.0))
-    return kept.groupby(["network", "state", "paths", "seed"], sort=False)["share"].sum()
-
-
 def lesion_frame(runs: Iterable[Trained], images: int) -> pd.DataFrame:
     """The test error of each run with the branch of one residual unit set to 0, for every unit: `schemas.LESIONS`.
 

@@ -26,9 +26,10 @@ from analysis.tables.formats import display_name, part_name
 from resattn.measures.captured import captured
 from resattn.networks.network import Network, build
 from resattn.training import data
+from resattn.training.checkpoint import trained
 from resattn.training.data import Dataset, Feed
 from resattn.training.kept import WEIGHTS, kept_network
-from resattn.training.loop import Run, TrainError, read_runs, trained
+from resattn.training.run import Run, TrainError, read_runs
 
 BATCH = 100  # images at a time: the maps of a wide network are large
 SETTLING = 20  # batches that give an untrained network the statistics of its norms

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from resattn.networks import catalog
 from resattn.networks.network import GlobalMean, build
-from resattn.networks.residual import sequence
+from resattn.networks.residual import Concat, sequence
 from resattn.networks.spec import NetworkSpec
 
 CLASSES = 1000  # ImageNet
@@ -91,18 +91,6 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.excite(self.squeeze(x))[:, :, None, None]
-
-
-class Concat(nn.Module):
-    """Branches that read the same input, their channels side by side."""
-
-    def __init__(self, **branches: nn.Module) -> None:
-        super().__init__()
-        for name, branch in branches.items():
-            self.add_module(name, branch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
 class Dense(nn.Module):
@@ -457,9 +445,9 @@ class Level(nn.Module):
         return self.merge(torch.cat([x[:, :, top : top + height, left : left + width], below], dim=1))
 
 
-def unet_of(width: int, *, in_channels: int = 1, classes: int = 2) -> nn.Module:
+def unet_of(width: int) -> nn.Module:
     """The U-Net with another width than 64."""
-    return nn.Sequential(OrderedDict(levels=Level(in_channels, width, 4), head=nn.Conv2d(width, classes, 1)))
+    return nn.Sequential(OrderedDict(levels=Level(1, width, 4), head=nn.Conv2d(width, 2, 1)))
 
 
 @_seeded
@@ -477,41 +465,35 @@ def unet() -> nn.Module:
 
 @dataclass(frozen=True)
 class Classic:
-    """A network of the zoo, the input it was published for, and its nominal depth, and the source of that depth."""
+    """A network of the zoo, its nominal depth, the source of that depth, and the input for which it was published."""
 
     make: Make
-    input_shape: tuple[int, int, int]
     named_depth: int | None
-    named_by: str | None
+    named_by: str | None = "name"
+    input_shape: tuple[int, int, int] = (3, 224, 224)
 
     @property
     def name(self) -> str:
         return self.make.__name__
 
 
-def _classic(
-    make: Make, depth: int | None, by: str | None = "name", shape: tuple[int, int, int] = (3, 224, 224)
-) -> Classic:
-    return Classic(make, shape, depth, by)
-
-
 ZOO: dict[str, Classic] = {
     classic.name: classic
     for classic in (
-        _classic(vgg16, 16),
-        _classic(vgg19, 19),
-        _classic(resnet18, 18),
-        _classic(resnet34, 34),
-        _classic(resnet50, 50),
-        _classic(resnet101, 101),
-        _classic(resnet152, 152),
-        _classic(se_resnet50, 50),
-        _classic(resnext50_32x4d, 50),
-        _classic(wide_resnet50_2, 50),
-        _classic(densenet121, 121),
-        _classic(mobilenet_v2, None, None),
-        _classic(efficientnet_b0, None, None),
-        _classic(inception_v3, 42, "szegedy2016, section 6", (3, 299, 299)),
-        _classic(unet, 23, "ronneberger2015, section 2", (1, 572, 572)),
+        Classic(vgg16, 16),
+        Classic(vgg19, 19),
+        Classic(resnet18, 18),
+        Classic(resnet34, 34),
+        Classic(resnet50, 50),
+        Classic(resnet101, 101),
+        Classic(resnet152, 152),
+        Classic(se_resnet50, 50),
+        Classic(resnext50_32x4d, 50),
+        Classic(wide_resnet50_2, 50),
+        Classic(densenet121, 121),
+        Classic(mobilenet_v2, None, None),
+        Classic(efficientnet_b0, None, None),
+        Classic(inception_v3, 42, "szegedy2016, section 6", (3, 299, 299)),
+        Classic(unet, 23, "ronneberger2015, section 2", (1, 572, 572)),
     )
 }

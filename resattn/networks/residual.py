@@ -92,8 +92,8 @@ class PreActivationUnit(Residual):
         return self.add(self.branch(active), identity)
 
 
-class Scales(nn.ModuleDict):
-    """Branches over one input, their results joined along the channels."""
+class Concat(nn.ModuleDict):
+    """Branches that read the same input, with their results concatenated along the channels."""
 
     def __init__(self, **branches: nn.Module) -> None:
         super().__init__(branches)
@@ -113,7 +113,7 @@ def inception_branch(in_channels: int, inner: int, stride: int, out: int) -> nn.
     joined = point[-1].out_channels + area[-1].out_channels
     return nn.Sequential(
         OrderedDict(
-            scales=Scales(point=activated(point), area=activated(area)),
+            scales=Concat(point=activated(point), area=activated(area)),
             act=norm_relu(joined),
             conv=conv(joined, out, 1),
         )

@@ -25,8 +25,9 @@ MOST_UNITS, MOST_CHANNELS, MOST_PX = 10_000, 1_000_000, 100_000
 POOL_KERNEL, POOL_STRIDE = 3, 2
 
 
-def _choice(default: str, *others: str, doc: str) -> Any:
-    return field(default=default, metadata={"choices": (default, *others), "doc": doc})
+def choice(default: str, *others: str, doc: str, **extra: Any) -> Any:
+    """A field with a few allowed values, the default first."""
+    return field(default=default, metadata={"choices": (default, *others), "doc": doc, **extra})
 
 
 def _value(default: Any = MISSING, *, doc: str) -> Any:
@@ -70,11 +71,11 @@ class NetworkSpec:
     claimed_depth: int | None = _value(None, doc="the number in the name")
     input_shape: tuple[int, int, int] = _value(doc="channels, height, width")
     classes: int = _value(doc="number of classes")
-    stem: str = _choice("imagenet", "cifar", doc="7x7 stride 2 and a pooling, or 3x3 stride 1")
+    stem: str = choice("imagenet", "cifar", doc="7x7 stride 2 and a pooling, or 3x3 stride 1")
     width: float = _value(doc="channels of the stem and inner width of the first stage")
     widen: int = _value(1, doc="factor on every width but the stem's (wrn2016, k)")
-    unit: str = _choice(*UNITS, doc="the residual unit")
-    order: str = _choice("pre", "post", doc="normalisation and ReLU before or after each convolution")
+    unit: str = choice(*UNITS, doc="the residual unit")
+    order: str = choice("pre", "post", doc="normalisation and ReLU before or after each convolution")
     units: tuple[int, ...] = _value(doc="residual units of each stage before its attention modules")
     tail: tuple[int, ...] = _value(doc="residual units of each stage after its attention modules")
     modules: tuple[int, ...] = _value(doc="attention modules of each stage")
@@ -83,39 +84,39 @@ class NetworkSpec:
     r: int = _value(1, doc="units between two poolings of the mask branch")
     poolings: tuple[int, ...] = _value(doc="max poolings in the masks of each stage")
     strides: tuple[int, ...] = _value((), doc="of the first unit of each stage; left out: 1, then 2 each")
-    merge: str = _choice("residual", "naive", doc="(1 + M) * T, or M * T (wang2017, equations 3 and 1)")
-    gate: str = _choice("mixed", "channel", "spatial", doc="f1, f2, f3 (wang2017, equations 4 to 6)")
-    mask: str = _choice(
+    merge: str = choice("residual", "naive", doc="(1 + M) * T, or M * T (wang2017, equations 3 and 1)")
+    gate: str = choice("mixed", "channel", "spatial", doc="f1, f2, f3 (wang2017, equations 4 to 6)")
+    mask: str = choice(
         "hourglass", "local", "constant",
         doc="down- and up-sampling; units at one size (table 4); or no attention: one learned value per channel",
     )  # fmt: skip
     # readings
-    pool_padding: str = _choice(
+    pool_padding: str = choice(
         "ceil", "padded", doc="poolings: no padding and ceil mode (Caffe, the release), or padding 1 (the ports)"
     )
-    corners: str = _choice(
+    corners: str = choice(
         "aligned", "half-pixel", doc="bilinear up-sampling: (h1-1)/(h2-1) as in the release's Interp, or h1/h2"
     )
-    stride_on: str = _choice(
+    stride_on: str = choice(
         "3x3", "1x1", doc="stride of a bottleneck: on its 3x3 (the release, torchvision) or first 1x1 (he2016)"
     )
-    stride_at: str = _choice(
+    stride_at: str = choice(
         "first", "last", doc="unit of a stage that has the stride: its first, or (TF-slim) the last of the stage before"
     )
-    shortcut: str = _choice(
+    shortcut: str = choice(
         "projection", "zero-pad", "convolution",
         doc="where shapes change a 1x1 convolution, or option A of he2016, section 3.3; or a convolution everywhere",
     )  # fmt: skip
-    projection: str = _choice(
+    projection: str = choice(
         "needed", "always", doc="define the projection where shapes change, or in every unit though it never runs there"
     )
-    after_merge: str = _choice("p", "one", doc="units after the merge: p (table 6: 452 needs it), or one (gluon-cv)")
-    upsampling: str = _choice("bilinear", "nearest", doc="in the mask (the paper: bilinear; several ports: nearest)")
-    interp: str = _choice(
+    after_merge: str = choice("p", "one", doc="units after the merge: p (table 6: 452 needs it), or one (gluon-cv)")
+    upsampling: str = choice("bilinear", "nearest", doc="in the mask (the paper: bilinear; several ports: nearest)")
+    interp: str = choice(
         "size", "sum", doc="the release's two-input Interp: its second input gives the size, or (misread) is added"
     )
-    head: str = _choice("activated", "linear", doc="the mask's 1x1 pair: each behind batch norm and ReLU, or bare")
-    descent: str = _choice(
+    head: str = choice("activated", "linear", doc="the mask's 1x1 pair: each behind batch norm and ReLU, or bare")
+    descent: str = choice(
         "nested", "half", doc="each pooling reads the level above, or (pytorch-cifar100) the module's input"
     )
 
@@ -204,7 +205,7 @@ class NetworkSpec:
 
     def _check_masks(self) -> None:
         if not self.has_masks:
-            changed = [n for n in MASK_FIELDS if getattr(self, n) != _default(n)]
+            changed = [n for n in MASK_FIELDS if getattr(self, n) != FIELDS[n].default]
             if changed:
                 raise SpecError(f"{changed[0]} of {self.name} has no meaning: the network has no attention module")
             return
@@ -268,7 +269,8 @@ class NetworkSpec:
         Defaults are omitted, so a field that is added later does not change the digests of older networks.
         """
         named = ("name", "claimed_depth")
-        structure = {k: v for k, v in self.to_json().items() if k not in named and getattr(self, k) != _default(k)}
+        record = self.to_json().items()
+        structure = {k: v for k, v in record if k not in named and getattr(self, k) != FIELDS[k].default}
         text = json.dumps(structure, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -302,6 +304,7 @@ class NetworkSpec:
         return cls(**record)
 
 
+FIELDS = {f.name: f for f in fields(NetworkSpec)}
 # Fields of networks with attention modules only.
 MASK_FIELDS = (
     "p", "t", "r", "merge", "gate", "mask", "corners", "after_merge", "upsampling", "interp", "head", "descent"
@@ -351,7 +354,7 @@ def override(spec: NetworkSpec, settings: Mapping[str, Any]) -> NetworkSpec:
 
 
 def _parse(spec: NetworkSpec, name: str, value: Any) -> Any:
-    kind = next(f.type for f in fields(NetworkSpec) if f.name == name)
+    kind = FIELDS[name].type
     if isinstance(value, str) and kind != "str":
         try:
             numbers = [float(v) if kind == "float" else int(v) for v in value.split(",")]
@@ -364,14 +367,9 @@ def _parse(spec: NetworkSpec, name: str, value: Any) -> Any:
 
 
 def _known_field(name: str, owner: str) -> None:
-    known = [f.name for f in fields(NetworkSpec)]
-    if name not in known:
-        near = get_close_matches(name, known, n=3) or known
+    if name not in FIELDS:
+        near = get_close_matches(name, FIELDS, n=3) or FIELDS
         raise SpecError(f"unknown field {name!r} of {owner} (nearest: {', '.join(near)})")
-
-
-def _default(name: str) -> Any:
-    return next(f.default for f in fields(NetworkSpec) if f.name == name)
 
 
 def _text(value: Any) -> str:

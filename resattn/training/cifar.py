@@ -177,7 +177,7 @@ def members(archive: Path, wanted: Mapping[str, int], *, exact: bool = True) -> 
 
 def _most_bytes(layout: Layout, file: str) -> int:
     # The official ones are within 1 % of their pixels; the bound keeps a hostile one from filling the memory.
-    return 2 * layout.records(_binary_name(layout, file)) * PIXEL_BYTES
+    return 2 * layout.records(f"{file}.bin") * PIXEL_BYTES
 
 
 def _pickle(path: Path, layout: Layout) -> bytes:
@@ -193,12 +193,8 @@ def _from_pickles(layout: Layout, folder: Path, raws: Mapping[str, bytes]) -> Ra
     official = any(found[file] == digest for file, digest in layout.python_md5.items())
     if official:
         _match(folder, layout.python_md5, found, "official md5")
-    parts = {_binary_name(layout, file): _pickled_batch(layout, folder / file, raw) for file, raw in raws.items()}
+    parts = {f"{file}.bin": _pickled_batch(layout, folder / file, raw) for file, raw in raws.items()}
     return _raw(f"{layout.title} (official python)" if official else None, "", parts, layout)
-
-
-def _binary_name(layout: Layout, python_file: str) -> str:
-    return f"{python_file}.bin"
 
 
 def _pickled_batch(layout: Layout, path: Path, raw: bytes) -> tuple[Images, Labels]:
@@ -206,7 +202,7 @@ def _pickled_batch(layout: Layout, path: Path, raw: bytes) -> tuple[Images, Labe
     if not isinstance(batch, dict):
         raise DataError(f"{path}: expected a dictionary, found a {type(batch).__name__}")
     batch = {key.encode() if isinstance(key, str) else key: value for key, value in batch.items()}
-    n = layout.records(_binary_name(layout, path.name))
+    n = layout.records(f"{path.name}.bin")
     data, labels = batch.get(b"data"), batch.get(layout.python_labels)
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape == (n, PIXEL_BYTES)):
         raise DataError(f"{path}: expected 'data' as a ({n}, {PIXEL_BYTES}) array of uint8, found {_described(data)}")

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resattn.networks.spec import NetworkSpec
+from resattn.networks.spec import NetworkSpec, choice
 from resattn.networks.spec import override as override_spec
 
 if TYPE_CHECKING:
@@ -56,10 +56,6 @@ DATASETS: dict[str, DatasetRow] = {
 }
 
 
-def _choice(default: str, *others: str, doc: str, **extra: Any) -> Any:
-    return field(default=default, metadata={"choices": (default, *others), "doc": doc, **extra})
-
-
 def _number(
     default: Any = MISSING, *, least: float = -math.inf, below: float = math.inf, doc: str, **extra: Any
 ) -> Any:
@@ -79,7 +75,7 @@ class TrainConfig:
     """
 
     spec: NetworkSpec = field(metadata={"doc": "the network, or its JSON record"})
-    dataset: str = _choice("auto", *DATASETS, doc="auto: CIFAR-10 where it can be had, else cluttered-digits")
+    dataset: str = choice("auto", *DATASETS, doc="auto: CIFAR-10 where it can be had, else cluttered-digits")
     epochs: int = _number(least=1, doc="passes over the training images")
     batch_size: int = _number(64, least=1, doc="images in a step, over all processes together")
     images: int = _number(0, least=0, doc="training images: the first so many of the set; 0 = all")
@@ -93,14 +89,14 @@ class TrainConfig:
     )
     decay: float = _number(0.1, least=0, doc="factor of each drop")
     label_noise: float = _number(0.0, least=0, below=1, doc="share of labels made wrong: 1 - r of wang2017, equation 7")
-    normalise: str = _choice("pixel-mean", "channel", doc="subtract the mean image, or the mean colour")
-    augment: str = _choice("standard", "none", doc="standard: pad 4, crop 32; mirror, where a mirrored object is one")
-    precision: str = _choice("auto", "fp32", "bf16", doc="auto: bf16 where the processor has units for it")
+    normalise: str = choice("pixel-mean", "channel", doc="subtract the mean image, or the mean colour")
+    augment: str = choice("standard", "none", doc="standard: pad 4, crop 32; mirror, where a mirrored object is one")
+    precision: str = choice("auto", "fp32", "bf16", doc="auto: bf16 where the processor has units for it")
     # Added later: not in the digest at their defaults, so the digests of older runs stay the same.
     presentations: int = _number(
         0, least=0, doc="training images shown in all, which cuts the last epoch short; 0 = whole epochs", added=True
     )
-    schedule: str = _choice(
+    schedule: str = choice(
         "drops", "linear", doc="the learning rate drops at the milestones, or falls linearly to 0", added=True
     )
     warmup: float = _number(
@@ -110,10 +106,10 @@ class TrainConfig:
         0, least=0, doc="the last so many training images are not trained on and replace the test images", added=True
     )
     # How the run is executed: not in the digest.
-    accelerator: str = _choice("auto", "cpu", "cuda", doc="what to run on", execution=True)
+    accelerator: str = choice("auto", "cpu", "cuda", doc="what to run on", execution=True)
     devices: int = _number(1, least=1, doc="processes on each node, one device each", execution=True)
     nodes: int = _number(1, least=1, doc="machines", execution=True)
-    strategy: str = _choice("auto", "ddp", doc="auto: ddp where there is more than one process", execution=True)
+    strategy: str = choice("auto", "ddp", doc="auto: ddp where there is more than one process", execution=True)
     threads: int = _number(0, least=0, doc="processor threads of each process; 0 = as torch has it", execution=True)
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from resattn.networks.network import Network, build
 from resattn.training.config import TrainConfig
-from resattn.training.record import CORRECT, METRICS, RUN, TRAINING_VERSION
+from resattn.training.record import CORRECT, RUN, TRAINING_VERSION
 from resattn.training.run import Run, TrainError, unpacked, write_tables, write_whole
 
 DIVERGED, WEIGHTS = "diverged.json", "weights.pt"
@@ -135,9 +135,3 @@ def _appear(folder: Path, files: Mapping[str, bytes], run: Run | None = None) ->
     if run is not None:
         write_tables(beside, run.rows, ())
     os.replace(beside, folder)
-
-
-__all__ = [
-    "DIVERGED", "METRICS", "TRAINING_VERSION", "WEIGHTS", "Kept", "KeptRunError", "keep", "keep_diverged",
-    "kept_network", "read_all", "read_kept", "run_id",
-]  # fmt: skip

@@ -28,13 +28,11 @@ from resattn.training import data
 from resattn.training.checkpoint import (
     CHECKPOINT,
     History,
-    OtherRunError,
     finished,
     resume,
     save,
     set_aside,
     set_aside_unusable,
-    trained,
 )
 from resattn.training.config import TrainConfig
 from resattn.training.data import Dataset, Feed
@@ -49,7 +47,6 @@ from resattn.training.devices import (
 )
 from resattn.training.record import CORRECT, RUN
 from resattn.training.run import (
-    CheckpointError,
     DivergedError,
     Run,
     TrainError,
@@ -58,8 +55,6 @@ from resattn.training.run import (
     first_weights,
     packed,
     peak_memory_bytes,
-    read_run,
-    read_runs,
     score,
     sgd,
     weights_digest,
@@ -69,11 +64,6 @@ from resattn.training.run import (
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-__all__ = [
-    "CheckpointError", "DivergedError", "OtherRunError", "Run", "TrainConfig", "TrainError",
-    "read_run", "read_runs", "train", "trained",
-]  # fmt: skip
 
 # Steps between two looks at the loss: each makes an accelerator wait.
 LOOK_EVERY = 32

@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from playwright.sync_api import sync_playwright
 
-from analysis.explore.page import SLIDERS, alone
+from analysis.explore.page import SLIDERS
 from resattn import audit
 from tests.browser.conftest import FLAGS, executable
 from tests.browser.test_audit_page import Skipped
+from tests.browser.test_explorer_page import alone
 
 N, SEED = 100, 19
 SCROLLED_PX = 240  # a frame

@@ -14,7 +14,7 @@ sys.path.append(str(ROOT / "tests" / "explore"))
 
 import counted  # noqa: E402
 
-from analysis.explore.page import alone  # noqa: E402
+from analysis.explore.page import block  # noqa: E402
 
 pytestmark = pytest.mark.browser
 N, SEED = 200, 19
@@ -24,6 +24,17 @@ COUNTS = """(specs) => specs.map((spec) => {
   return { ...quantities, n_paths: String(quantities.n_paths), fields: stages.map((s) => [s.all, s.bare]),
     path_lengths: lengths.map((n, k) => `${k}:${n}`).filter((pair) => !pair.endsWith(":0")).join(",") };
 })"""
+
+
+def alone() -> str:
+    """The explorer as a page of its own."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<meta name="color-scheme" content="light dark"><title>Explorer</title><style>:root{--ink:#1b1f24;--paper:#fff}'
+        "@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--paper:#111}}"
+        "body{background:var(--paper);margin:0 auto;max-width:1100px;padding:0 16px}</style>"
+        f"<main><h1>Explorer</h1><h2>What the sliders change</h2>{block().whole}</main></html>"
+    )
 
 
 @pytest.fixture

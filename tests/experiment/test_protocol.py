@@ -22,7 +22,7 @@ from analysis.experiment.protocol import Protocol, ProtocolError, describe, read
 from analysis.statistics.dunnett import critical as dunnett_critical
 from analysis.statistics.protocol import detectable, sweep_of
 from analysis.trained.experiment import experiment
-from resattn.training import kept
+from resattn.training import kept, record
 from resattn.training.config import DATASETS, ConfigError
 from resattn.training.kept import KeptRunError, read_all, read_kept
 from resattn.training.loop import train
@@ -113,7 +113,7 @@ def test_every_committed_run_has_the_digest_of_the_protocol() -> None:
     found = read_protocol()
     for run in _committed():
         assert run.about["protocol"] == found.digest, run.folder
-        assert run.about["training_version"] == kept.TRAINING_VERSION
+        assert run.about["training_version"] == record.TRAINING_VERSION
         name = run.id.rpartition("-")[0]
         assert run.id == found.run_id(name, run.config), run.folder
         if run.run:

@@ -40,7 +40,7 @@ from resattn.claims.measured import measure
 from resattn.compare import layouts
 from resattn.instruments.crosscheck import crosscheck
 from resattn.networks.catalog import named
-from resattn.training.loop import read_runs
+from resattn.training.run import read_runs
 
 NETWORKS = ["cifar-attention56"]
 KEPT = ROOT / "results" / "reference" / "50_train"  # records of runs that are kept in the repository

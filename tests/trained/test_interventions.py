@@ -182,8 +182,6 @@ def test_the_tables_of_used_depth_and_lesions(runs: list[mask_maps.Trained]) -> 
     assert summary.set_index(["state", "paths"])["longest"].to_dict() == {
         ("before", "all"): 74, ("before", "past the masks"): 56, ("after", "all"): 74, ("after", "past the masks"): 56,
     }  # fmt: skip
-    whole = gradient_depth.share_between(frame, 0, 74)
-    assert whole.tolist() == pytest.approx([1.0] * 4)
     lesions = gradient_depth.lesion_frame(runs, 20)
     check_frame(lesions, schemas.LESIONS)
     assert lesions.iloc[0]["intervention"] == "none"

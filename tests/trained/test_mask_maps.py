@@ -22,8 +22,8 @@ from resattn.networks.catalog import named
 from resattn.networks.network import Network, build
 from resattn.training import data
 from resattn.training.config import TrainConfig, override
-from resattn.training.loop import TrainError, train
-from resattn.training.run import Run
+from resattn.training.loop import train
+from resattn.training.run import Run, TrainError
 
 SMALL = "cifar-attention56[width=4]"
 

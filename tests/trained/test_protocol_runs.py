@@ -17,9 +17,10 @@ from analysis.trained import mask_maps, protocol_runs
 from analysis.trained.mask_maps import runs_below
 from resattn.networks.catalog import named
 from resattn.training import data, kept
+from resattn.training.checkpoint import trained
 from resattn.training.config import TrainConfig, override
 from resattn.training.kept import KeptRunError, kept_network
-from resattn.training.loop import train, trained
+from resattn.training.loop import train
 from resattn.training.record import CORRECT
 
 

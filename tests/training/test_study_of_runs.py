@@ -12,7 +12,7 @@ import pytest
 
 from analysis.study.job_folder import read_result
 from analysis.study.runner import run_notebook
-from resattn.training.loop import trained
+from resattn.training.checkpoint import trained
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = f"""\

@@ -21,18 +21,22 @@ from resattn.networks.catalog import named
 from resattn.networks.network import build
 from resattn.networks.spec import override
 from resattn.training import checkpoint, data, devices, loop, record
+from resattn.training.checkpoint import OtherRunError, trained
 from resattn.training.config import ConfigError
-from resattn.training.loop import (
+from resattn.training.loop import train
+from resattn.training.run import (
     CheckpointError,
     DivergedError,
-    OtherRunError,
     Run,
+    RunInUseError,
     TrainError,
+    alone_in,
+    packed,
     read_run,
-    train,
-    trained,
+    score,
+    sgd,
+    unpacked,
 )
-from resattn.training.run import RunInUseError, alone_in, packed, score, sgd, unpacked
 
 FILES = [".lock", "checkpoint.pt", "correct.bin", "metrics.csv", "run.json", "timing.csv"]
 

@@ -12,6 +12,7 @@ from analysis.tables.formats import anchor
 from analysis.tables.quantities import quantity_label
 
 NOT_TESTABLE = "not testable"
+WRONG = ("off", "contradicts itself", "misquotes")  # verdicts that say that print does not hold
 SIGNS = {  # verdict -> its sign and its style
     "confirmed": ("\N{CHECK MARK}", "confirmed"),
     "built so": ("\N{IDENTICAL TO}", "built"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from analysis.report.facts.subject import PEER, subject_of
 from analysis.report.reading import Study
@@ -40,13 +39,3 @@ def cost(study: Study) -> Cost:
         name: rows for name, rows in table.items() if all(sum(rows.get(q, {}).values()) for q in ("params", "macs"))
     }
     return Cost(subject_of(complete, study, schemas.COST), complete)
-
-
-def crosscheck(study: Study) -> list[dict[str, Any]]:
-    """What other instruments report beside our counts. Raises: MissingError."""
-    return study.rows(schemas.CROSSCHECK)
-
-
-def published(study: Study) -> list[dict[str, Any]]:
-    """Tables 2 and 7 of the paper beside our counts. Raises: MissingError."""
-    return study.rows(schemas.PUBLISHED)

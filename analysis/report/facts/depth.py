@@ -97,8 +97,3 @@ def modules(study: Study) -> Modules:
 
 def _in_mask(row: Mapping[str, Any]) -> int:
     return row["mask_path"] if row["mask_path"] > row["branch_path"] else 0
-
-
-def article(study: Study) -> list[dict[str, Any]]:
-    """The article's arithmetic beside our counts. Raises: MissingError."""
-    return study.rows(schemas.ARTICLE)

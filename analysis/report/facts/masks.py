@@ -12,7 +12,7 @@ from analysis.report.gaps import part
 from analysis.report.reading import Study
 from analysis.statistics.interventions import intervention_summary
 from analysis.tables import schemas
-from analysis.tables.formats import listed
+from analysis.tables.formats import counted, listed
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def masks(study: Study) -> Masks:
     replaced = [Replaced.of(own, on)] if len(own) else []
     beside = part(study.table, schemas.REPLACED_MASKS).facts
     for (dataset, epochs), means in () if beside is None else beside.groupby(["dataset", "epochs"], sort=False):
-        replaced.append(Replaced.of(means, f"{dataset} after {epochs} {'epoch' if epochs == 1 else 'epochs'}"))
+        replaced.append(Replaced.of(means, f"{dataset} after {counted(epochs, 'epoch')}"))
     networks = sentences.simplest_first(own["network"])
     interventions = tuple(sentences.interventions(own[own["network"] == network]) for network in networks)
     return Masks(

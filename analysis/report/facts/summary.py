@@ -14,7 +14,6 @@ from analysis.tables import schemas
 from analysis.tables.formats import duration, listed, short
 from analysis.tables.provenance import ROOT
 
-WRONG = ("off", "contradicts itself", "misquotes")  # verdicts that say that print does not hold
 NO_BREAK = "\N{NO-BREAK SPACE}"
 SHOWN = 4  # claims of a kind; the ledger has all
 
@@ -39,7 +38,7 @@ def summary(study: Study) -> dict[str, str]:
     if judged:
         paper = [row for row in judged.rows if row["source"] == PAPER] or list(judged.rows)
         held = [row for row in paper if row["verdict"] == "confirmed"]
-        fell = [row for row in paper if row["verdict"] in WRONG]
+        fell = [row for row in paper if row["verdict"] in claims.WRONG]
         other = [row for row in paper if row["verdict"] in ("other definition", "by reading")]
         found["What held"] = _examples(held, "are confirmed")
         if other:
