@@ -120,13 +120,16 @@ def _turns(name: str) -> dict[str, Turn]:
     }
 
 
-def _take_turns(turns: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:
+def take_turns(
+    turns: Mapping[str, Turn], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """The times of each turn in seconds; another comes first in each round."""
     times: dict[str, list[float]] = {name: [] for name in turns}
     for k in range(rounds + 1):  # the first round pays for imports and fills memories
         for name in sorted(turns, key=lambda name: (list(turns).index(name) + k) % len(turns)):
-            start = time.process_time()
+            start = clock()
             turns[name]()
-            times[name].append(time.process_time() - start)
+            times[name].append(clock() - start)
     return {name: values[1:] for name, values in times.items()}
 
 
@@ -137,7 +140,7 @@ def _ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
 
 def _warm(name: str) -> dict[str, Any]:
     before = _peak_mib()
-    times = _take_turns(_turns(name), ROUNDS)
+    times = take_turns(_turns(name), ROUNDS)
     ratios = {
         f"audit/{other}": _ratio(times["audit"], times[other]) for other in ("fvcore", "FlopCounterMode", "forward")
     }
@@ -184,12 +187,8 @@ def _cpu_of(code: str, **environment: str) -> float:
 
 
 def _first_use(name: str) -> dict[str, float]:
-    model = (
-        f"from benchmarks.foreign import FOREIGN\nx = FOREIGN[{name!r}](), {SHAPE}"
-        if name in FOREIGN
-        else f"x = {name!r},"
-    )
-    build = f"import torch\n{model}"
+    foreign = f"from benchmarks.foreign import FOREIGN\nx = FOREIGN[{name!r}](), {SHAPE}"
+    build = f"import torch\n{foreign if name in FOREIGN else f'x = {name!r},'}"
     pairs = [(_cpu_of(f"{build}\nfrom resattn import audit\naudit(*x)"), _cpu_of(build)) for _ in range(3)]
     return _ratio(*zip(*pairs, strict=True))
 

@@ -13,7 +13,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
+from benchmarks.audits import Turn, take_turns
 from resattn.networks.catalog import named
 from resattn.networks.network import build
 from resattn.training import data, devices, loop
@@ -32,8 +32,6 @@ from resattn.training.config import SIDE, TrainConfig
 
 NETWORK, BATCH, STEPS, ROUNDS = "cifar-attention56", 64, 2, 9
 LEAST_OF_LIMIT, LEAST_OF_USUAL = 0.97, 1.5
-
-Turn = Callable[[], None]
 
 
 class PerSample(TorchDataset[tuple[Tensor, int]]):
@@ -57,43 +55,31 @@ class PerSample(TorchDataset[tuple[Tensor, int]]):
         return image.sub(self.mean).div(self.std), self.labels[index]
 
 
-def bench_training(*, steps: int = STEPS, rounds: int = ROUNDS, network: str = NETWORK) -> dict[str, Any]:
-    """Median images per second of each way, and our ratio to the others; `steps` batches in each of `rounds` turns."""
+def bench_training() -> dict[str, Any]:
+    """Median images per second of each way, and our ratio to the others; `STEPS` batches in each of `ROUNDS` turns."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            config, ways = _ways(Path(folder), network, steps)
-            speeds = _take_turns(ways, rounds, steps * BATCH)
+            config, ways = _ways(Path(folder))
+            times = take_turns(ways, ROUNDS, time.perf_counter)
     finally:
         torch.set_num_threads(threads)
+    speeds = {name: [STEPS * BATCH / s for s in each] for name, each in times.items()}
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     return {
-        "network": network, "batch_size": BATCH, "steps": steps, "rounds": rounds, "precision": config.precision,
+        "network": NETWORK, "batch_size": BATCH, "steps": STEPS, "rounds": ROUNDS, "precision": config.precision,
         "images_per_s": medians, "of_limit": medians["ours"] / medians["limit"],
         "of_usual": medians["ours"] / medians["usual"], "rounds_images_per_s": speeds,
     }  # fmt: skip
 
 
-def _take_turns(ways: dict[str, Turn], rounds: int, n_images: int) -> dict[str, list[float]]:
-    for turn in ways.values():
-        turn()  # the first call allocates
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    for k in range(rounds):
-        # Whoever comes first in a round is another each time.
-        for name in sorted(ways, key=lambda name: (list(ways).index(name) + k) % len(ways)):
-            start = time.perf_counter()
-            ways[name]()
-            speeds[name].append(n_images / (time.perf_counter() - start))
-    return speeds
-
-
-def _ways(out: Path, network: str, steps: int) -> tuple[TrainConfig, dict[str, Turn]]:
-    n = steps * BATCH
+def _ways(out: Path) -> tuple[TrainConfig, dict[str, Turn]]:
+    n = STEPS * BATCH
     dataset = replace(data.digits(train=n, test=1), mirrors=True)  # as CIFAR, which is mirrored
     asked = TrainConfig(
-        spec=named(network), epochs=10**6, batch_size=BATCH, dataset="cluttered-digits", images=n, test_images=1,
+        spec=named(NETWORK), epochs=10**6, batch_size=BATCH, dataset="cluttered-digits", images=n, test_images=1,
         accelerator="cpu", threads=1,
     )  # fmt: skip
     config = loop.settled(asked, dataset)

@@ -81,9 +81,8 @@ class Filtering:
 def filtering(interventions: pd.DataFrame, masks: pd.DataFrame) -> list[Filtering]:
     """The numbers of `RULE` for each network. Frames: `schemas.INTERVENTIONS` and `schemas.MASKS`."""
     found = []
-    for network, part in interventions[interventions["intervention"].isin((OBJECT, GROUND))].groupby(
-        "network", sort=False
-    ):
+    both = interventions[interventions["intervention"].isin((OBJECT, GROUND))]
+    for network, part in both.groupby("network", sort=False):
         wide = part.pivot_table(index="seed", columns="intervention", values="test_error_pct")
         of_network = masks[(masks["network"] == network) & (masks["state"] == "after") & (masks["quantity"] == "auc")]
         area = of_network.pivot_table(index="seed", columns="map", values="value")

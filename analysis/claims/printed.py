@@ -18,11 +18,8 @@ def published_frame(source: str, places: Collection[str]) -> pd.DataFrame:
 
     Raises: FrameError if the ledger has none.
     """
-    claims = [
-        c
-        for c in ledger()
-        if c.source == source and set(c.places) & set(places) and c.quantity in ("params", "cost", "depth")
-    ]
+    counted = [claim for claim in ledger() if claim.source == source and claim.quantity in ("params", "cost", "depth")]
+    claims = [claim for claim in counted if set(claim.places) & set(places)]
     if not claims:
         raise FrameError(f"the ledger has no counted row from {source} in {', '.join(places)}")
     return verdict_table(judge(claims, measure, among=ledger()))[schemas.PUBLISHED.names]

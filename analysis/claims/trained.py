@@ -181,11 +181,8 @@ def _ordered(verdict: Verdict, orders: pd.DataFrame | None) -> Verdict | None:
         networks = (str(row["reference"]), str(row["network"]))
         specs = [spec_of(subject_of(name)) for name in networks]
         widths = {_width_words(name) for name in networks}
-        if (
-            len(widths) == 1
-            and set(specs) == {first, second}
-            and _quantity(row["dataset"], row["label_noise"]) == quantity
-        ):
+        is_asked = set(specs) == {first, second} and _quantity(row["dataset"], row["label_noise"]) == quantity
+        if is_asked and len(widths) == 1:
             # At full width if there are such runs, else at the largest; of several budgets the largest.
             width = widths.pop()
             size = float("inf") if width == "full width" else float(width.split()[1])
@@ -194,14 +191,11 @@ def _ordered(verdict: Verdict, orders: pd.DataFrame | None) -> Verdict | None:
         return _untestable(verdict, "a training result: no runs of both networks at one width, with one budget")
     _, _, is_first, row, width = max(rows, key=lambda found: found[:2])
     why = f"{row['conclusion']} {row['scope']} At {width}."
-    measured, holds = None, None
-    if row["order"]:
-        sign = 1 if is_first else -1
-        measured = Fraction(sign * row["mean"] / 100)
-        holds = claim.holds(Fraction(sign * row["low"] / 100))  # the interval lies on one side of 0
-    if holds is None or measured is None:
+    if not row["order"]:
         return _untestable(verdict, why)
-    return _decided(verdict, measured, holds, why)
+    sign = 1 if is_first else -1
+    holds = claim.holds(Fraction(sign * row["low"] / 100))  # the interval lies on one side of 0
+    return _decided(verdict, Fraction(sign * row["mean"] / 100), holds, why)
 
 
 def _filtered(verdict: Verdict, measured: pd.DataFrame) -> Verdict | None:
@@ -235,11 +229,7 @@ def _of_each(verdict: Verdict, learned: pd.DataFrame) -> Verdict | None:
         return _untestable(verdict, f"a training result: {LEAST_RUNS} trained networks are needed, {len(rows)} given")
     values = [float(row["value"]) for row in rows]
     interval = mean_interval(values)
-    ends = (
-        interval.note
-        if interval.low is None
-        else f"95 % interval of the mean {interval.low:.3f} to {interval.high:.3f}"
-    )
+    ends = interval.note or f"95 % interval of the mean {interval.low:.3f} to {interval.high:.3f}"
     holds = [claim.holds(Fraction(value)) for value in values]
     budgets = " or ".join(dict.fromkeys(str(row["budget"]) for row in rows))
     after, before = (", ".join(f"{value:.3f}" for value in v) for v in (values, [row["untrained"] for row in rows]))
@@ -309,14 +299,12 @@ def _with_budget(verdict: Verdict, measured: pd.DataFrame) -> Verdict:
     return replace(verdict, why=f"{verdict.why}; at a budget of our own: {budgets}")
 
 
-def published_beside(
-    runs: pd.DataFrame, source: str, place: str, *, claims: Sequence[Claim] | None = None
-) -> pd.DataFrame:
+def published_beside(runs: pd.DataFrame, source: str, place: str) -> pd.DataFrame:
     """The results that a table of a source prints for the trained networks, beside ours: `schemas.PRINTED_BESIDE`.
 
     No row if that place prints nothing about these networks.
     """
-    claims = ledger() if claims is None else claims
+    claims = ledger()
     recipe = {claim.id: claim for claim in claims if claim.id in (STEPS, BATCH)}
     printed = [c for c in claims if c.source == source and place in c.places and c.quantity in TRAINED and c.formulas]
     rows = []

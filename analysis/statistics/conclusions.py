@@ -226,5 +226,6 @@ def _scope(c: Comparison, about: dict[str, Any]) -> str:
     return (
         f"Model: test error ~ network + seed, {c.n_comparisons + 1} networks, {counted(c.n, 'seed')}{left}, corrected "
         f"for {counted(c.n_comparisons, 'comparison')}. It holds for training {counted(about['epochs'], 'epoch')} on "
-        f"the first {about['images']:,} images of {about['dataset']}. All runs share the test images, whose sampling is not part of the intervals."
+        f"the first {about['images']:,} images of {about['dataset']}. All runs share the "
+        "test images, whose sampling is not part of the intervals."
     )

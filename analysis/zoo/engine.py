@@ -13,17 +13,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from analysis.tables.provenance import ROOT
+from analysis.tables.provenance import ROOT, versions
 from analysis.zoo.worker import append
 
 CODE = ("resattn/graph", "resattn/rules", "resattn/measures", "resattn/targets.py", "resattn/instruments/counters.py",
         "resattn/views/tree.py",
         "analysis/zoo/models.py", "analysis/zoo/measure.py", "analysis/zoo/operators.py")  # fmt: skip
-VERSIONS = ("torch", "timm", "torchvision", "transformers", "segmentation-models-pytorch", "diffusers",
+LIBRARIES = ("torch", "timm", "torchvision", "transformers", "segmentation-models-pytorch", "diffusers",
             "open-clip-torch", "pytorchcv", "monai")  # fmt: skip
 
 
@@ -37,25 +36,12 @@ class Limits:
 
 def digest() -> str:
     """The digest of what a row depends on: our code and the versions of the libraries."""
-    files = [
-        f for place in CODE for f in sorted((ROOT / place).rglob("*.py") if (ROOT / place).is_dir() else [ROOT / place])
-    ]
     text = hashlib.sha256()
-    for file in files:
-        text.update(file.read_bytes())
-    text.update(json.dumps(versions()).encode())
+    for place in (ROOT / name for name in CODE):
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            text.update(file.read_bytes())
+    text.update(json.dumps(versions(LIBRARIES)).encode())
     return text.hexdigest()[:12]
-
-
-def versions() -> dict[str, str]:
-    """The versions of the installed libraries."""
-    found = {}
-    for package in VERSIONS:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def rows_in(path: Path, start: int = 0) -> dict[tuple[str, str], dict[str, Any]]:
@@ -109,14 +95,10 @@ def run(
 
 def _process(job: Mapping[str, Any]) -> str:
     """Runs a worker; how it ended, "" where it did as it should."""
-    one_thread = {
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONWARNINGS": "ignore",
-        "TORCHDYNAMO_DISABLE": "1",
-    }  # torchvision compiles its roi_align
+    # torchvision compiles its roi_align.
+    settings = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "TORCHDYNAMO_DISABLE": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "analysis.zoo.worker", json.dumps(job)], env={**os.environ, **one_thread},
+        [sys.executable, "-m", "analysis.zoo.worker", json.dumps(job)], env={**os.environ, **settings},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", check=False,
     )  # fmt: skip
     if done.returncode == 0:

@@ -30,16 +30,16 @@ def text(folder: Path) -> str:
         f"[results/zoo](../../results/zoo). Measured: {run:,} of {n:,} models, with {libraries}.\n\n",
         "## Totals\n\n",
         _totals([*totals, _sum(totals)]),
-        _table(("CPU seconds of the measured models", "constructors", "audits", "torch's counts"), _times(models)),
+        table(("CPU seconds of the measured models", "constructors", "audits", "torch's counts"), _times(models)),
         "## Complete, quantity by quantity\n\n",
         "Percent of the measured models. The others have a lower bound (partial), or are unavailable for the reason in "
         "the audit's notes, as receptive fields are if the input is not an image.\n\n",
-        _table(*_complete(models)),
+        table(*_complete(models)),
         "## Different from torch's count\n\n",
         _counted("cause", (_cause(r["macs_verdict"]) for r in models), but=("equal", "")),
         "## Not complete\n\n",
         "Models whose costs, layers, depth or paths are not complete, or that were not audited.\n\n",
-        _table(("model", "reason"), [(_name(r), _reason(r)) for r in models if r["status"] != "complete"]),
+        table(("model", "reason"), [(_name(r), _reason(r)) for r in models if r["status"] != "complete"]),
         "## Published numbers\n\n",
         "Each published number for the same input size, against ours: multiply-adds, and all parameters of the model. "
         "Equal is within 0.5 %, or within the digits printed.\n\n",
@@ -47,10 +47,10 @@ def text(folder: Path) -> str:
         "## Receptive fields against gradients\n\n",
         "The receptive field of a network's last map in pixels, by the audit and by the support of the gradient of a "
         "linear twin (`resattn/instruments/gradient.py`).\n\n",
-        _table(("target", "module", "audit", "gradient", "verdict"), [_field(r) for r in fields]),
+        table(("target", "module", "audit", "gradient", "verdict"), [_field(r) for r in fields]),
         "## Named N, counted M\n\n",
         "Networks with a depth in their name.\n\n",
-        _table(("model", "named", "longest path", "weighted layers"),
+        table(("model", "named", "longest path", "weighted layers"),
                [(_name(r), *(str(r[c]) for c in ("named", "longest_path", "weighted_layers"))) for r in named]),
     ]  # fmt: skip
     return "".join(out).rstrip() + "\n"
@@ -63,17 +63,12 @@ def _sum(totals: Rows) -> dict[str, Any]:
 
 def _times(models: Rows) -> list[tuple[str, ...]]:
     families = dict.fromkeys(row["family"] for row in models)
-    own = {family: [row for row in models if row["family"] == family] for family in families}
-    return [
-        (
-            f,
-            *(
-                f"{sum(row[c] for row in rows if row[c] is not None and row[c] == row[c]):,.0f}"
-                for c in ("build_s", "audit_s", "torch_s")
-            ),
-        )
-        for f, rows in own.items()
-    ]
+
+    def total(family: str, column: str) -> str:
+        seconds = (row[column] for row in models if row["family"] == family)
+        return f"{sum(s for s in seconds if s is not None and s == s):,.0f}"
+
+    return [(family, *(total(family, name) for name in ("build_s", "audit_s", "torch_s"))) for family in families]
 
 
 ASKED = ("macs", "params", "weighted_layers", "trunk_depth", "longest_path", "n_paths", "receptive_field_px",
@@ -87,7 +82,7 @@ def _totals(totals: Rows) -> str:
         for column in tables.TOTALS.columns
         if column.name != "family"
     ]
-    return _table(("models", *(row["family"] for row in totals)), rows)
+    return table(("models", *(row["family"] for row in totals)), rows)
 
 
 def _complete(models: Rows) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -103,9 +98,9 @@ def _complete(models: Rows) -> tuple[list[str], list[tuple[str, ...]]]:
 
 
 def _cause(verdict: str) -> str:
-    return (
-        "; ".join(part.rpartition(": ")[0] or part for part in verdict.split("; ")) if "formula" in verdict else verdict
-    )
+    if "formula" not in verdict:
+        return verdict
+    return "; ".join(part.rpartition(": ")[0] or part for part in verdict.split("; "))
 
 
 def _reason(row: Mapping[str, Any]) -> str:
@@ -124,21 +119,18 @@ def _name(row: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     if value is None or value != value:
         return ""
-    return (
-        f"{value:,.2f}"
-        if isinstance(value, float) and value % 1
-        else f"{int(value):,}"
-        if not isinstance(value, str)
-        else value
-    )
+    if isinstance(value, str):
+        return value
+    return f"{value:,.2f}" if isinstance(value, float) and value % 1 else f"{int(value):,}"
 
 
 def _counted(header: str, values: Any, but: Sequence[str] = ()) -> str:
     counts = Counter(value for value in values if value not in but)
-    return _table((header, "number"), [(value, str(n)) for value, n in counts.most_common()])
+    return table((header, "number"), [(value, str(n)) for value, n in counts.most_common()])
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, with an empty line behind it; without rows the word None."""
     if not rows:
         return "None.\n\n"
     lines = [header, ["---"] * len(header), *rows]

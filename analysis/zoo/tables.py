@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.tables.files import read_table, write_table
-from analysis.tables.provenance import provenance
+from analysis.tables.provenance import provenance, versions
 from analysis.tables.schemas import Column, Schema
-from analysis.zoo.engine import rows_in, versions
+from analysis.zoo.engine import LIBRARIES, rows_in
 from analysis.zoo.models import FAMILIES, GRADIENTS
 
 Row = Mapping[str, Any]
@@ -135,7 +135,7 @@ def write_tables(folder: Path, rows: Path, models: Mapping[str, Sequence[str]]) 
     fields = [r for r in known if r["family"] == GRADIENTS]
     printed = read_table(folder / PUBLISHED.file, PUBLISHED).to_dict("records")
     judged = list(_judged(printed, {(r["family"], r["model"]): r for r in made if r["outcome"] == "measured"}))
-    about = provenance(start=datetime.now(UTC), libraries=versions(), note="times are of a shared machine")
+    about = provenance(start=datetime.now(UTC), libraries=versions(LIBRARIES), note="times are of a shared machine")
     tables: Iterable[tuple[Schema, list[dict[str, Any]]]] = (
         (ALL, [_model(r) for r in made]),
         (JUDGED, judged),

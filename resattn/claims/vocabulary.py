@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
-from resattn.measures.quantities import QUANTITIES
+from resattn.measures.quantities import QUANTITIES, SPLITS
 
 
 @dataclass(frozen=True)
@@ -58,123 +58,70 @@ class Definition:
 # have meant instead, in the order in which they are tried.
 COUNTED = (
     Definition("params", "learnable", "{params}", "learnable parameters that the execution reads"),
-    Definition(
-        "params", "learnable_and_statistics", "{params} + {norm_statistics}",
-        "learnable parameters and batch norm's running mean and variance (all of Caffe's blobs)",
-    ),
-    Definition(
-        "params", "without_norm", "{params} - {params_norm}",
-        "parameters of convolutions and matrix products only",
-    ),
+    Definition("params", "learnable_and_statistics", "{params} + {norm_statistics}",
+               "learnable parameters and batch norm's running mean and variance (all of Caffe's blobs)"),
+    Definition("params", "without_norm", "{params} - {params_norm}",
+               "parameters of convolutions and matrix products only"),
     Definition("params", "defined", "{params} + {dead_params}", "every parameter created, executed or not"),
     Definition("params_mask", "mask", "{params_mask}", "learnable parameters of the mask branches"),
-    Definition(
-        "params_mask", "mask_convolutions", "{params_conv_mask}",
-        "the convolutions of the mask branches",
-    ),
-    Definition(
-        "params_trunk", "outside_mask", "{params} - {params_mask}",
-        "learnable parameters outside the mask branches",
-    ),
-    Definition(
-        "params_trunk", "outside_mask_convolutions", "{params_conv} - {params_conv_mask}",
-        "the convolutions outside the mask branches",
-    ),
+    Definition("params_mask", "mask_convolutions", "{params_conv_mask}", "the convolutions of the mask branches"),
+    Definition("params_trunk", "outside_mask", "{params} - {params_mask}",
+               "learnable parameters outside the mask branches"),
+    Definition("params_trunk", "outside_mask_convolutions", "{params_conv} - {params_conv_mask}",
+               "the convolutions outside the mask branches"),
     Definition("params_conv", "executed", "{params_conv}", "weights of the executed convolutions"),
     Definition("params_norm", "executed", "{params_norm}", "scale and shift of the executed normalisations"),
-    Definition(
-        "params_linear", "executed", "{params_linear}",
-        "weights and biases of the executed matrix products",
-    ),
+    Definition("params_linear", "executed", "{params_linear}", "weights and biases of the executed matrix products"),
     Definition("cost", "multiply_adds", "{macs}", "multiply-adds of convolutions and matrix products", "mac"),
     Definition("cost", "operations", "2 * {macs}", "multiplications and additions counted apart", "flop"),
-    Definition(
-        "cost", "convolution_multiply_adds", "{macs} - {macs_linear}",
-        "multiply-adds of convolutions", "mac",
-    ),
+    Definition("cost", "convolution_multiply_adds", "{macs} - {macs_linear}", "multiply-adds of convolutions", "mac"),
     Definition("cost_mask", "multiply_adds", "{macs_mask}", "multiply-adds of the mask branches", "mac"),
     Definition("cost_mask", "operations", "2 * {macs_mask}", "operations of the mask branches", "flop"),
-    Definition(
-        "cost_trunk", "multiply_adds", "{macs} - {macs_mask}",
-        "multiply-adds outside the mask branches", "mac",
-    ),
-    Definition(
-        "cost_trunk", "convolution_multiply_adds", "{macs} - {macs_linear} - {macs_mask}",
-        "multiply-adds of the convolutions outside the mask branches", "mac",
-    ),
-    Definition(
-        "depth", "trunk", "{trunk_depth}",
-        "weighted layers on the longest path when the masks are removed",
-    ),
+    Definition("cost_trunk", "multiply_adds", "{macs} - {macs_mask}", "multiply-adds outside the mask branches", "mac"),
+    Definition("cost_trunk", "convolution_multiply_adds", "{macs} - {macs_linear} - {macs_mask}",
+               "multiply-adds of the convolutions outside the mask branches", "mac"),
+    Definition("depth", "trunk", "{trunk_depth}", "weighted layers on the longest path when the masks are removed"),
     Definition("depth", "longest_path", "{longest_path}", "weighted layers on the longest path"),
     Definition("depth", "all_layers", "{weighted_layers}", "all weighted layers that are executed"),
     Definition("depth", "convolutions", "{conv_layers}", "all convolutions that are executed"),
     Definition("depth_ratio", "trunk", "{1:trunk_depth} / {2:trunk_depth}", "ratio of the trunk depths"),
-    Definition(
-        "depth_ratio", "longest_path", "{1:longest_path} / {2:longest_path}",
-        "ratio of the longest paths",
-    ),
-    Definition(
-        "depth_ratio", "all_layers", "{1:weighted_layers} / {2:weighted_layers}",
-        "ratio of all weighted layers",
-    ),
+    Definition("depth_ratio", "longest_path", "{1:longest_path} / {2:longest_path}", "ratio of the longest paths"),
+    Definition("depth_ratio", "all_layers", "{1:weighted_layers} / {2:weighted_layers}",
+               "ratio of all weighted layers"),
     Definition("params_ratio", "learnable", "{1:params} / {2:params}", "ratio of the learnable parameters"),
     Definition("cost_ratio", "multiply_adds", "{1:macs} / {2:macs}", "ratio of the multiply-adds", "mac"),
-    Definition(
-        "receptive_field", "with_mask", "{receptive_field_px}",
-        "with masks, if any, on an input so large that nothing is clipped",
-    ),
+    Definition("receptive_field", "with_mask", "{receptive_field_px}",
+               "with masks, if any, on an input so large that nothing is clipped"),
     Definition("receptive_field", "trunk", "{receptive_field_trunk_px}", "with the masks removed"),
-    Definition(
-        "receptive_field", "least", "{receptive_field_least_px}",
-        "with masks, if any, at the position that sees least",
-    ),
-    Definition(
-        "dead_params", "defined", "{dead_params}",
-        "parameters of modules that are defined and never executed",
-    ),
-    Definition(
-        "module_depth", "longest_path", "{module_longest_path}",
-        "convolutions on the longest path of the module",
-    ),
-    Definition(
-        "module_depth", "trunk", "{module_trunk_path}",
-        "convolutions on its path through the trunk branch",
-    ),
-    Definition(
-        "mask_depth", "longest_path", "{mask_longest_path}",
-        "convolutions on the longest path of the mask branch",
-    ),
+    Definition("receptive_field", "least", "{receptive_field_least_px}",
+               "with masks, if any, at the position that sees least"),
+    Definition("dead_params", "defined", "{dead_params}", "parameters of modules that are defined and never executed"),
+    Definition("module_depth", "longest_path", "{module_longest_path}",
+               "convolutions on the longest path of the module"),
+    Definition("module_depth", "trunk", "{module_trunk_path}", "convolutions on its path through the trunk branch"),
+    Definition("mask_depth", "longest_path", "{mask_longest_path}",
+               "convolutions on the longest path of the mask branch"),
     Definition("mask_depth", "all_layers", "{mask_conv_layers}", "all convolutions of the mask branch"),
-    Definition(
-        "mask_units", "longest_path", "{mask_units_on_path}",
-        "residual units on the longest path of the mask branch",
-    ),
+    Definition("mask_units", "longest_path", "{mask_units_on_path}",
+               "residual units on the longest path of the mask branch"),
     Definition("mask_units", "all_units", "{mask_units}", "all residual units of the mask branch"),
     Definition("mask_poolings", "defined", "{poolings}", "max poolings in each mask of the stage", reads=("poolings",)),
     Definition("trunk_units", "trunk", "{trunk_units}", "residual units outside the mask branches"),
-    Definition(
-        "units_outside_modules", "trunk", "{units_outside_modules}",
-        "residual units outside the attention modules", reads=("units",),
-    ),
+    Definition("units_outside_modules", "trunk", "{units_outside_modules}",
+               "residual units outside the attention modules", reads=("units",)),
     Definition("units", "inside", "{units_inside}", "residual units of the named part", reads=("p", "t", "r")),
     Definition("modules", "per_stage", "{modules}", "attention modules of the stage", reads=("modules",)),
-    Definition(
-        "map_size", "side", "{map_size_px}", "side of the map that the named part gives", reads=("input_shape",)
-    ),
+    Definition("map_size", "side", "{map_size_px}", "side of the map that the named part gives", reads=("input_shape",),
+               ),
     Definition(
         "channels", "out", "{out_channels}", "channels of the map that the named part gives", reads=("width", "classes")
     ),
     Definition("mask_least", "gate", "{mask_least}", "lower bound of the mask's values, for any input of its gate"),
     Definition("mask_most", "gate", "{mask_most}", "upper bound of the mask's values, for any input of its gate"),
-    Definition(
-        "mask_norm", "over_channels", "{mask_norm}",
-        "L2 norm of the mask over the channels of a position; no value if positions differ",
-    ),
-    Definition(
-        "mask_logit_spread", "over_positions", "{mask_logit_spread}",
-        "standard deviation of the mask's logits over the positions of a channel; no value if channels differ",
-    ),
+    Definition("mask_norm", "over_channels", "{mask_norm}",
+               "L2 norm of the mask over the channels of a position; no value if positions differ"),
+    Definition("mask_logit_spread", "over_positions", "{mask_logit_spread}",
+               "standard deviation of the mask's logits over the positions of a channel; no value if channels differ"),
 )  # fmt: skip
 
 # What a training run ends with. Given as a fraction, whatever the source prints.
@@ -203,11 +150,9 @@ EPOCHS = {"final_epoch": "at the last epoch", "best_epoch": "at the best epoch",
 
 # What the formulas above may name besides the audit's own quantities; `resattn.claims.measured` has a row for each.
 COUNTED_BESIDES = frozenset({
-    "norm_statistics", "params_conv", "params_conv_mask", "params_norm", "params_linear", "macs_linear",
-    "trunk_units", "units_outside_modules", "units_inside", "module_longest_path", "module_trunk_path",
-    "mask_longest_path", "mask_conv_layers", "mask_units", "mask_units_on_path", "poolings", "modules",
-    "map_size_px", "out_channels", "receptive_field_least_px", "mask_least", "mask_most", "mask_norm",
-    "mask_logit_spread",
+    *SPLITS, "units_inside", "module_longest_path", "module_trunk_path", "mask_longest_path", "mask_conv_layers",
+    "mask_units", "mask_units_on_path", "poolings", "modules", "map_size_px", "out_channels",
+    "receptive_field_least_px", "mask_least", "mask_most", "mask_norm", "mask_logit_spread",
 })  # fmt: skip
 
 # What no instrument of this suite measures: the text of its definition, and the reason.

@@ -71,14 +71,6 @@ def _mask_units(layout: Layout, poolings: int, r: int) -> int:
     return levels * (2 * r + skip) + layout.bottom * r
 
 
-def layout_of(spec: NetworkSpec) -> Layout:
-    """The layout in which a spec is built; tests use it to compare the arithmetic with built networks."""
-    return Layout(
-        width=round(spec.width), poolings=spec.poolings, extra_units="tail" if any(spec.tail) else "per stage",
-        bottom=2, skip="one", outputs=2, counts_norm=True,
-    )  # fmt: skip
-
-
 def search(networks: Mapping[str, tuple[NetworkSpec, str]]) -> list[dict[str, Any]]:
     """One row for each layout: the count of every network, whether it matches the printed text, and the largest miss.
 

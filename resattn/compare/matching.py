@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from resattn.measures.audit import Audit, audit
 from resattn.measures.captured import captured
 from resattn.measures.quantities import count
 from resattn.networks import catalog
-from resattn.networks.spec import MASK_FIELDS, NetworkSpec
+from resattn.networks.spec import FIELDS, MASK_FIELDS, NetworkSpec
 from resattn.targets import resolved
 
 BY_UNITS = ("trunk_depth", "longest_path", "weighted_layers")
@@ -66,7 +66,7 @@ def match(
         raise MatchError(f"cannot match by {by!r} (one of: {', '.join(BY_UNITS + BY_WIDTH)})")
     with resolved(network, inputs, settings=settings) as target:
         if (spec := target.spec) is not None:
-            spec = _taking(spec, target.inputs.shapes[0])
+            spec = replace(spec, input_shape=tuple(target.inputs.shapes[0][1:]))
             wanted, trunk = count(captured(spec), by), count(captured(spec), "trunk_depth")
         else:
             foreign = audit(network, *inputs)
@@ -97,13 +97,7 @@ def _like(found: Audit) -> NetworkSpec:
     if len(shape) != 4 or found.more_inputs:
         raise MatchError(f"{found.target} takes {'x'.join(map(str, shape))}; a ResNet takes one image, C,H,W")
     base = catalog.named("cifar-resnet56" if min(shape[2:]) < SMALL_PX else "resnet50")
-    return _taking(replace(base, name=found.target, claimed_depth=None), shape)
-
-
-def _taking(spec: NetworkSpec, shape: Sequence[int]) -> NetworkSpec:
-    """The spec with the input of a batch of this shape."""
-    _, channels, height, width = shape
-    return replace(spec, input_shape=(channels, height, width))
+    return replace(base, name=found.target, claimed_depth=None, input_shape=tuple(shape[1:]))
 
 
 def _known(found: Audit, quantity: str) -> int:
@@ -127,7 +121,7 @@ def trunk_units(spec: NetworkSpec) -> tuple[int, ...]:
 def resnet_like(spec: NetworkSpec, units: tuple[int, ...], width: float | None = None) -> NetworkSpec:
     """A ResNet with the same stem, units and stages, and no attention modules; under its catalog name if it has one."""
     none = (0,) * len(units)
-    plain: dict[str, Any] = {name: NetworkSpec.__dataclass_fields__[name].default for name in MASK_FIELDS}
+    plain: dict[str, Any] = {name: FIELDS[name].default for name in MASK_FIELDS}
     layers = len_unit(spec) * sum(units) + 2
     suffix = "" if width is None or width == spec.width else f"[width={width:g}]"
     kind = "cifar-resnet" if spec.stem == "cifar" else "resnet"

@@ -12,8 +12,6 @@ from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
 
-FORMATS = ("text", "md", "csv", "tex")
-
 GAP, LEAST_WRAPPED = 2, 20  # characters between columns; of a column whose words are wrapped
 
 INDENT = "\N{EM SPACE}"  # of a name below another one: Markdown and HTML drop ordinary spaces
@@ -148,7 +146,7 @@ class Table:
     _repr_html_ = to_html
 
     def to_format(self, name: str) -> str:
-        """The table in one of `FORMATS`."""
+        """The table as text, md, csv or tex."""
         return {"text": self.to_text, "md": self.to_markdown, "csv": self.to_csv, "tex": self.to_latex}[name]()
 
 

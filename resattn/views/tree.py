@@ -66,11 +66,6 @@ class Node:
     times: int = 1
     children: tuple[Node, ...] = ()
 
-    @property
-    def is_dead(self) -> bool:
-        """Whether it was never executed and none of its parameters was read."""
-        return self.role == DEAD
-
     def walk(self, depth: int | None = None, level: int = 0) -> Iterator[tuple[int, Node]]:
         """The nodes with their level, parents first, down to `depth`."""
         yield level, self
@@ -93,17 +88,8 @@ class Node:
     @cached_property
     def signature(self) -> tuple[Any, ...]:
         """A key that is equal for modules that can be shown as one."""
-        own = (
-            self.kind,
-            self.role,
-            self.output,
-            self.params,
-            self.macs,
-            self.layers,
-            self.runs,
-            self.unread,
-            self.times,
-        )
+        numbers = (self.params, self.macs, self.layers, self.runs, self.unread, self.times)
+        own = (self.kind, self.role, self.output, *numbers)
         return (*own, *(((c.kind == FUNCTIONAL and c.name) or c.path[len(self.path) :], c.signature)
                         for c in self.children))  # fmt: skip
 
@@ -207,18 +193,9 @@ class _Tree:
         if children and (self.read[path] or work):
             label = ", ".join(dict.fromkeys(map(_plain, work))) or "parameters"
             last = own[-1] if own else None
-            children.append(
-                Node(
-                    path,
-                    f"({label})",
-                    FUNCTIONAL,
-                    self._role(own),
-                    runs=1,
-                    depth=max((self.after[i] for i in own), default=0),
-                    **mine,
-                    **self._place(last),
-                )
-            )
+            after = max((self.after[i] for i in own), default=0)
+            about = {**mine, **self._place(last)}
+            children.append(Node(path, f"({label})", FUNCTIONAL, self._role(own), runs=1, depth=after, **about))
         runs = module.n_runs if module else int(bool(own))
         is_dead = not inside and not runs and total["unread"] > 0 and not total["params"]
         target = self.targets.get(path)

@@ -21,21 +21,20 @@ COLOURS = {"mask": "magenta", "shortcut": "cyan", "dead": "red"}
 def print_trees(audits: Sequence[Audit], form: str, *, depth: int | None = None, explain: bool = False) -> None:
     """Prints the trees to stdout; as CSV one table of all audits, with every module and number."""
     if form == "csv":
-        tables = [(a, shown.table(a.tree, depth=depth)) for a in audits]
-        rows = [(a.target, *r) for a, t in tables for r in t.rows]
-        print(Table.of(("target", *tables[0][1].header), rows).to_csv())
+        tables = [shown.table(a.tree, depth=depth) for a in audits]
+        rows = [(a.target, *row) for a, table in zip(audits, tables, strict=True) for row in table.rows]
+        print(Table.of(("target", *tables[0].header), rows).to_csv())
     elif form in ("md", "tex"):
-        chosen = [
-            shown.paper_table(a.tree, depth=shown.chosen_depth(a.tree)[0] if depth is None else depth) for a in audits
-        ]
-        print("\n\n".join(table.to_format(form) for table in chosen))
+        levels = [shown.chosen_depth(a.tree)[0] if depth is None else depth for a in audits]
+        tables = [shown.paper_table(a.tree, depth=level) for a, level in zip(audits, levels, strict=True)]
+        print("\n\n".join(table.to_format(form) for table in tables))
     else:
         for k, audit in enumerate(audits):
             parts = shown.parts(audit, width=shown.terminal_width(), depth=depth)
             _print([*([""] * (k > 0)), *(plain(part) if isinstance(part, str) else part for part in parts)])
     if explain:
-        definitions = [(name, text) for name, text in shown.DEFINITIONS.items()]
-        print(f"\n{Table.of(('column', 'definition'), definitions).to_format(form if form != 'csv' else 'text')}",
+        definitions = Table.of(("column", "definition"), list(shown.DEFINITIONS.items()))
+        print(f"\n{definitions.to_format(form if form != 'csv' else 'text')}",
               file=sys.stderr if form == "csv" else sys.stdout)  # fmt: skip
 
 
