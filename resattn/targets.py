@@ -174,14 +174,14 @@ def _spec(target: Any, name: str, settings: Mapping[str, Any] | None) -> Network
     return None
 
 
-def model_of(target: str, device: str = "meta") -> nn.Module:
+def model_of(target: str) -> nn.Module:
     """The model of `package.module:callable`, `path/to/file.py:callable` or `timm:NAME`.
 
     Raises: TargetError, MissingError.
     """
     where, _, name = target.rpartition(":")
     with _first_on_path(*_folders(where)):
-        return _model(target, _found(where, name), device)
+        return _model(target, _found(where, name), "meta")
 
 
 def _model(target: str, make: Make, device: str) -> nn.Module:
@@ -191,7 +191,8 @@ def _model(target: str, make: Make, device: str) -> nn.Module:
     if needed := _needed(make):
         raise TargetError(f"{target} needs arguments ({', '.join(needed)}); a callable without arguments is expected")
     errors: list[BaseException] = []
-    for place in (_parameters_on_meta, nullcontext, _on_meta) if device == "meta" else (nullcontext,):
+    on_meta = functools.partial(torch.device, "meta")
+    for place in (_parameters_on_meta, nullcontext, on_meta) if device == "meta" else (nullcontext,):
         # What asks for a value is made on the CPU; what the memory cannot hold is never made.
         if errors and _is_too_large(errors[-1]) == (place is nullcontext):
             continue
@@ -212,10 +213,6 @@ def _model(target: str, make: Make, device: str) -> nn.Module:
 
 def _is_too_large(error: BaseException) -> bool:
     return "allocate memory" in str(error)
-
-
-def _on_meta() -> torch.device:
-    return torch.device("meta")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,7 +123,8 @@ def train_block(context: Context, block: Sequence[Planned], trainees: Sequence[T
             "commit": context.code,
             "side_by_side": len(runs),
         }
-        first_bad = next((row for row in rows[i] if not _is_finite(row)), None)
+        losses = ((row, row["train_loss"] + row["test_loss"]) for row in rows[i])
+        first_bad = next((row for row, loss in losses if not math.isfinite(loss)), None)
         if first_bad is None:
             _keep(context, planned, run, rows[i], timing[i], bits[i], about)
         else:
@@ -130,10 +132,6 @@ def train_block(context: Context, block: Sequence[Planned], trainees: Sequence[T
             keep_diverged(context.folder / planned.id, planned.config, message, about)
             session.note(f"{planned.id}: diverged")
     return len(block)
-
-
-def _is_finite(row: dict[str, Any]) -> bool:
-    return all(abs(row[name]) < float("inf") for name in ("train_loss", "test_loss"))
 
 
 def _keep(

@@ -199,7 +199,8 @@ def safe_html(markup: str) -> Markup:
             del link["href"]
     for number, table in enumerate(clean("table"), start=1):
         _align_numbers(table)
-        table.wrap(clean.new_tag("div", attrs=_scrolling(f"table {number}")))
+        attributes = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": f"table {number}"}
+        table.wrap(clean.new_tag("div", attrs=attributes))
     return Markup(str(clean))  # safe: what bleach let through
 
 
@@ -224,10 +225,6 @@ NUMBER = re.compile(r"|[\N{EN DASH}-]|[+\N{MINUS SIGN}-]?[\d,]*\.?\d+(e[+-]?\d+)
 
 def _is_number(text: str) -> bool:
     return len(text) < 100 and NUMBER.fullmatch(text) is not None  # in a long text the pattern takes its square
-
-
-def _scrolling(name: str) -> dict[str, str]:
-    return {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": name}
 
 
 def _bring_in_bounds(notebook: NotebookNode, budget: int) -> None:

@@ -16,7 +16,7 @@ from analysis.statistics.comparisons import Comparison, compare_networks
 from analysis.statistics.intervals import StatsError, mean_interval
 from analysis.tables import schemas
 from analysis.tables.files import FrameError
-from analysis.tables.formats import counted, display_name, name_and_settings, signed
+from analysis.tables.formats import counted, display_name, listed, name_and_settings, signed
 from analysis.tables.quantities import quantity
 from resattn.training.config import DATASETS
 
@@ -104,11 +104,7 @@ def headline(differences: pd.DataFrame) -> str:
 
 
 def _second(rows: Sequence[Any], word: str = "or") -> str:
-    return f" {word} ".join(", ".join(part) for part in _but_last([display_name(row.network) for row in rows]))
-
-
-def _but_last(names: Sequence[str]) -> Iterable[Sequence[str]]:
-    return [names[:-1], names[-1:]] if len(names) > 1 else [names]
+    return listed((display_name(row.network) for row in rows), word)
 
 
 def _noise_words(label_noise: float) -> str:

@@ -98,13 +98,7 @@ def _code_files(code: Sequence[str], beside: Path) -> dict[str, Path]:
     return {str(file.relative_to(ROOT if file.is_relative_to(ROOT) else beside)): file for file in found}
 
 
-def imported_files(
-    code: Sequence[str],
-    root: Path = ROOT,
-    packages: Sequence[str] = ("analysis", "resattn"),
-    *,
-    beside: Path | None = None,
-) -> list[Path]:
+def imported_files(code: Sequence[str], root: Path = ROOT, *, beside: Path | None = None) -> list[Path]:
     """The files of our packages, and of modules in the folder `beside`, that `code` imports, directly or not, found
     without running anything.
 
@@ -116,7 +110,7 @@ def imported_files(
     todo = [name for source in code for name in _imported_names(source, "", door)]
     while todo:
         name = todo.pop()
-        if (place := root if name.partition(".")[0] in packages else beside) is None:
+        if (place := root if name.partition(".")[0] in ("analysis", "resattn") else beside) is None:
             continue
         for file in _files_of(name, place):
             if file not in found and file.suffix == ".py":

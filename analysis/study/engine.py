@@ -39,14 +39,10 @@ class Engine(NamedTuple):
 def engine_for(out: Path, cores: int | None, on: str | None, options: Sequence[str]) -> Engine:
     """The engine for these options: where the jobs run, and how many in parallel."""
     words = [*([] if on is None else _cluster(on, out)), *options]
-    if _is_away(words):
+    if any(word.split("=")[0] in ("--profile", "--executor", "-e") for word in words):  # the jobs run elsewhere
         return Engine(words if cores is None else [*words, "--cores", str(cores)], None)
     kernels = cores or usable_cpus()
     return Engine(["--cores", str(kernels + AHEAD), *words], kernels)
-
-
-def _is_away(words: Sequence[str]) -> bool:
-    return any(word.split("=")[0] in ("--profile", "--executor", "-e") for word in words)
 
 
 def _cluster(name: str, out: Path) -> list[str]:

@@ -35,10 +35,10 @@ def part_name(path: str) -> str:
     return ", ".join(re.sub(r"(\D)(\d+)$", r"\1 \2", part) for part in path.split("."))
 
 
-def listed(values: Iterable[object]) -> str:
+def listed(values: Iterable[object], word: str = "and") -> str:
     """A list as text: 26, 20 and 14."""
     words = [str(value) for value in values]
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+    return f" {word} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def counted(n: int, what: str) -> str:
@@ -60,7 +60,7 @@ def number(value: Any) -> str:
     return f"{float(value):,.{max(0, min(4, 2 - math.floor(math.log10(size))) if size < 100 else 1)}f}"
 
 
-def short(value: Any, digits: int = 3) -> str:
+def short(value: Any) -> str:
     """31,810,728 as 31.8 M. Whole numbers above every prefix are written as a power: 1.13e15 as 1.1 x 10^15."""
     if not _is_number(value) or value != value:
         return "\N{EN DASH}"
@@ -72,7 +72,7 @@ def short(value: Any, digits: int = 3) -> str:
     for factor, letter in MAGNITUDES:
         if size >= factor:
             scaled = float(value) / factor
-            return f"{scaled:.{max(0, digits - 1 - math.floor(math.log10(abs(scaled))))}f}\N{NO-BREAK SPACE}{letter}"
+            return f"{scaled:.{max(0, 2 - math.floor(math.log10(abs(scaled))))}f}\N{NO-BREAK SPACE}{letter}"
     return number(value)
 
 

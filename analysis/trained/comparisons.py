@@ -59,7 +59,7 @@ def side_by_side(comparison: pd.DataFrame) -> pd.DataFrame:
         by = {str(row["quantity"]): row for row in part.to_dict("records")}
         error = by["test_error_pct"]
         row = {"Network": display_name(str(network)), "Label noise (%)": 100 * float(noise), "Runs": error["n"]}
-        row |= {_label(q): by[q]["mean"] / _per(q) for q in COMPARED if q in by}
+        row |= {_label(q): by[q]["mean"] / SCALES.get(q, (1, ""))[0] for q in COMPARED if q in by}
         has = pd.notna(error["low"])
         row["95 % interval"] = f"{error['low']:.2f} to {error['high']:.2f}" if has else "\N{EN DASH}"
         rows.append(row)
@@ -67,10 +67,6 @@ def side_by_side(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 SCALES = {"peak_memory_bytes": (2**20, "MiB"), "training_macs": (10**12, "T multiply-adds")}
-
-
-def _per(id: str) -> float:
-    return SCALES.get(id, (1, ""))[0]
 
 
 def _label(id: str) -> str:

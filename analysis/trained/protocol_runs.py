@@ -32,9 +32,8 @@ MADE = [schema.name for schema in (schemas.USED, schemas.INTERVENTIONS, schemas.
 
 
 def measure_runs(
-    runs: Sequence[Trained], out: Path, *, images: int, used_images: int, only: Collection[str] = (),
-    say: Callable[[str], None] = print,
-) -> None:  # fmt: skip
+    runs: Sequence[Trained], out: Path, *, images: int, used_images: int, only: Collection[str] = ()
+) -> None:
     """Write the tables of some runs into a folder; runs that stand in them already are left as they are.
 
     `only`: the names of the tables that are made; none: all.
@@ -55,7 +54,7 @@ def measure_runs(
             row = (run.name, run.run.dataset_label, run.seed)
             if row in set(known[KEYS].itertuples(index=False, name=None)):
                 continue
-            say(f"{schema.name}: {run.name}, seed {run.seed}")
+            print(f"{schema.name}: {run.name}, seed {run.seed}")
             write_table(pd.concat([known, make([run])], ignore_index=True) if len(known) else make([run]), path, origin)
     for schema, summary in ((schemas.INTERVENTIONS, intervention_summary), (schemas.USED, used_summary)):
         if (out / schema.file).exists():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from resattn.graph.walk import modules_of
-from resattn.instruments.gradient import Support, gradient_supports
+from resattn.instruments.gradient import gradient_supports
 from resattn.measures.audit import audit
 from resattn.targets import resolved
 
@@ -85,11 +85,8 @@ def measured_field(target: str) -> dict[str, Any]:
         supports = gradient_supports(model, (a.input_shape[1], rows), path, n_middle=n_middle)
     whole = all(s.low == 0 and s.high == rows - 1 for s in supports)
     inside = [s for s in supports if s.low > 0 and s.high < rows - 1]
-    return row | {"rows": rows, "gradient_is_whole": whole, "gradient": _largest(inside), "n_positions": len(inside)}
-
-
-def _largest(supports: list[Support]) -> int | None:
-    return max((s.side_px for s in supports), default=None)
+    largest = max((s.side_px for s in inside), default=None)
+    return row | {"rows": rows, "gradient_is_whole": whole, "gradient": largest, "n_positions": len(inside)}
 
 
 def last_map(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

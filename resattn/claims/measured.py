@@ -51,10 +51,6 @@ def _mask_units_on_path(network: Captured, part: str) -> int:
     return depth.longest_within(mask, [index in first for index in range(len(network.graph.ops))])
 
 
-def _poolings(network: Captured, part: str) -> int:
-    return sum(op.kind == "pool" for op in network.inside(part, roles.MASK))
-
-
 def _modules(network: Captured, part: str) -> int:
     network.inside(part)
     return sum(is_in(module, part) for module in network.attention_modules)
@@ -86,7 +82,7 @@ PART: Mapping[str, Callable[[Captured, str], int]] = {
     "mask_units": lambda network, part: _units_inside(network, f"{part}.mask"),
     "mask_units_on_path": _mask_units_on_path,
     "units_inside": _units_inside,
-    "poolings": _poolings,
+    "poolings": lambda network, part: sum(op.kind == "pool" for op in network.inside(part, roles.MASK)),
     "modules": _modules,
     "units_outside_modules": _units_outside_modules,
     "map_size_px": _map_size,

@@ -86,16 +86,13 @@ def search(networks: Mapping[str, tuple[NetworkSpec, str]]) -> list[dict[str, An
         for name, (spec, printed) in networks.items():
             count = params(layout, max(spec.modules), spec.p, spec.t, spec.r, spec.classes)
             row[name] = count
-            row[f"{name}_matches"] = f"{count / 1e6:.{_decimals(printed)}f}" == printed
+            decimals = len(printed.partition(".")[2])
+            row[f"{name}_matches"] = f"{count / 1e6:.{decimals}f}" == printed
             misses.append(abs(count / 1e6 - float(printed)))
         row["n_matches"] = sum(row[f"{name}_matches"] for name in networks)
         row["worst_miss_m"] = max(misses)
         rows.append(row)
     return rows
-
-
-def _decimals(printed: str) -> int:
-    return len(printed.partition(".")[2])
 
 
 def verdict(found: Sequence[Mapping[str, Any]], printed: Mapping[str, str]) -> str:

@@ -66,7 +66,8 @@ def match(
         raise MatchError(f"cannot match by {by!r} (one of: {', '.join(BY_UNITS + BY_WIDTH)})")
     with resolved(network, inputs, settings=settings) as target:
         if (spec := target.spec) is not None:
-            spec = replace(spec, input_shape=tuple(target.inputs.shapes[0][1:]))
+            _, channels, height, width = target.inputs.shapes[0]
+            spec = replace(spec, input_shape=(channels, height, width))
             wanted, trunk = count(captured(spec), by), count(captured(spec), "trunk_depth")
         else:
             foreign = audit(network, *inputs)
@@ -97,7 +98,8 @@ def _like(found: Audit) -> NetworkSpec:
     if len(shape) != 4 or found.more_inputs:
         raise MatchError(f"{found.target} takes {'x'.join(map(str, shape))}; a ResNet takes one image, C,H,W")
     base = catalog.named("cifar-resnet56" if min(shape[2:]) < SMALL_PX else "resnet50")
-    return replace(base, name=found.target, claimed_depth=None, input_shape=tuple(shape[1:]))
+    _, channels, height, width = shape
+    return replace(base, name=found.target, claimed_depth=None, input_shape=(channels, height, width))
 
 
 def _known(found: Audit, quantity: str) -> int:

@@ -46,17 +46,13 @@ def printed_tables(claims: Sequence[Mapping[str, str]]) -> tuple[Printed, ...]:
         for place, quote in places_and_quotes(claim) if claim["source"] == PAPER else ():
             if TABLE.fullmatch(place) and (met := CELL.fullmatch(quote)):
                 found.setdefault(place, []).append((met["row"], met["column"], Cell(met["words"], claim)))
-    return tuple(_table(name, cells) for name, cells in sorted(found.items(), key=lambda table: _number(table[0])))
+    return tuple(_table(name, cells) for name, cells in sorted(found.items(), key=lambda t: int(t[0].split()[1])))
 
 
 def places_and_quotes(claim: Mapping[str, str]) -> list[tuple[str, str]]:
     """The places of a claim that have a quote, with the quote: `31.9 (row R, column C); 31.9 (row S, column D)`."""
     places, quotes = claim["place"].split("; "), re.split(r"(?<=\)); (?=\S+ \(row )", claim["quote"])
     return list(zip(places, quotes, strict=False))
-
-
-def _number(table: str) -> int:
-    return int(table.split()[1])
 
 
 def _table(name: str, found: Sequence[tuple[str, str, Cell]]) -> Printed:
