@@ -78,7 +78,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
-    """The page's HTML with the explorer or the table in place of its mark, and each `Raises:` on a line of its own."""
+    """The page's HTML with the explorer or the table in place of its mark, and each `Raises:` on a line of its own.
+
+    Inline code may break after `_`, `/` and `.`; in tables, by docs/site.css, nowhere else.
+    """
+    breaks = re.compile(r"(?<=\w[_/.])(?=[A-Za-z]\w\w)")
+    html = re.sub(r"<code>[^<\n]+</code>", lambda code: breaks.sub("<wbr>", code[0]), html)
     if page.file.src_uri == API:
         return re.sub(r"\s(Raises|Source): ", r"<br>\1: ", html)
     if "<p>[explorer]</p>" in html:

@@ -75,3 +75,16 @@ def test_no_page_is_wider_than_the_screen(site: Path, open_page: Any, width: int
     for name in MADE_HERE:
         page.goto((site / name).as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+
+
+def test_code_in_a_table_of_a_narrow_page_breaks_between_its_words(site: Path, open_page: Any) -> None:
+    page = open_page("about:blank", viewport={"width": 390, "height": 900}).page
+    page.goto((site / "reference/tables.html").as_uri())
+    broken = """() => [...document.querySelectorAll('td code')].flatMap((code) => {
+      const text = code.firstChild, range = document.createRange();
+      range.setStart(text, 0);
+      range.setEnd(text, text.data.length);
+      return /^[\\w.]+$/.test(text.data) && range.getClientRects().length > 1 ? [text.data] : [];
+    })"""
+    assert page.evaluate(broken) == []
+    assert page.locator("td code:has(wbr)").count() > 100
