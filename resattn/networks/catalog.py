@@ -14,7 +14,7 @@ class UnknownNetworkError(SpecError):
     """An unknown network name; the message gives the nearest names."""
 
 
-# Weighted layers of one unit in each of three stages: what N grows by in 9n+2 and 6n+2.
+# Weighted layers that one more unit in each of three stages adds: the 9 of 9n+2 and the 6 of 6n+2.
 LAYERS_PER_STAGE_UNIT = {"bottleneck": 9, "basic": 6}
 
 # wang2017, table 2, and the released prototxts: one unit before the modules of each stage, three at the end;
@@ -24,8 +24,8 @@ ATTENTION_56 = NetworkSpec(
     units=(1, 1, 1, 3), modules=(1, 1, 1, 0), tail=(0, 0, 0, 0), poolings=(3, 2, 1, 0),
 )  # fmt: skip
 
-# The paper gives no layout for CIFAR but 36m + 20. This one follows the rules of the ImageNet release with the
-# widths of ResNet-164; with 2, 2, 1 poolings it meets two of the three printed parameter counts (table 6).
+# For CIFAR the paper gives only the depth, 36m + 20. This layout follows the ImageNet release with the widths of
+# ResNet-164; with 2, 2, 1 poolings two of the three printed parameter counts match (table 6).
 CIFAR_ATTENTION_56 = NetworkSpec(
     name="cifar-attention56", claimed_depth=56, input_shape=(3, 32, 32), classes=10, stem="cifar", width=16,
     units=(1, 1, 1), modules=(1, 1, 1), tail=(0, 0, 3), poolings=(2, 2, 1),
@@ -38,7 +38,7 @@ def _cifar_attention(depth: int, modules: int, **changes: Any) -> NetworkSpec:
 
 
 def _resnet(depth: int, *units: int, order: str = "post") -> NetworkSpec:
-    # he2016, table 1: post-activation. ResNet-200 was published in pre-activation form only (he2016identity).
+    # he2016, table 1: post-activation. ResNet-200 was published only in pre-activation form (he2016identity).
     return NetworkSpec(
         name=f"resnet{depth}", claimed_depth=depth, input_shape=(3, 224, 224), classes=1000, stem="imagenet", width=64,
         order=order, units=units, modules=(0,) * 4, tail=(0,) * 4, poolings=(0,) * 4, pool_padding="padded",
@@ -58,7 +58,7 @@ def _cifar_resnet(depth: int, *, unit: str) -> NetworkSpec:
 
 
 def _wrn(depth: int, widen: int) -> NetworkSpec:
-    # wrn2016, table 1: 6n + 4 layers, which counts the three projections and leaves the linear layer out.
+    # wrn2016, table 1: 6n + 4 layers, counting the three projections but not the linear layer.
     basic = _cifar_resnet(depth - 2, unit="basic")
     return replace(
         basic, name=f"wrn-{depth}-{widen}", claimed_depth=depth, widen=widen, order="pre", shortcut="projection"
@@ -75,7 +75,7 @@ NETWORKS: dict[str, NetworkSpec] = {
         # Released prototxts: ResNeXt units in post-activation form.
         replace(ATTENTION_56, name="attentionnext56", unit="resnext", order="post"),
         replace(ATTENTION_92, name="attentionnext92", unit="resnext", order="post"),
-        # Our reading: the paper publishes a result (table 7) and no structure.
+        # Our reading: the paper publishes a result (table 7) but no structure.
         replace(ATTENTION_56, name="attentioninception56", unit="inception"),
         CIFAR_ATTENTION_56,
         _cifar_attention(92, 2),
@@ -102,8 +102,8 @@ def _modules_around(depth: int, m: int, **changes: Any) -> NetworkSpec:
     )  # fmt: skip
 
 
-# How each port differs from the release, from its description in public threads; `port:NAME:NETWORK` is the network
-# as that port builds it.
+# How each port differs from the release, according to public threads; `port:NAME:NETWORK` is the network that the port
+# builds.
 # tengshaofeng: the release's two-input Interp misread as a sum; a projection defined in every unit; padded pooling;
 # half-pixel corners (torch's default); on CIFAR four stages from 32 channels, the last at stride 1.
 _MISREAD: dict[str, Any] = {"interp": "sum", "pool_padding": "padded"}
@@ -127,12 +127,12 @@ PORTS: dict[str, NetworkSpec] = {
                 for s in (ATTENTION_56, ATTENTION_92)
             ),
         ],
-        # The same network with the projection where it is needed.
+        # The same network, with projections only where they are needed.
         "pistony": [
             *(replace(s, **_MISREAD, corners="half-pixel") for s in (ATTENTION_56, ATTENTION_92)),
             replace(ATTENTION_92, **{**_MISREAD, "corners": "half-pixel", **_WIDE_CIFAR}, name="cifar-attention92"),
         ],
-        # m-1, m, m+1 modules beyond 92, and one unit after every merge, whatever p.
+        # m-1, m, m+1 modules beyond 92, and one unit after every merge for any p.
         "gluoncv": [replace(s, **_MISREAD, after_merge="one") for s in _ONE_POST_UNIT],
         "imgclsmob": [replace(s, **_MISREAD, after_merge="one") for s in _ONE_POST_UNIT],
     }.items()
@@ -144,12 +144,12 @@ _SETTINGS = re.compile(r"(?P<name>.+)\[(?P<settings>\w+=[^\[\]]*)\]", re.DOTALL)
 
 
 def names() -> tuple[str, ...]:
-    """The networks of `resattn list`; `named` also takes every other `cifar-resnetN` and `cifar-resnetN-basic`."""
+    """The networks of `resattn list`; `named` also accepts every other `cifar-resnetN` and `cifar-resnetN-basic`."""
     return (*NETWORKS, *PORTS)
 
 
 def is_name(target: str) -> bool:
-    """Whether a target is the name of a network and not `module:callable`."""
+    """Whether a target is the name of a network, not `module:callable`."""
     return ":" not in target or target.startswith("port:")
 
 
@@ -167,10 +167,10 @@ def named(name: str) -> NetworkSpec:
     if match := _CIFAR_RESNET.fullmatch(name):
         unit = "basic" if match[2] else "bottleneck"
         return _cifar_resnet(_layers(int(match[1]), unit, name), unit=unit)
-    if len(name) == 1:  # a list of names that came as text was taken apart
+    if len(name) == 1:  # a text was given where a list of names is expected
         raise UnknownNetworkError(
-            f"unknown network {name!r}; where a list is meant, papermill takes it as -y 'networks: [NAME, NAME]', and "
-            "resattn notebook as -p networks=NAME,NAME"
+            f"unknown network {name!r}; to give a list, write -y 'networks: [NAME, NAME]' for papermill "
+            "or -p networks=NAME,NAME for resattn notebook"
         )
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     raise UnknownNetworkError(

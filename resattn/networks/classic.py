@@ -1,7 +1,7 @@
 """The classic networks, each written from its published definition.
 
-`resattn audit resattn.networks.classic:vgg16 --input 3,224,224`. A function makes its network on torch's current
-device; no count depends on the weights, which are torch's own initialisation from a fixed seed.
+`resattn audit resattn.networks.classic:vgg16 --input 3,224,224`. Each function makes its network on torch's current
+device, with torch's own initialisation from a fixed seed; no count depends on the weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _seeded(make: Make) -> Make:
     return made
 
 
-# -- what several of them are made of
+# -- shared parts
 
 
 def conv_norm(
@@ -49,7 +49,7 @@ def conv_norm(
     activation: Callable[[], nn.Module] | None = nn.ReLU,
     eps: float = 1e-5,
 ) -> nn.Sequential:
-    """A convolution without bias, batch norm and an activation; by default padded to keep the size."""
+    """A convolution without bias, batch norm and an activation; padding keeps the size by default."""
     sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
     kept = (sides[0] // 2, sides[1] // 2) if padding is None else padding
     parts: OrderedDict[str, nn.Module] = OrderedDict(
@@ -62,13 +62,13 @@ def conv_norm(
 
 
 def norm_conv(in_channels: int, out_channels: int, kernel: int) -> list[nn.Module]:
-    """Batch norm, ReLU and a convolution without bias, in this order."""
+    """Batch norm, ReLU, then a convolution without bias."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
     return [nn.BatchNorm2d(in_channels), nn.ReLU(), conv]
 
 
 class Residual(nn.Module):
-    """The branch plus the shortcut (the input itself where there is none), then an activation if there is one."""
+    """The branch plus the shortcut (by default the input itself), then an optional activation."""
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module | None = None, act: nn.Module | None = None) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Residual(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Each channel times a gate in (0, 1), which two layers make from the means of all. Source: hu2018, figure 2."""
+    """Each channel times a gate in (0, 1), computed from the means of all channels. Source: hu2018, figure 2."""
 
     def __init__(self, channels: int, squeezed: int, activation: Callable[[], nn.Module] = nn.ReLU) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class Dense(nn.Module):
-    """The input's channels, and beside them what the branch makes of them. Source: huang2017, equation 2."""
+    """The input and the output of the branch, concatenated along the channels. Source: huang2017, equation 2."""
 
     def __init__(self, branch: nn.Module) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ def vgg19() -> nn.Module:
     return _vgg(2, 2, 4, 4, 4)
 
 
-# -- ResNet and what grew out of it
+# -- ResNet and its descendants
 
 
 def _basic_resnet(depth: int, *units: int) -> NetworkSpec:
@@ -180,7 +180,7 @@ def resnet152() -> nn.Module:
 
 
 def _bottlenecks(*, base: int = 64, groups: int = 1, reduction: int | None = None) -> nn.Module:
-    """ResNet-50 with another inner width, groups in its 3x3, or a gate before every sum; stride on the 3x3."""
+    """ResNet-50 with a different inner width, groups in the 3x3, or a gate before every sum; stride on the 3x3."""
     stem = nn.Sequential(OrderedDict(conv=conv_norm(3, 64, 7, 2, padding=3), pool=nn.MaxPool2d(3, 2, padding=1)))
     parts: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
     channels = 64
@@ -218,7 +218,7 @@ def resnext50_32x4d() -> nn.Module:
 
 @_seeded
 def wide_resnet50_2() -> nn.Module:
-    """WRN-50-2-bottleneck: inner widths twice those of ResNet-50. Source: wrn2016, table 8."""
+    """WRN-50-2-bottleneck: twice the inner widths of ResNet-50. Source: wrn2016, table 8."""
     return _bottlenecks(base=128)
 
 
@@ -255,7 +255,7 @@ Row = tuple[int, int, int, int, int]  # expansion, kernel, channels, units, stri
 def _inverted(
     in_channels: int, out: int, row: Row, stride: int, activation: Callable[[], nn.Module], squeezes: bool
 ) -> nn.Module:
-    """Widen, convolve each channel alone, narrow without activation. Source: sandler2018, table 1."""
+    """Expansion, depthwise convolution, linear projection. Source: sandler2018, table 1."""
     expansion, kernel = row[:2]
     inner = expansion * in_channels
     branch: OrderedDict[str, nn.Module] = OrderedDict()
@@ -263,7 +263,7 @@ def _inverted(
         branch["expand"] = conv_norm(in_channels, inner, 1, activation=activation)
     branch["depthwise"] = conv_norm(inner, inner, kernel, stride, groups=inner, activation=activation)
     if squeezes:
-        # A quarter of what enters the unit, not of what it widens to (tan2019's release).
+        # A quarter of the unit's input channels, not of its inner channels (tan2019's release).
         branch["gate"] = SqueezeExcitation(inner, in_channels // 4, activation)
     branch["project"] = conv_norm(inner, out, 1, activation=None)
     unit = nn.Sequential(branch)
@@ -309,7 +309,7 @@ def efficientnet_b0() -> nn.Module:
 
 
 def _tower(in_channels: int, *layers: tuple[int, int | tuple[int, int]], stride: int = 1) -> nn.Sequential:
-    """Convolutions of (channels, kernel) in a row; a stride stands on the last, which is then unpadded."""
+    """Convolutions of (channels, kernel), in order; the last has the stride and, if it is above 1, no padding."""
     convs = []
     for i, (out, kernel) in enumerate(layers, start=1):
         strided = stride > 1 and i == len(layers)
@@ -362,7 +362,7 @@ def _inception_8(channels: int) -> nn.Module:
 
 
 class InceptionV3(nn.Module):
-    """In (N, 3, H, W), out (N, 1000); in training also what the auxiliary classifier says."""
+    """In (N, 3, H, W), out (N, 1000); in training also the auxiliary classifier's output, (N, 1000)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -404,7 +404,7 @@ def inception_v3() -> nn.Module:
     """Inception-v3 with its auxiliary classifier, which does not run at inference.
 
     Source: szegedy2016, table 1 and figures 5 to 7; the widths of the branches are those of its release (tf-slim,
-    inception_v3.py), where no table prints them.
+    inception_v3.py), where no table gives them.
     """
     return InceptionV3()
 
@@ -413,10 +413,10 @@ def inception_v3() -> nn.Module:
 
 
 class Level(nn.Module):
-    """Two unpadded 3x3 convolutions; below the last one, all deeper levels, and two more on the way up.
+    """Two unpadded 3x3 convolutions; except in the lowest level, then all deeper levels and two more on the way up.
 
-    In (N, in_channels, H, W), out (N, channels, H', W') with H' < H: what comes from the side is cropped to what
-    comes from below.
+    In (N, in_channels, H, W), out (N, channels, H', W') with H' < H: the skip is cropped to the size of the map from
+    below.
     """
 
     def __init__(self, in_channels: int, channels: int, deeper: int) -> None:
@@ -446,7 +446,7 @@ class Level(nn.Module):
 
 
 def unet_of(width: int) -> nn.Module:
-    """The U-Net with another width than 64."""
+    """The U-Net with a given width of its first level."""
     return nn.Sequential(OrderedDict(levels=Level(1, width, 4), head=nn.Conv2d(width, 2, 1)))
 
 
@@ -454,7 +454,7 @@ def unet_of(width: int) -> nn.Module:
 def unet() -> nn.Module:
     """The U-Net of 2015: one grey channel, two classes, unpadded convolutions (572x572 in, 388x388 out).
 
-    A side n is met exactly where every pooling halves an even map: n = 16 k + 124, as 572 is.
+    Every pooling gets an even map for sides n = 16 k + 124, such as 572.
     Source: ronneberger2015, figure 1.
     """
     return unet_of(64)

@@ -38,9 +38,9 @@ GATES = {"mixed": MixedGate, "channel": ChannelGate, "spatial": SpatialGate}
 
 
 class Resize(nn.Module):
-    """One map at the size of another, whose values are not read unless the spec misreads `interp` as a sum.
+    """A map resized to the size of another, whose values are used only if the spec misreads `interp` as a sum.
 
-    Source: wang2017, section 3.2 (bilinear). The release's Interp layer takes its second bottom for the size alone
+    Source: wang2017, section 3.2 (bilinear). The release's Interp layer uses its second input for the size alone
     (caffe, interp.cpp); several ports add it.
     """
 
@@ -56,9 +56,9 @@ class Resize(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Pool, r units, the next hourglass beside one unit on the skip, r units, resized like another map.
+    """Pooling, r units, the next hourglass beside a skip of one unit, r units, and a resize to the map `like`.
 
-    At the bottom 2r units stand instead. x and like: (N, C, H, W), as the result.
+    The lowest level has 2r units instead. x, like and the result: (N, C, H, W).
     Source: wang2017, figure 2; the release's `AttentionA`, `AttentionB` and `AttentionC` (3, 2, 1 poolings).
     """
 
@@ -84,7 +84,7 @@ class Hourglass(nn.Module):
 
 
 class Local(nn.Module):
-    """Three units at full size, narrower, so that their cost equals that of the hourglass of the same stage.
+    """Three units at full resolution, narrower, with the same cost as the hourglass of the stage.
 
     Source: wang2017, section 4.1 and table 4 ("same number of FLOPs"); the width is not published.
     """
@@ -100,7 +100,7 @@ class Local(nn.Module):
 
 
 class Flat(nn.Module):
-    """The bottom of an hourglass without a pooling above it: 2r units at full size."""
+    """An hourglass without pooling: 2r units at full resolution."""
 
     def __init__(self, spec: NetworkSpec, stage: StageSpec) -> None:
         super().__init__()
@@ -111,9 +111,9 @@ class Flat(nn.Module):
 
 
 class Constant(nn.Module):
-    """One learned value per channel, (1, C, 1, 1), whatever the image: the control for attention.
+    """One learned value per channel, (1, C, 1, 1), the same for every image: the control for attention.
 
-    It starts at 0, where the sigmoid is 0.5: the mean of an untrained mask.
+    The values start at 0, where the sigmoid is 0.5, the mean of an untrained mask.
     """
 
     def __init__(self, stage: StageSpec) -> None:
@@ -124,20 +124,20 @@ class Constant(nn.Module):
         nn.init.zeros_(self.value)
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        return self.value.to(like.dtype)  # else the sum behind the merge would have another precision than the trunk
+        return self.value.to(like.dtype)  # else the output of the merge would have another precision than the trunk
 
 
 LOCAL_UNITS = 3
 
 
 def local_width(spec: NetworkSpec, stage: StageSpec) -> int:
-    """Inner width at which three units at full size are closest to the multiply-adds of the stage's hourglass."""
+    """Inner width at which three units at full resolution cost most nearly as many multiply-adds as the hourglass."""
 
     def cost(inner: int) -> int:
         return sum(c.macs for c in convolutions(spec, stage.channels, inner, 1, stage.channels))
 
     sizes = pooled_sizes(stage.size, spec.pool_padding)[: stage.poolings + 1]
-    # r units down, r up and one on the skip at every level but the last, which has 2r; without pooling that is all.
+    # Every level has r units down, r up and one on the skip, except the last, which has 2r; without pooling only these.
     units = [2 * spec.r + 1] * (stage.poolings - 1) + [2 * spec.r]
     positions = sum(n * size**2 for n, size in zip(units, sizes[1:] or sizes, strict=True))
     wanted = positions * cost(stage.inner)
@@ -147,7 +147,7 @@ def local_width(spec: NetworkSpec, stage: StageSpec) -> int:
 
 
 class Mask(nn.Module):
-    """The attention mask M(x), of the shape of x and of the trunk's output `like`: (N, C, H, W).
+    """The attention mask M(x), (N, C, H, W), the shape of x and of the trunk's output `like`.
 
     A constant mask has the shape (1, C, 1, 1), no convolution, and the same gate.
     Source: wang2017, section 3.2; batch norm and ReLU before both 1x1 convolutions as in the release.
@@ -167,7 +167,7 @@ class Mask(nn.Module):
             self.body = Hourglass(spec, stage, stage.poolings)
         head: OrderedDict[str, nn.Module] = OrderedDict()
         for i in (1, 2) if spec.mask != "constant" else ():
-            # After a post-activation unit the map arrives activated: the release of AttentionNeXt activates it once.
+            # After a post-activation unit the map is already activated: the release of AttentionNeXt activates it once.
             if spec.head == "activated" and (i > 1 or spec.order == "pre"):
                 head[f"act{i}"] = norm_relu(channels)
             head[f"conv{i}"] = conv(channels, channels, 1)

@@ -1,4 +1,4 @@
-"""From a spec to a network: the only door."""
+"""The builder: from a spec to a network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GlobalMean(nn.Module):
 
 
 class Network(nn.Sequential):
-    """stem, stage1, stage2, ..., head. In (N, C, H, W), out (N, classes)."""
+    """The children stem, stage1, stage2, ..., head. In (N, C, H, W), out (N, classes)."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         parts: OrderedDict[str, nn.Module] = OrderedDict(stem=_stem(spec))
@@ -39,9 +39,9 @@ class Network(nn.Sequential):
 
 
 def build(spec: NetworkSpec, *, seed: int = 0, device: str | torch.device = "cpu") -> Network:
-    """The network of a spec, its weights drawn from the seed alone; on "meta" it has shapes and no memory.
+    """The network of a spec, with weights that depend on the seed alone; on "meta" it has shapes but no values.
 
-    Convolutions: normal, He's scale over the outputs; linear: normal, He's scale over the inputs, zero bias.
+    Convolutions: He normal, fan-out; linear layers: He normal, fan-in, zero bias.
     Source: he2015delving, equation 10, which wang2017 section 4.1 names.
     """
     with torch.device("meta"), _undrawn():
@@ -55,7 +55,7 @@ def build(spec: NetworkSpec, *, seed: int = 0, device: str | torch.device = "cpu
 
 @contextmanager
 def _undrawn() -> Iterator[None]:
-    """Modules are made without a draw of their weights: on meta these have no values, and all are drawn below."""
+    """Skip torch's own initialisation: on meta weights have no values, and `_initialise` draws them all."""
     with ExitStack() as patches:
         for kind, name in DRAWING:
             patches.enter_context(mock.patch.object(kind, name, _nothing))
@@ -66,7 +66,7 @@ def _nothing(module: nn.Module) -> None:
     pass
 
 
-# What draws or fills the tensors of a module when it is made.
+# The methods that initialise a module's tensors when it is made.
 DRAWING = (
     (nn.modules.conv._ConvNd, "reset_parameters"),
     (nn.Linear, "reset_parameters"),
@@ -80,7 +80,7 @@ def _initialise(network: nn.Module, seed: int) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             mode: Literal["fan_in", "fan_out"] = "fan_out" if isinstance(module, nn.Conv2d) else "fan_in"
-            # Drawn on the CPU, so that a seed means the same weights on every device.
+            # On the CPU, so that a seed gives the same weights on every device.
             weight = torch.empty(module.weight.shape)
             nn.init.kaiming_normal_(weight, mode=mode, nonlinearity="relu", generator=generator)
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Residual units as modules: the table of units gives the convolutions, the order places batch norm and ReLU."""
+"""Residual units as modules: the table of units gives the convolutions, `order` where batch norm and ReLU are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resattn.networks.units import UNITS, Convolution
 def convolutions(
     spec: NetworkSpec, in_channels: int, inner: int, stride: int, out_channels: int | None = None
 ) -> list[Convolution]:
-    """The convolutions of one unit in a row; `out_channels` is by default `inner` times the unit's expansion."""
+    """The convolutions of one unit, in order; `out_channels` is by default `inner` times the unit's expansion."""
     strides = (stride, 1) if spec.stride_on == "1x1" else (1, stride)
     return UNITS[spec.unit].convolutions(in_channels, inner, out_channels or inner * spec.expansion, strides)
 
@@ -57,7 +57,7 @@ class ZeroPad(nn.Module):
 
 
 class Residual(nn.Module):
-    """The part that all units share: the shortcut, which is the identity, or a module where shapes change."""
+    """The part that all units share: the shortcut, an identity, or a module if the shape changes."""
 
     shortcut: nn.Module | None
 
@@ -71,7 +71,7 @@ class Residual(nn.Module):
 
 
 class PreActivationUnit(Residual):
-    """Branch plus identity, each convolution behind batch norm and ReLU; projects the activated input.
+    """Branch plus identity, batch norm and ReLU before each convolution; a projection reads the activated input.
 
     Source: he2016identity, figure 4(e); the release's `pre_res_*` and `trunk/res*` (fwang91).
     """
@@ -93,7 +93,7 @@ class PreActivationUnit(Residual):
 
 
 class Concat(nn.ModuleDict):
-    """Branches that read the same input, with their results concatenated along the channels."""
+    """The outputs of branches that read the same input, concatenated along the channels."""
 
     def __init__(self, **branches: nn.Module) -> None:
         super().__init__(branches)
@@ -103,10 +103,10 @@ class Concat(nn.ModuleDict):
 
 
 def inception_branch(in_channels: int, inner: int, stride: int, out: int) -> nn.Module:
-    """A branch at two scales: 1x1 beside 1x1 and 3x3, concatenated and projected.
+    """A branch at two scales: a 1x1 beside a 1x1 and a 3x3, concatenated and projected.
 
-    Our reading: wang2017 names AttentionInception in table 7 and publishes no structure. This one has the three
-    layers in a row that the name 56 needs, and nearly the bottleneck's cost.
+    Our reading: wang2017 names AttentionInception in table 7 but publishes no structure. This one has three layers in
+    a row, as the depth of 56 needs, and nearly the bottleneck's cost.
     """
     point = [Convolution(in_channels, inner // 2, 1, stride)]
     area = [Convolution(in_channels, 3 * inner // 4, 1), Convolution(3 * inner // 4, inner, 3, stride)]
@@ -120,7 +120,7 @@ def inception_branch(in_channels: int, inner: int, stride: int, out: int) -> nn.
     )
 
 
-# Branches that are no convolutions in a row: input channels, inner width, stride, output channels.
+# Branches that are not a plain sequence of convolutions: input channels, inner width, stride, output channels.
 BRANCHES: Mapping[str, Callable[[int, int, int, int], nn.Module]] = {"inception": inception_branch}
 
 
@@ -145,7 +145,7 @@ class PostActivationUnit(Residual):
 
 
 def activated(layers: Sequence[Convolution]) -> nn.Sequential:
-    """Convolutions in a row with batch norm and ReLU between."""
+    """Convolutions in order, with batch norm and ReLU between them."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for i, layer in enumerate(layers, start=1):
         if i > 1:
@@ -164,7 +164,7 @@ def unit(
 
 
 def _shortcut(spec: NetworkSpec, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    # TF-slim samples the identity where a unit has a stride and keeps its channels.
+    # TF-slim subsamples the identity in a unit with a stride and the same number of channels.
     if spec.shortcut == "zero-pad" or (spec.stride_at == "last" and in_channels == out_channels):
         return ZeroPad(in_channels, out_channels, stride)
     projection: OrderedDict[str, nn.Module] = OrderedDict(conv=conv(in_channels, out_channels, 1, stride))
@@ -174,6 +174,6 @@ def _shortcut(spec: NetworkSpec, in_channels: int, out_channels: int, stride: in
 
 
 def pooling(spec: NetworkSpec) -> nn.MaxPool2d:
-    """3x3 max pooling with stride 2, as the spec reads its padding."""
+    """3x3 max pooling with stride 2, padded as the spec says."""
     padded = spec.pool_padding == "padded"
     return nn.MaxPool2d(3, 2, padding=1 if padded else 0, ceil_mode=not padded)

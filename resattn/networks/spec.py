@@ -1,4 +1,4 @@
-"""The spec of a network: a frozen record of a few integers and readings. Standard library only."""
+"""The spec of a network: a frozen record. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SpecError(ValueError):
     """An impossible network or an unknown field; the message names it and the allowed values."""
 
 
-# Bounds of a network, far above any that is known: beyond them a capture takes hours, or sizes overflow.
+# Limits far above any known network: beyond them a capture takes hours, or sizes overflow.
 MOST_UNITS, MOST_CHANNELS, MOST_PX = 10_000, 1_000_000, 100_000
 
 # The kernel and stride of every pooling in the networks of the paper: the stem's and the mask's.
@@ -64,10 +64,10 @@ class NetworkSpec:
     two sources disagree.
 
     Source: wang2017, section 3 and table 2; released prototxts of Attention-56 and -92.
-    Raises: SpecError where the record describes no network.
+    Raises: SpecError if no such network exists.
     """
 
-    name: str = _value(doc="what people call it")
+    name: str = _value(doc="the name of the network")
     claimed_depth: int | None = _value(None, doc="the number in the name")
     input_shape: tuple[int, int, int] = _value(doc="channels, height, width")
     classes: int = _value(doc="number of classes")
@@ -83,7 +83,7 @@ class NetworkSpec:
     t: int = _value(2, doc="units in the trunk branch")
     r: int = _value(1, doc="units between two poolings of the mask branch")
     poolings: tuple[int, ...] = _value(doc="max poolings in the masks of each stage")
-    strides: tuple[int, ...] = _value((), doc="of the first unit of each stage; left out: 1, then 2 each")
+    strides: tuple[int, ...] = _value((), doc="stride of the first unit of each stage; default: 1, then 2")
     merge: str = choice("residual", "naive", doc="(1 + M) * T, or M * T (wang2017, equations 3 and 1)")
     gate: str = choice("mixed", "channel", "spatial", doc="f1, f2, f3 (wang2017, equations 4 to 6)")
     mask: str = choice(
@@ -105,17 +105,19 @@ class NetworkSpec:
     )
     shortcut: str = choice(
         "projection", "zero-pad", "convolution",
-        doc="where shapes change a 1x1 convolution, or option A of he2016, section 3.3; or a convolution everywhere",
+        doc="where shapes change: a 1x1 convolution, or option A of he2016 (3.3); or a convolution in every unit",
     )  # fmt: skip
     projection: str = choice(
-        "needed", "always", doc="define the projection where shapes change, or in every unit though it never runs there"
+        "needed", "always", doc="define the projection where shapes change, or in every unit, even if it never runs"
     )
-    after_merge: str = choice("p", "one", doc="units after the merge: p (table 6: 452 needs it), or one (gluon-cv)")
+    after_merge: str = choice(
+        "p", "one", doc="units after the merge: p (as the 452 of table 6 needs), or one (gluon-cv)"
+    )
     upsampling: str = choice("bilinear", "nearest", doc="in the mask (the paper: bilinear; several ports: nearest)")
     interp: str = choice(
         "size", "sum", doc="the release's two-input Interp: its second input gives the size, or (misread) is added"
     )
-    head: str = choice("activated", "linear", doc="the mask's 1x1 pair: each behind batch norm and ReLU, or bare")
+    head: str = choice("activated", "linear", doc="the mask's two 1x1: each after batch norm and ReLU, or alone")
     descent: str = choice(
         "nested", "half", doc="each pooling reads the level above, or (pytorch-cifar100) the module's input"
     )
@@ -315,7 +317,7 @@ def _usual_strides(n_stages: int) -> tuple[int, ...]:
     return (1, *(2,) * (n_stages - 1))
 
 
-# The smallest map that the pooling takes.
+# Side of the smallest map that can be pooled.
 LEAST_POOLED = {"ceil": 2, "padded": 1}
 
 
@@ -327,7 +329,7 @@ def pooled_size(size: int, pool_padding: str) -> int:
 
 
 def pooled_sizes(size: int, pool_padding: str) -> list[int]:
-    """The sides that repeated pooling passes through, down to 1."""
+    """Side of the map after 0, 1, 2, ... poolings, down to 1."""
     sizes = [size]
     while sizes[-1] > 1:
         sizes.append(pooled_size(sizes[-1], pool_padding))
@@ -335,10 +337,10 @@ def pooled_sizes(size: int, pool_padding: str) -> list[int]:
 
 
 def override(spec: NetworkSpec, settings: Mapping[str, Any]) -> NetworkSpec:
-    """The spec with some fields changed, each given as a value or as text (`modules=2,2,2`, `width=8`).
+    """The spec with some fields changed, given as values or as text (`modules=2,2,2`, `width=8`).
 
     A single number for a field with one entry per stage applies to every stage with attention modules.
-    Raises: SpecError for an unknown field, a value that does not parse, or an impossible network.
+    Raises: SpecError for an unknown field, an unreadable value, or an impossible network.
     """
     changes = {}
     for name, value in settings.items():

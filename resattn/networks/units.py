@@ -20,19 +20,19 @@ class Convolution:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds for each position of its output."""
+        """Multiply-adds per position of the output."""
         return self.in_channels * self.out_channels * self.kernel**2 // self.groups
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One row.
+    """One kind of residual unit.
 
-    `convolutions`: those of the branch, in the order in which they run, for the input channels, the inner width, the
+    `convolutions`: the convolutions of the branch, in the order in which they run, for input channels, inner width,
     output channels, and the strides of the first 1x1 and of the k x k. `expansion`: output channels over inner width.
-    `orders`: where batch norm and ReLU may stand. `strides_on`: which convolution may have the stride.
-    `inner_step`: the inner width must be a multiple of this. `is_in_a_row`: False where convolutions run side by
-    side; then `resattn.networks.residual.BRANCHES` has a function that builds the branch.
+    `orders`: allowed places of batch norm and ReLU. `strides_on`: the convolutions that may have the stride.
+    `inner_step`: the inner width must be a multiple of this. `is_in_a_row`: False if convolutions run side by side;
+    then a function in `resattn.networks.residual.BRANCHES` builds the branch.
     """
 
     convolutions: Callable[[int, int, int, tuple[int, int]], list[Convolution]]
@@ -67,6 +67,6 @@ UNITS: Mapping[str, Unit] = {
     "basic": Unit(_basic, shortcuts=("projection", "zero-pad", "convolution")),
     # xie2017, figure 3(c): twice the inner width, in groups.
     "resnext": Unit(_resnext, expansion=4, strides_on=("3x3", "1x1"), inner_step=CARDINALITY // 2),
-    # Our reading of wang2017, table 7: nearly the bottleneck's cost, which is what is given here.
+    # Our reading of wang2017, table 7: it costs nearly as much as the bottleneck, whose convolutions stand for it here.
     "inception": Unit(_bottleneck, expansion=4, orders=("pre",), is_in_a_row=False),
 }

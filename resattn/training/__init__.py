@@ -1,1 +1,1 @@
-"""Datasets, and a plain training loop that goes on where it was interrupted."""
+"""Datasets, and a plain training loop that resumes after an interruption."""

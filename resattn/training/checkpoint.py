@@ -1,4 +1,4 @@
-"""The checkpoint of a run: written after every epoch, checked as a whole before anything of it is used."""
+"""The checkpoint of a run: written after every epoch, fully checked before any part is used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from resattn.training.run import CheckpointError, Run, read_run, weights_digest,
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_VERSION = 1
-_PARTS = {"identity", "config", "model", "optimizer", "generators", "rows", "timing"}  # of it, that are read
+_PARTS = {"identity", "config", "model", "optimizer", "generators", "rows", "timing"}  # the required ones
 ROW = ("epoch", "step", "lr", "train_loss", "train_error_pct", "test_loss", "test_error_pct")
 TIMING_ROW = ("epoch", "train_s", "images_per_s", "elapsed_s", "peak_memory_bytes")
 
@@ -38,7 +38,7 @@ class OtherRunError(CheckpointError):
 def trained(out_dir: Path | str) -> Network:
     """The network of a run with the weights of its last checkpoint, on the CPU, set to evaluate.
 
-    Raises: CheckpointError, also where the weights of a finished run are not kept, or are not those of its record.
+    Raises: CheckpointError, also if the weights of a finished run are not kept or do not match its record.
     """
     path, record = Path(out_dir) / CHECKPOINT, Path(out_dir) / RUN
     if record.exists() and not path.exists():
@@ -52,7 +52,7 @@ def trained(out_dir: Path | str) -> Network:
         _check_tensors("model", saved["model"], network.state_dict())
         network.load_state_dict(saved["model"])
         if record.exists() and read_run(out_dir).weights_digest != weights_digest(network):
-            raise CheckpointError(f"{path}: these are not the weights of the run that {RUN} records")
+            raise CheckpointError(f"{path}: these are not the weights that {RUN} records")
     return network.eval()
 
 
@@ -76,7 +76,7 @@ def save(
             "model": network.state_dict(),
             "optimizer": optimizer.state_dict(),
             "step": history.rows[-1]["step"],  # the schedule is a function of it
-            # Batches and noise are drawn from seed and epoch; these are for layers that would draw by themselves.
+            # Batches and noise depend on seed and epoch alone; these states are for layers that draw random numbers.
             "generators": {
                 "cpu": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state() if config.accelerator == "cuda" else None,
@@ -94,22 +94,22 @@ def save(
 def finished(
     out: Path, config: TrainConfig, dataset: Dataset, also_others: bool, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The record of this run, if it is finished. A damaged one is set aside. Raises: OtherRunError."""
+    """The record of this run if it is finished. A damaged record is renamed. Raises: OtherRunError."""
     try:
         record = read_record(out, config, dataset.digest)
         if record is not None:
-            Run.from_json(record).to_json()  # every field is there, in a form that can be used
+            Run.from_json(record).to_json()  # checks that every field is present and usable
         return record
     except (ValueError, KeyError, TypeError, ArithmeticError, AttributeError) as error:
         if isinstance(error, OtherRecordError) and not also_others:
-            raise OtherRunError(f"{error} (give another folder, or remove its files to start again)") from error
+            raise OtherRunError(f"{error} (give another folder, or delete its files to start again)") from error
         why = str(error) if isinstance(error, RecordError) else f"{out / RUN} is damaged ({error!r:.200})"
         set_aside(out / RUN, why, say)
         return None
 
 
 def set_aside(path: Path, why: str, say: Callable[[str], None]) -> None:
-    aside = path.with_name(f"{path.stem}-{_file_digest(path)[:8]}.aside")  # the same file never twice
+    aside = path.with_name(f"{path.stem}-{_file_digest(path)[:8]}.aside")  # one name for each content
     os.replace(path, aside)
     say(f"{why}; it is now {aside.name}, and the run starts again")
 
@@ -117,7 +117,7 @@ def set_aside(path: Path, why: str, say: Callable[[str], None]) -> None:
 def set_aside_unusable(
     path: Path, config: TrainConfig, dataset: Dataset, also_others: bool, say: Callable[[str], None]
 ) -> None:
-    """Rename a checkpoint that no run can go on from, or that this one cannot. Raises: OtherRunError."""
+    """Rename a checkpoint from which this run cannot resume. Raises: OtherRunError."""
     if not path.exists():
         return
     try:
@@ -134,20 +134,20 @@ def _file_digest(path: Path) -> str:
 
 
 def resume(path: Path, config: TrainConfig, dataset: Dataset, network: Network, optimizer: Optimizer) -> History:
-    """The history in a checkpoint, whose state the arguments take over; an empty one where there is none."""
+    """The history in a checkpoint, or an empty one if there is no checkpoint. Network and optimiser get its state."""
     if not path.exists():
         return History([], [])
     saved = _read_checked(path, config, dataset, network)
     with _refused(path):
         network.load_state_dict(saved["model"])
-        # In the memory order of the parameters, which the fused step takes for granted, and of all of them, which it
-        # needs. One that no forward reads has no momentum in a checkpoint: zeros are what a first step begins with.
+        # The fused step needs a momentum for every parameter, in the parameter's memory order. A parameter that no
+        # forward pass reads has none in a checkpoint: zeros are what the first step starts from.
         there = {number: of_one["momentum_buffer"] for number, of_one in saved["optimizer"]["state"].items()}
         state = {
             number: {"momentum_buffer": torch.zeros_like(parameter).copy_(there.get(number, torch.zeros(())))}
             for number, parameter in enumerate(network.parameters() if config.momentum else ())
         }
-        # Its settings are those of the config, and its learning rate is set before every step.
+        # The settings come from the config; the learning rate is set before every step.
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         torch.set_rng_state(saved["generators"]["cpu"])
         if config.accelerator == "cuda" and saved["generators"]["cuda"] is not None:
@@ -157,7 +157,7 @@ def resume(path: Path, config: TrainConfig, dataset: Dataset, network: Network, 
 
 @contextmanager
 def _refused(path: Path) -> Iterator[None]:
-    """Whatever a forged checkpoint leads to is a CheckpointError."""
+    """Turn every error that a forged checkpoint causes into a CheckpointError."""
     try:
         yield
     except CheckpointError:
@@ -168,9 +168,9 @@ def _refused(path: Path) -> Iterator[None]:
 
 
 def _read_checked(path: Path, config: TrainConfig, dataset: Dataset, network: Network) -> dict[str, Any]:
-    """The content of a checkpoint of this run, of which every part has the form that it is used in.
+    """The content of a checkpoint of this run, with every part checked for names, shapes and types.
 
-    `network`: of the run, only its shapes are read. Raises: CheckpointError, OtherRunError.
+    `network`: only its shapes are read. Raises: CheckpointError, OtherRunError.
     """
     saved = _read(path)
     with _refused(path):
@@ -180,15 +180,15 @@ def _read_checked(path: Path, config: TrainConfig, dataset: Dataset, network: Ne
         state = saved["optimizer"]["state"]
         for number, of_one in state.items():
             if type(number) is not int or not 0 <= number < len(parameters):
-                raise ValueError("its optimizer has a state of no parameter")
+                raise ValueError("its optimizer has a state that belongs to no parameter")
             if config.momentum:
                 _check_tensors("optimizer", of_one, {"momentum_buffer": parameters[number]})
             elif of_one != {"momentum_buffer": None}:
-                raise ValueError("its optimizer has a momentum, which this run has not")
+                raise ValueError("its optimizer has a momentum, but this run uses none")
         generators = {name: state for name, state in saved["generators"].items() if state is not None}
         wanted = {"cpu": torch.get_rng_state(), "cuda": torch.empty(16, dtype=torch.uint8)}
         _check_tensors("generators", generators, {name: wanted[name] for name in {"cpu", *generators}})
-        torch.Generator().set_state(generators["cpu"])  # which fails for numbers that no generator has
+        torch.Generator().set_state(generators["cpu"])  # raises an error for an invalid state
         _check_history(saved, config)
     return saved
 
@@ -196,42 +196,44 @@ def _read_checked(path: Path, config: TrainConfig, dataset: Dataset, network: Ne
 def _check_tensors(part: str, there: Any, here: Mapping[str, Tensor]) -> None:
     """Raises: ValueError unless `there` has plain tensors of the names, shapes and types of `here`."""
     if not isinstance(there, dict) or there.keys() != here.keys():
-        raise ValueError(f"its {part} has other names than those of this network")
+        raise ValueError(f"the names in its {part} differ from those of this network")
     for name, tensor in here.items():
         found = there[name]
         is_tensor = type(found) in (Tensor, nn.Parameter)
         is_plain = is_tensor and found.layout == torch.strided and found.device.type == "cpu" and not found.is_quantized
         if not is_plain or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
             expected = f"{tuple(tensor.shape)} of {tensor.dtype}"
-            raise ValueError(f"{name} in its {part} is no plain tensor of shape {expected}")
+            raise ValueError(f"{name} in its {part} is not a plain tensor of shape {expected}")
         if not found.isfinite().all():
-            raise ValueError(f"{name} in its {part} has values that are no finite numbers")
+            raise ValueError(f"{name} in its {part} has values that are not finite")
         if name.endswith("running_var") and (found < 0).any():
-            raise ValueError(f"{name} in its {part} is a variance below 0")
+            raise ValueError(f"{name} in its {part} is a negative variance")
 
 
 def _check_history(saved: Mapping[str, Any], config: TrainConfig) -> None:
-    """Raises: ValueError unless the rows are those of the first epochs, and the bits as many as test images."""
+    """Raises: ValueError unless there is a row for each of the first epochs and one bit for each test image."""
     rows, timing, correct = saved["rows"], saved["timing"], saved.get("correct")
     if not (isinstance(rows, list) and isinstance(timing, list) and 1 <= len(rows) == len(timing) <= config.epochs):
-        raise ValueError("its rows are not one for each epoch")
+        raise ValueError("it does not have one row for each epoch")
     for table, columns in ((rows, ROW), (timing, TIMING_ROW)):
         for epoch, row in enumerate(table):
             numbers = [row[name] for name in columns]
             is_finite = all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
             if list(row) != list(columns) or not is_finite:
-                raise ValueError(f"the row of epoch {epoch + 1} has other columns, or no numbers in them")
+                raise ValueError(
+                    f"the row of epoch {epoch + 1} has wrong columns or values that are not finite numbers"
+                )
             if row["epoch"] != epoch + 1:
-                raise ValueError(f"the row of epoch {row['epoch']} stands in place {epoch + 1}")
+                raise ValueError(f"row {epoch + 1} is of epoch {row['epoch']}")
     for row in rows:
         if not all(0 <= row[name] <= 100 for name in ("train_error_pct", "test_error_pct")):
-            raise ValueError(f"the row of epoch {row['epoch']} has an error that is no percentage")
+            raise ValueError(f"the row of epoch {row['epoch']} has an error that is not between 0 and 100 %")
     if any(row["train_s"] <= 0 for row in timing):
         raise ValueError("an epoch took no time")
     if [row["step"] for row in rows] != [e * config.steps_per_epoch + config.steps_in(e) for e in range(len(rows))]:
-        raise ValueError("its rows have other steps than this run")
+        raise ValueError("the steps in its rows differ from those of this run")
     if correct is not None and (type(correct) is not bytes or len(correct) != -(-config.n_test_images // 8)):
-        raise ValueError(f"it has no bit for each of the {config.n_test_images} test images")
+        raise ValueError(f"it does not have one bit for each of the {config.n_test_images} test images")
 
 
 def _check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -241,25 +243,25 @@ def _check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, A
         there, here = identity.get(name, default), wanted.get(name, default)
         if there != here:
             if not isinstance(there, int | float | str | list | None):
-                raise ValueError(f"{name} of its identity is no plain value")
+                raise ValueError(f"{name} of its identity is not a plain value")
             raise OtherRunError(
                 f"{path} is of another run: {name} is {there!r:.200} there and {here!r} here "
-                "(give another folder, or remove the checkpoint to start again)"
+                "(give another folder, or delete the checkpoint to start again)"
             )
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        # torch leaves out the checksums of what it reads: a flipped bit would become a weight.
+        # torch does not verify the checksums: a flipped bit would become part of a weight.
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("its parts are compressed, which torch does not do")
+                raise ValueError("its parts are compressed, but torch writes them uncompressed")
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} is damaged")
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no checkpoint") from None
-    except Exception as error:  # what a broken file raises depends on where it is broken
+        raise CheckpointError(f"{path}: no checkpoint found") from None
+    except Exception as error:  # the type of the error depends on where the file is damaged
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not readable as a checkpoint ({reason})") from error
     version = saved.get("version") if isinstance(saved, dict) else None

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 read from an archive or a folder, every file checked. No archive is extracted."""
+"""CIFAR-10 and CIFAR-100, read from an archive or a folder with every file checked. Archives are not extracted."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Labels = NDArray[np.uint8]
 
 
 class Raw(NamedTuple):
-    """What was read: (N, 3, 32, 32) uint8 images and (N,) labels, and where from.
+    """(N, 3, 32, 32) uint8 images, (N,) labels, and their source: None unless a published digest confirms it.
 
-    A source without a name is one that no published digest confirms; `remark` is what a note beside its files says.
+    `remark`: what the SOURCE.txt beside the files says.
     """
 
     source: str | None
@@ -35,7 +35,7 @@ class Raw(NamedTuple):
 
 
 def read(layout: Layout, place: Path) -> Raw:
-    """The dataset in an archive or folder that `find` gave.
+    """The dataset in an archive or folder that `find` returned.
 
     Raises: DataError naming the file that is missing, truncated or altered.
     """
@@ -88,7 +88,7 @@ def _file(path: Path, n_bytes: int) -> bytes:
 
 
 def _source_of(layout: Layout, folder: Path, files: Mapping[str, bytes]) -> str | None:
-    """The name of the source of a folder by its published digests; None where they do not confirm any."""
+    """The source of a folder's files, as published digests confirm it; None if they confirm no source."""
     found = {file: hashlib.sha256(raw).hexdigest() for file, raw in files.items()}
     _match(folder, _sums(folder), found, "SHA256SUMS")
     for label, expected in layout.copies.items():
@@ -99,7 +99,7 @@ def _source_of(layout: Layout, folder: Path, files: Mapping[str, bytes]) -> str 
 
 
 def _remark(folder: Path) -> str:
-    """What SOURCE.txt says in its first line. Anyone can write it, so it is quoted and is no label."""
+    """The first line of SOURCE.txt, quoted: anyone can write this file, so it does not become the label."""
     note = folder / "SOURCE.txt"
     if not note.is_file():
         return ""
@@ -109,7 +109,7 @@ def _remark(folder: Path) -> str:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """File -> digest, as `sha256sum *.bin > SHA256SUMS` wrote them beside the files; empty where nobody did."""
+    """File -> digest from SHA256SUMS, the output of `sha256sum *.bin`; empty if the folder has no such file."""
     path, sums = folder / "SHA256SUMS", {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
@@ -136,11 +136,11 @@ def _archive_files(layout: Layout, path: Path) -> dict[str, bytes]:
 
 
 def members(archive: Path, wanted: Mapping[str, int], *, exact: bool = True) -> dict[str, bytes]:
-    """The wanted members of a .tar.gz, name -> content, read in memory; `wanted` gives each one's size in bytes, or
-    the most that it may have where it is not `exact`.
+    """The wanted members of a .tar.gz, name -> content, read in memory. `wanted`: name -> size in bytes, or the largest
+    allowed size if not `exact`.
 
-    Raises: DataError for a member with an absolute or climbing path, a link, a device, a wrong size, a second copy,
-    one that is missing, or an archive that breaks off.
+    Raises: DataError for a path that is absolute or contains "..", a link, a device, a wrong size, a duplicate, a
+    missing member, or a truncated archive.
     """
     contents: dict[str, bytes] = {}
     try:
@@ -176,7 +176,7 @@ def members(archive: Path, wanted: Mapping[str, int], *, exact: bool = True) -> 
 
 
 def _most_bytes(layout: Layout, file: str) -> int:
-    # The official ones are within 1 % of their pixels; the bound keeps a hostile one from filling the memory.
+    # The official files are at most 1 % larger than their pixels; the limit keeps a forged file from filling memory.
     return 2 * layout.records(f"{file}.bin") * PIXEL_BYTES
 
 
@@ -207,7 +207,7 @@ def _pickled_batch(layout: Layout, path: Path, raw: bytes) -> tuple[Images, Labe
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape == (n, PIXEL_BYTES)):
         raise DataError(f"{path}: expected 'data' as a ({n}, {PIXEL_BYTES}) array of uint8, found {_described(data)}")
     if not (isinstance(labels, list) and len(labels) == n and all(type(v) is int for v in labels)):
-        raise DataError(f"{path}: expected {n} whole numbers as labels, found {_described(labels)}")
+        raise DataError(f"{path}: expected {n} integers as labels, found {_described(labels)}")
     if not all(0 <= v < layout.classes for v in labels):
         wrong = next(i for i, v in enumerate(labels) if not 0 <= v < layout.classes)
         raise DataError(f"{path}: altered: label of record {wrong}, expected labels in [0, {layout.classes})")

@@ -1,4 +1,4 @@
-"""The configuration of one training run: a frozen record that is checked when it is made. Standard library only."""
+"""The configuration of one training run: a frozen, checked record. Standard library only."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Scene(NamedTuple):
 
 
 class DatasetRow(NamedTuple):
-    """One row: numbers of images and classes, and which function makes the images, as `module:function`.
+    """Numbers of images and classes, and the function that makes the images, as `module:function`.
 
-    It is imported when images are made. `make(seed, train=n, test=m)` gives the training and the test images; without
-    one they are read from the files of a row of `resattn.training.layouts.LAYOUTS`. `mirrors`: a mirrored image
-    belongs to the same class.
+    `make(seed, train=n, test=m)` returns the training and the test images; its module is imported when it is called.
+    Without a function the images are read from the files of a row of `resattn.training.layouts.LAYOUTS`. `mirrors`:
+    a mirrored image has the same class.
     """
 
     train: int
@@ -51,7 +51,7 @@ SIDE = 32
 DATASETS: dict[str, DatasetRow] = {
     "cifar10": DatasetRow(50_000, 10_000, 10),
     "cifar100": DatasetRow(50_000, 10_000, 100),
-    # A mirrored digit is another sign.
+    # A mirrored digit is not a digit.
     "cluttered-digits": DatasetRow(10_000, 2_000, 10, mirrors=False, make="resattn.training.digits:cluttered_digits"),
 }
 
@@ -66,35 +66,40 @@ def _number(
 class TrainConfig:
     """One run: a network, a dataset, a budget and a seed. The defaults are the recipe of wang2017, section 4.1.
 
-    The paper trains for 160k iterations and divides the learning rate at 64k and 96k; here these are fractions of a
-    run of any length. The last, partial batch of an epoch is dropped, so every step averages over the same number of
-    images.
+    The paper trains for 160k iterations and divides the learning rate at 64k and 96k; here the milestones are the same
+    fractions of a run of any length. The last, partial batch of an epoch is dropped, so every step averages over the
+    same number of images.
 
     Source: wang2017, section 4.1.
     Raises: ConfigError with the allowed range, before any data is read.
     """
 
     spec: NetworkSpec = field(metadata={"doc": "the network, or its JSON record"})
-    dataset: str = choice("auto", *DATASETS, doc="auto: CIFAR-10 where it can be had, else cluttered-digits")
+    dataset: str = choice(
+        "auto", *DATASETS, doc="auto: CIFAR-10 if it is here or can be downloaded, else cluttered-digits"
+    )
     epochs: int = _number(least=1, doc="passes over the training images")
-    batch_size: int = _number(64, least=1, doc="images in a step, over all processes together")
-    images: int = _number(0, least=0, doc="training images: the first so many of the set; 0 = all")
-    test_images: int = _number(0, least=0, doc="test images: the first so many of the set; 0 = all")
+    batch_size: int = _number(64, least=1, doc="images in a step, summed over all processes")
+    images: int = _number(0, least=0, doc="number of training images, from the start of the set; 0 = all")
+    test_images: int = _number(0, least=0, doc="number of test images, from the start of the set; 0 = all")
     seed: int = _number(0, least=0, below=2**63, doc="weights, label noise, order of the images and augmentation")
-    lr: float = _number(0.1, least=0, doc="learning rate of the first steps")
+    lr: float = _number(0.1, least=0, doc="full learning rate, before any drop")
     momentum: float = _number(0.9, least=0, below=1, doc="Nesterov momentum")
-    weight_decay: float = _number(1e-4, least=0, doc="of every parameter")
+    weight_decay: float = _number(1e-4, least=0, doc="weight decay of every parameter")
     milestones: tuple[float, ...] = field(
         default=(0.4, 0.6), metadata={"doc": "the learning rate drops at these fractions of the run"}
     )
     decay: float = _number(0.1, least=0, doc="factor of each drop")
-    label_noise: float = _number(0.0, least=0, below=1, doc="share of labels made wrong: 1 - r of wang2017, equation 7")
+    label_noise: float = _number(0.0, least=0, below=1, doc="share of wrong labels: 1 - r of wang2017, equation 7")
     normalise: str = choice("pixel-mean", "channel", doc="subtract the mean image, or the mean colour")
-    augment: str = choice("standard", "none", doc="standard: pad 4, crop 32; mirror, where a mirrored object is one")
-    precision: str = choice("auto", "fp32", "bf16", doc="auto: bf16 where the processor has units for it")
-    # Added later: not in the digest at their defaults, so the digests of older runs stay the same.
+    augment: str = choice("standard", "none", doc="standard: pad 4, crop 32, and mirror if the class allows it")
+    precision: str = choice("auto", "fp32", "bf16", doc="auto: bf16 if the processor has bf16 units")
+    # Added later: left out of the digest at their defaults, so that the digests of older runs stay the same.
     presentations: int = _number(
-        0, least=0, doc="training images shown in all, which cuts the last epoch short; 0 = whole epochs", added=True
+        0,
+        least=0,
+        doc="total number of training images shown; may shorten the last epoch; 0 = whole epochs",
+        added=True,
     )
     schedule: str = choice(
         "drops", "linear", doc="the learning rate drops at the milestones, or falls linearly to 0", added=True
@@ -103,14 +108,14 @@ class TrainConfig:
         0.0, least=0, below=1, doc="share of the steps over which the learning rate rises linearly", added=True
     )
     holdout: int = _number(
-        0, least=0, doc="the last so many training images are not trained on and replace the test images", added=True
+        0, least=0, doc="number of training images, from the end of the set, that replace the test images", added=True
     )
     # How the run is executed: not in the digest.
-    accelerator: str = choice("auto", "cpu", "cuda", doc="what to run on", execution=True)
+    accelerator: str = choice("auto", "cpu", "cuda", doc="the device to train on", execution=True)
     devices: int = _number(1, least=1, doc="processes on each node, one device each", execution=True)
     nodes: int = _number(1, least=1, doc="machines", execution=True)
-    strategy: str = choice("auto", "ddp", doc="auto: ddp where there is more than one process", execution=True)
-    threads: int = _number(0, least=0, doc="processor threads of each process; 0 = as torch has it", execution=True)
+    strategy: str = choice("auto", "ddp", doc="auto: ddp if there is more than one process", execution=True)
+    threads: int = _number(0, least=0, doc="processor threads of each process; 0 = torch's default", execution=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.spec, Mapping):
@@ -143,7 +148,7 @@ class TrainConfig:
             least = most - (self.steps_per_epoch - 1) * self.batch_size
             if not least <= self.presentations <= most:
                 raise ConfigError(
-                    f"presentations must be in [{least}, {most}] for epochs={self.epochs}, of which each shows "
+                    f"presentations must be in [{least}, {most}] for epochs={self.epochs}, each of which shows "
                     f"{self.steps_per_epoch * self.batch_size} images, found {self.presentations}"
                 )
         if self.batch_size % self.n_processes:
@@ -154,7 +159,7 @@ class TrainConfig:
         if tuple(self.spec.input_shape) != (3, SIDE, SIDE):
             raise ConfigError(
                 f"{self.spec.name} takes images of {tuple(self.spec.input_shape)}, "
-                f"{self.dataset} has (3, {SIDE}, {SIDE}): take a network of the CIFAR family"
+                f"{self.dataset} has (3, {SIDE}, {SIDE}): use a network of the CIFAR family"
             )
         if self.spec.classes != size.classes:
             raise ConfigError(
@@ -173,7 +178,7 @@ class TrainConfig:
 
     @property
     def n_images(self) -> int:
-        """Images that are trained on."""
+        """Number of training images in use."""
         return self.images or self.size.train - self.holdout
 
     @property
@@ -191,14 +196,14 @@ class TrainConfig:
         return self.epochs * self.steps_per_epoch
 
     def steps_in(self, epoch: int) -> int:
-        """Steps of an epoch, counted from 0; the last epoch is shorter where `presentations` ends it."""
+        """Number of steps in an epoch (counted from 0); `presentations` may shorten the last epoch."""
         return min(self.steps_per_epoch, self.steps - epoch * self.steps_per_epoch)
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of the step, counted from 0 over the whole run.
+        """Learning rate of a step, counted from 0 over the whole run.
 
-        Warm-up reaches the full rate at its last step. The linear schedule has the full rate at the first step after
-        warm-up and falls to 0 at the step after the last.
+        Warm-up reaches the full rate at its last step. The linear schedule starts at the full rate after warm-up and
+        would reach 0 one step after the last.
         """
         n_warm = round(self.warmup * self.steps)
         if step < n_warm:
@@ -240,7 +245,7 @@ ADDED = frozenset(name for name, f in FIELDS.items() if f.metadata.get("added"))
 
 
 def override(config: TrainConfig, settings: Mapping[str, Any] | str) -> TrainConfig:
-    """The config with changed fields, of the config or of its spec: each a value or text, or all as "a=1 b=2".
+    """The config with some fields of the config or its spec changed. Values may be text, and `settings` "a=1 b=2".
 
     Raises: ConfigError or SpecError for an unknown field or an impossible value.
     """
@@ -258,7 +263,7 @@ def override(config: TrainConfig, settings: Mapping[str, Any] | str) -> TrainCon
 def _pair(item: str) -> tuple[str, str]:
     name, equals, value = item.partition("=")
     if not equals:
-        raise ConfigError(f"a setting is written field=value, found {item!r}")
+        raise ConfigError(f"a setting has the form field=value, found {item!r}")
     return name, value
 
 
@@ -290,7 +295,7 @@ def _check(name: str, value: Any, kind: Any, rule: Mapping[str, Any]) -> None:
         raise ConfigError(f"{name} must be {'an integer' if kind == 'int' else 'a number'} {allowed}, found {value!r}")
     if kind == "int" and value >= 2**63:
         raise ConfigError(f"{name} must be below 2**63, found a number of {value.bit_length()} bits")
-    if not (least <= value < below and value < math.inf):  # nor is NaN
+    if not (least <= value < below and value < math.inf):  # false for NaN, too
         raise ConfigError(f"{name} must be {allowed}, found {value}")
 
 

@@ -1,4 +1,4 @@
-"""Datasets as values on a device, and the batches of a run: cropped, mirrored, normalised there, from seeds alone."""
+"""Datasets, and the batches of a run: cropped, mirrored and normalised on its device, determined by seeds alone."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ TEST_BATCH = 500
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Images (N, 3, 32, 32) uint8 with labels (N,) int64, for training and for the test.
+    """Images (N, 3, 32, 32) uint8 with labels (N,) int64, for training and for testing.
 
-    `label` is printed beside a number; `note` is the reason, if `auto` chose this dataset.
-    `foreground`, (N, 32, 32) bool, marks the pixels of the object, if they are known.
+    `label`: the name printed beside results. `note`: why `auto` chose this dataset, if it did.
+    `foreground`, (N, 32, 32) bool: the pixels of the object, if known.
     """
 
     name: str
@@ -64,7 +64,7 @@ def home() -> Path:
 def load(name: str = "auto", folder: Path | str | None = None) -> Dataset:
     """A dataset by name: cifar10, cifar100, cluttered-digits or auto.
 
-    CIFAR is read from `folder` (default: `home()`), or downloaded into it; auto is as `resolve` says.
+    CIFAR is read from `folder` (default: `home()`), or downloaded into it. For auto, see `resolve`.
 
     Raises: ConfigError for an unknown name; DataError for a missing, truncated or altered file, also under auto.
     """
@@ -85,8 +85,10 @@ def _fetched(layout: Layout, where: Path) -> Path:
 
 
 def resolve(name: str, folder: Path | str | None = None) -> tuple[str, str]:
-    """The name of the dataset, and for auto the reason: CIFAR-10 if it is on disk or can be downloaded within the
-    limits of `fetch`, else cluttered-digits. There is no second try; a study calls this once for all its runs.
+    """The name of the dataset, and the reason for it if `name` is auto.
+
+    auto: CIFAR-10 if it is on disk or can be downloaded within the time limits of `fetch`, else cluttered-digits. The
+    download is tried once; a study calls this once for all its runs.
 
     Raises: ConfigError for an unknown name; DataError for an altered archive.
     """
@@ -104,9 +106,9 @@ def resolve(name: str, folder: Path | str | None = None) -> tuple[str, str]:
 
 
 def fetch(name: str, folder: Path | str | None = None) -> Path:
-    """The official archive of a dataset, downloaded if it is missing.
+    """The path of a dataset's official archive, downloaded if it is missing.
 
-    Raises: ConfigError for a dataset that is not downloaded; DataError, DownloadError.
+    Raises: ConfigError for a dataset without an archive; DataError, DownloadError.
     """
     if name not in LAYOUTS:
         raise ConfigError(f"nothing to download for dataset {name!r} (one of: {', '.join(LAYOUTS)})")
@@ -114,11 +116,11 @@ def fetch(name: str, folder: Path | str | None = None) -> Path:
 
 
 def verify(path: Path | str) -> Dataset:
-    """The dataset in an archive, in a folder of one layout, or in a folder that holds one of these, fully checked.
+    """The dataset in an archive, in its folder, or in a folder that contains one of these; every file is checked.
 
     Raises: DataError naming the file, expected and found.
     """
-    path = Path(os.path.abspath(os.path.expanduser(path)))  # `.` has no name of its own
+    path = Path(os.path.abspath(os.path.expanduser(path)))  # `.` has no name
     for layout in LAYOUTS.values():
         if path.name in layout.places and path.exists():
             return _cifar(layout, path)
@@ -148,7 +150,7 @@ def _cifar(layout: Layout, place: Path, note: str = "") -> Dataset:
 
 
 def made(name: str, seed: int = 0, *, train: int | None = None, test: int | None = None, note: str = "") -> Dataset:
-    """A dataset whose row has a function that makes it; by default as many images as the row says."""
+    """A dataset that a function makes (see `DatasetRow`), by default with the row's numbers of images."""
     row = DATASETS[name]
     module, _, function = row.make.partition(":")
     make: Callable[..., tuple[Scene, Scene]] = getattr(importlib.import_module(module), function)
@@ -171,12 +173,12 @@ def made(name: str, seed: int = 0, *, train: int | None = None, test: int | None
 
 
 def digits(seed: int = 0, *, train: int | None = None, test: int | None = None) -> Dataset:
-    """The built-in cluttered digits; by default 10,000 training and 2,000 test images."""
+    """The built-in cluttered digits, by default 10,000 training and 2,000 test images."""
     return made("cluttered-digits", seed, train=train, test=test)
 
 
 def _digest(*arrays: np.ndarray) -> str:
-    """sha256 over shapes and contents, whatever file they came in."""
+    """sha256 over dtypes, shapes and contents, independent of the files they were read from."""
     total = hashlib.sha256()
     for array in arrays:
         total.update(f"{array.dtype} {array.shape};".encode())
@@ -185,13 +187,13 @@ def _digest(*arrays: np.ndarray) -> str:
 
 
 def generator(*key: object) -> torch.Generator:
-    """A generator for one purpose: the same key draws the same numbers, another key independent ones."""
+    """A generator for one purpose: equal keys give equal numbers, different keys independent ones."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
 def noisy(labels: Tensor, classes: int, noise: float, seed: int) -> Tensor:
-    """The labels with a share `noise` of them made wrong, each wrong class equally likely.
+    """The labels, each replaced with probability `noise` by a wrong one; all wrong classes are equally likely.
 
     Source: wang2017, equation 7: Q with r = 1 - noise on the diagonal and (1 - r) / (classes - 1) off it.
     """
@@ -203,13 +205,13 @@ def noisy(labels: Tensor, classes: int, noise: float, seed: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Feed:
-    """The images of one run on its device, and its batches.
+    """The images of one run, on its device, and their batches.
 
-    The content of a batch depends on seed and epoch only, not on the network, the device or the number of processes:
-    runs of one seed see the same images in the same order, which pairs them.
+    The content of a batch depends only on seed and epoch, not on the network, the device or the number of processes:
+    runs with the same seed see the same images in the same order, so they can be compared in pairs.
     """
 
-    padded: Tensor  # (N, 40, 40, 3) uint8; channels last, so that a batch comes out in that order
+    padded: Tensor  # (N, 40, 40, 3) uint8; channels last, so that batches are channels last
     labels: Tensor
     test: Tensor
     test_labels: Tensor
@@ -219,10 +221,10 @@ class Feed:
     batch_size: int
     moves: bool
     mirrors: bool
-    n_flipped: int  # labels that the noise made wrong
+    n_flipped: int  # labels that the noise changed
 
     def batches(self, epoch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (B / world, 3, 32, 32) and labels of each step of an epoch: this process's share."""
+        """This process's images (B / world, 3, 32, 32) and labels for each step of an epoch."""
         n, device = len(self.labels), self.padded.device
         order, rows, columns = self.drawn(epoch)
         order, rows, columns = (t.to(device) for t in (order, rows, columns))
@@ -232,8 +234,8 @@ class Feed:
             yield self.cut(chosen, rows[own], columns[own]), self.labels[chosen]
 
     def drawn(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of an epoch, on the CPU: the order of the images, (N,), and for each place in it the rows and columns of the
-        padded image that make the crop, (N, 32), columns backwards where it is mirrored."""
+        """The order of the images in an epoch, (N,), and for each place in it the rows and the columns of the padded
+        image that make the crop, (N, 32) each; the columns are reversed for a mirrored image. All on the CPU."""
         n = len(self.labels)
         draws = generator(self.seed, "epoch", epoch)
         order = torch.randperm(n, generator=draws)
@@ -249,13 +251,13 @@ class Feed:
         return order, rows, columns
 
     def cut(self, chosen: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """The normalised crops (B, 3, 32, 32) of the chosen images, as `drawn` gives them."""
+        """The normalised crops (B, 3, 32, 32) of the chosen images, at rows and columns that `drawn` returned."""
         return self._normalised(self.padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]])
 
     def test_batches(
         self, *, rank: int = 0, world: int = 1, batch: int = TEST_BATCH
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The test images as they are, normalised, and their labels: this process's share."""
+        """This process's share of the test images, normalised and not augmented, and their labels."""
         images, labels = self.test[rank::world], self.test_labels[rank::world]
         for start in range(0, len(labels), batch):
             own = slice(start, start + batch)
@@ -266,14 +268,14 @@ class Feed:
 
 
 def prepare(dataset: Dataset, config: TrainConfig, device: torch.device | str = "cpu") -> Feed:
-    """The images that a run takes from a dataset, on its device.
+    """The images that a run uses from a dataset, on its device.
 
     Order as in the paper: pad with zeros, crop, subtract the mean. The paper states no scale; we divide by one
-    standard deviation for all pixels and colours, so that the stem sees unit variance. Held-out images
+    standard deviation over all pixels and colours, so that the input of the stem has unit variance. Held-out images
     replace the test images; the order and the mean of the others do not depend on them.
 
     Source: wang2017, section 4.1.
-    Raises: ConfigError where the dataset has fewer images than the config asks for.
+    Raises: ConfigError if the dataset has fewer images than the config asks for.
     """
     n, n_test = config.n_images, config.n_test_images
     test_images, test_labels = dataset.test_images, dataset.test_labels
@@ -306,7 +308,7 @@ def prepare(dataset: Dataset, config: TrainConfig, device: torch.device | str = 
 
 
 def _sums(images: Tensor) -> tuple[Tensor, float]:
-    """Sum over the images, and sum of all squares, exact on any machine and in any order."""
+    """Sum over the images, and sum of all squares: exact, so the order of addition does not matter."""
     total, squares = torch.zeros(images.shape[1:], dtype=torch.float64), 0.0
     for chunk in images.split(1000):
         values = chunk.float()

@@ -1,4 +1,4 @@
-"""Where a run is executed: device, precision, processes, and batch norm whose statistics are those of all of them."""
+"""Where a run is executed: device, precision, processes, and batch norm with statistics over all processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def settled(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    """The config with every auto replaced by what it means here."""
+    """The config with every auto replaced by the value for this machine."""
     accelerator = config.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,7 +45,7 @@ def _gains_from_bf16(accelerator: str) -> bool:
 
 
 def fabric_for(config: TrainConfig) -> Fabric:
-    # Here, because it imports torch's compiler, which takes as long as torch: most that read runs train none.
+    # Imported here, because it imports torch's compiler, which takes as long as torch: reading runs needs neither.
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
     from lightning_fabric.strategies import DDPStrategy
@@ -53,15 +53,15 @@ def fabric_for(config: TrainConfig) -> Fabric:
 
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if config.precision == "bf16" else "32-true"
     if config.n_processes == 1:
-        # With an environment named, Fabric does not take a job of one process for a share of a cluster's.
+        # With an explicit environment, Fabric does not treat a single process as one of a cluster job's.
         return Fabric(accelerator=config.accelerator, precision=precision, plugins=LightningEnvironment())
     with warnings.catch_warnings():
-        # Where srun is installed, Lightning warns of processes that were started without it, as those here are.
+        # If srun is installed, Lightning warns about processes started without it, as these are.
         warnings.simplefilter("ignore", PossibleUserWarning)
         outside = any(e.detect() for e in (TorchElasticEnvironment, SLURMEnvironment))
-    # "popen" would run the caller's whole script again in each process; with several nodes there is no other way.
+    # "popen" runs the caller's whole script again in each process; with several nodes nothing else is possible.
     start: Literal["popen", "spawn"] = "popen" if outside or config.nodes > 1 else "spawn"
-    # Buffers need no copying before a step: batch norm has the same statistics in all processes, see below.
+    # No need to copy buffers before a step: batch norm has the same statistics in all processes (see below).
     strategy = DDPStrategy(start_method=start, forward_sync_buffers=False)
     return Fabric(
         accelerator=config.accelerator,
@@ -75,8 +75,8 @@ def fabric_for(config: TrainConfig) -> Fabric:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the announcements of Fabric; its warnings stay."""
-    import lightning_fabric  # noqa: F401  # sets the level of its logger when it is imported
+    """Suppress the information messages of Fabric, not its warnings."""
+    import lightning_fabric  # noqa: F401  # importing it sets the level of its logger
 
     logger = logging.getLogger("lightning_fabric")
     level = logger.level
@@ -89,7 +89,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def process_settings(config: TrainConfig) -> Iterator[None]:
-    """Threads, convolution search and the global generator of this process, put back afterwards."""
+    """Set threads, convolution search and the global generator of this process; restore them afterwards."""
     threads = torch.get_num_threads()
     is_cuda = config.accelerator == "cuda"
     search = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True) if is_cuda else nullcontext()
@@ -103,7 +103,7 @@ def process_settings(config: TrainConfig) -> Iterator[None]:
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+    """The sum of a tensor over all processes; its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -119,8 +119,8 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batch of all processes together, each with an equal share, so that their number does not
-    change the network that is trained. torch's SyncBatchNorm is the same for accelerators and has no form for the CPU.
+    """Batch norm over the joint batch of all processes, which have equal shares of it, so that the number of processes
+    does not change the trained network. torch's SyncBatchNorm does the same, but only on accelerators.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def with_global_statistics(network: Network, accelerator: str) -> None:
 
 
 def is_first(config: TrainConfig) -> bool:
-    """Whether this process is the first of those that torchrun, Slurm or Fabric started for one run."""
+    """Whether this process is the first one that torchrun, Slurm or Fabric started for a run."""
     ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
     return config.n_processes == 1 or all(os.environ.get(name, "0") == "0" for name in ranks)
 

@@ -1,6 +1,6 @@
-"""Cluttered digits: handwritten digits on a textured colour background with clutter, and the true foreground.
+"""Cluttered digits: handwritten digits on a textured colour background with clutter, and their true foreground.
 
-All drawing and blending uses integers, so a seed gives the same bits on every machine.
+All drawing and blending is integer arithmetic, so a seed gives the same bits on every machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WEIGHT = 64  # an interpolation weight of 1
 OPAQUE = WEIGHT * WEIGHT * SOURCE_MAX
 SCALES = (9 * GRAIN // 4, 3 * GRAIN)  # a digit is drawn 18 to 24 pixels wide
 FRAGMENTS, STROKES = 3, 2
-INK, CLUTTER = (90, 180), (40, 100)  # how much brighter than the ground in each colour, of 255; they overlap
+INK, CLUTTER = (90, 180), (40, 100)  # brighter than the background in each colour by this, of 255; the ranges overlap
 SPOTS, GRAINS = 30, 12  # largest deviations of the soft spots and of the single pixels, of 255
 TEST_SHARE = 5  # one source digit in five is kept for the test images
 CHUNK = 1000
@@ -25,10 +25,10 @@ Ints = NDArray[np.int32]
 
 
 def cluttered_digits(seed: int = 0, *, train: int | None = None, test: int | None = None) -> tuple[Scene, Scene]:
-    """Training and test images of the ten digits, drawn from disjoint sets of handwritten ones.
+    """Training and test images of the ten digits, made from disjoint sets of handwritten digits.
 
-    A digit of 18 to 24 pixels is drawn on top, completely inside the image, at a random position. Below it are quarters
-    of other digits of the same sizes, and straight strokes, in colours that are mostly, not always, duller.
+    The digit, 18 to 24 pixels wide, is drawn last, completely inside the image, at a random position. Under it are
+    quarters of other digits of the same sizes, and straight strokes, in mostly, but not always, weaker colours.
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (as sklearn.datasets.load_digits).
     """
@@ -37,7 +37,7 @@ def cluttered_digits(seed: int = 0, *, train: int | None = None, test: int | Non
     size = DATASETS["cluttered-digits"]
     digits = load_digits()
     ink, labels = digits.images.astype(np.float32), digits.target.astype(np.uint8)
-    # Which source digits are the test's is part of the dataset, not of the seed.
+    # The split of the source digits is part of the dataset and does not depend on the seed.
     order = np.random.default_rng(0).permutation(len(labels))
     n_test = len(labels) // TEST_SHARE
     return (
@@ -67,17 +67,17 @@ def _scene(ink: NDArray[np.float32], labels: NDArray[np.uint8], n: int, rng: np.
 
 
 def _texture(n: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """(n, 3, 32, 32) grounds of soft coloured spots, and the mean colour of each, (n, 3)."""
+    """(n, 3, 32, 32) backgrounds of soft coloured spots, and the mean colour of each, (n, 3)."""
     spots = rng.integers(-SPOTS, SPOTS + 1, size=(n, 3, SOURCE_SIDE, SOURCE_SIDE)).astype(np.float32)
     base = rng.integers(30, 101, size=(n, 3), dtype=np.int32)
-    # The grid of spots, stretched from edge to edge.
+    # Stretch the grid of spots over the whole image.
     weights = _weights(np.full(n, GRAIN * SIDE // SOURCE_SIDE), np.zeros(n, np.int64), clamp=True)
     soft = np.matmul(np.matmul(weights[:, None], spots), weights[:, None].transpose(0, 1, 3, 2))
     return base[:, :, None, None] + soft.astype(np.int32) // (WEIGHT * WEIGHT), base
 
 
 def _colour(ground: Ints, contrast: tuple[int, int], rng: np.random.Generator) -> Ints:
-    """(n, 3) colours brighter than the ground by a contrast, in every channel."""
+    """(n, 3) colours, in every channel brighter than the background by a random contrast."""
     return ground + rng.integers(*contrast, size=ground.shape, dtype=np.int32)
 
 
@@ -89,12 +89,12 @@ def _quarter(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _placed(ink: NDArray[np.float32], n: int, rng: np.random.Generator, *, inside: bool) -> Ints:
-    """(n, 1, 32, 32) cover of each digit, of OPAQUE, at random sizes and places: inside, or cut by the edge."""
+    """(n, 1, 32, 32) opacity of each digit, of OPAQUE, at random size and position: inside, or cut by the edge."""
     scale = rng.integers(SCALES[0], SCALES[1] + 1, size=n)
     slack = GRAIN * SIDE - SOURCE_SIDE * scale
     overhang = 0 if inside else SOURCE_SIDE * SCALES[0] // 2
     rows, columns = (_weights(scale, rng.integers(-overhang, slack + overhang + 1)) for _ in "yx")
-    # Two weights at most meet in a pixel, all integers far below 2**24: exact in float32 in any order.
+    # At most two weights per pixel are not 0, all integers far below 2**24: exact in float32 in any order.
     cover = np.matmul(np.matmul(rows, ink), columns.transpose(0, 2, 1))
     return cover.astype(np.int32)[:, None]
 
@@ -111,7 +111,7 @@ def _weights(scale: NDArray[np.int64], start: NDArray[np.int64], *, clamp: bool 
 
 
 def _stroke(n: int, rng: np.random.Generator) -> Ints:
-    """(n, 1, 32, 32) cover of straight strokes, two pixels wide and 8 to 22 long."""
+    """(n, 1, 32, 32) opacity of straight strokes, two pixels wide and 8 to 22 long."""
     middle = rng.integers(0, SIDE, size=(2, n, 1, 1))
     steep, flat = rng.integers(4, 9, size=(n, 1, 1)), rng.integers(-8, 9, size=(n, 1, 1))
     upright = rng.integers(2, size=(n, 1, 1)) == 1
@@ -124,5 +124,5 @@ def _stroke(n: int, rng: np.random.Generator) -> Ints:
 
 
 def _blend(images: Ints, cover: Ints, colour: Ints) -> None:
-    """Lay a colour over the images, in place."""
+    """Blend a colour into the images, in place."""
     images += (colour[:, :, None, None] - images) * cover // OPAQUE

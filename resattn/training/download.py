@@ -1,4 +1,4 @@
-"""The official CIFAR archives from their site, within a time limit."""
+"""Download of the official CIFAR archives, within a time limit."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 from resattn.training.layouts import DataError, Layout, check_archive
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
-# Seconds: until the site has answered at all (together well within the 10 s an offline machine may lose), and until
-# the whole archive is here.
+# Seconds until the first answer (well within the 10 s that an offline machine may lose), between two pieces, and for
+# the whole archive.
 ANSWER_LIMIT_S, STALL_LIMIT_S, DOWNLOAD_LIMIT_S = 8.0, 5.0, 300.0
 
 
 class DownloadError(DataError):
-    """A dataset that could not be downloaded, or not in time."""
+    """A dataset could not be downloaded, or not in time."""
 
 
 def fetch(layout: Layout, home: Path, *, limit_s: float = DOWNLOAD_LIMIT_S) -> Path:
-    """The official archive under `home`, downloaded where it is not there yet.
+    """The path of the official archive in `home`, downloaded if it is missing.
 
-    Given up when the site does not answer within 8 s, when the download stalls, and after `limit_s`. The file is put
-    into place only once its sha256 is right.
+    The download fails if the site does not answer within 8 s, if it stalls, or after `limit_s`. The file gets its name
+    only after its sha256 is verified.
 
-    Raises: DataError for an archive that is there and altered; DownloadError.
+    Raises: DataError for an altered archive in `home`; DownloadError.
     """
-    # Imported here, as most runs download nothing.
+    # Imported here, because most runs download nothing.
     import pooch
     from tqdm import tqdm
 
@@ -39,7 +39,7 @@ def fetch(layout: Layout, home: Path, *, limit_s: float = DOWNLOAD_LIMIT_S) -> P
     deadline = time.monotonic() + limit_s
 
     class Bar(tqdm):  # type: ignore[type-arg]
-        def __bool__(self) -> bool:  # pooch asks; for tqdm a bar of unknown length is none
+        def __bool__(self) -> bool:  # pooch asks; for tqdm a bar of unknown length is false
             return True
 
         def update(self, n: float | None = 1) -> bool | None:
@@ -62,7 +62,7 @@ def fetch(layout: Layout, home: Path, *, limit_s: float = DOWNLOAD_LIMIT_S) -> P
 
 
 def _within(limit_s: float, url: str, ask: Callable[[], bool]) -> None:
-    # In a thread of its own: a name server that does not answer cannot be timed out in any other way.
+    # In a thread, because a name server that does not answer cannot be timed out in any other way.
     answers: list[bool | Exception] = []
 
     def run() -> None:
@@ -84,7 +84,7 @@ def _within(limit_s: float, url: str, ask: Callable[[], bool]) -> None:
 
 
 def _root(error: BaseException) -> BaseException:
-    # The messages of requests repeat every layer below; the innermost says it.
+    # The messages of requests repeat those of every layer below; the innermost gives the cause.
     while error.__context__ is not None:
         error = error.__context__
     return error

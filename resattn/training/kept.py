@@ -1,4 +1,4 @@
-"""Finished runs that last: small files in a folder of their own, identified by what was run and not by the code."""
+"""Finished runs kept as small files, each run in its own folder, identified by config and data, not by the code."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ WEIGHTS_DIGEST = "weights_sha256"  # of the file, in the record
 
 
 class KeptRunError(TrainError):
-    """A kept run whose files do not agree with each other; the message names the file."""
+    """The files of a kept run contradict each other; the message names the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A kept run. `run` is None where it diverged, and `about` says why."""
+    """A kept run. If it diverged, `run` is None and `about` says why."""
 
     folder: Path
     config: TrainConfig
@@ -42,16 +42,16 @@ class Kept:
 
 
 def run_id(name: str, config: TrainConfig, dataset_digest: str, protocol: str) -> str:
-    """`name` and 8 hex digits of what identifies a run: config, data, training version, digest of the protocol."""
+    """`name` and 8 hex digits of a digest over config, data, training version and protocol."""
     parts = (config.digest, dataset_digest, str(TRAINING_VERSION), protocol)
     return f"{name}-{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:8]}"
 
 
 def keep(folder: Path, run: Run, correct: bytes, about: Mapping[str, Any], *, weights: bytes | None = None) -> None:
-    """Write a finished run into a new folder, which appears whole or not at all.
+    """Write a finished run into a new folder, all files or none.
 
-    run.json (the record of the run, and `about` under "kept"), metrics.csv, correct.bin, and weights.pt where given,
-    whose digest is in the record.
+    Files: run.json (the record of the run, and `about` under "kept"), metrics.csv, correct.bin, and weights.pt if
+    given; its digest is in the record.
     """
     about = about if weights is None else {**about, WEIGHTS_DIGEST: hashlib.sha256(weights).hexdigest()}
     record = run.to_json() | {"out_dir": folder.name, "kept": {"training_version": TRAINING_VERSION, **about}}
@@ -60,13 +60,13 @@ def keep(folder: Path, run: Run, correct: bytes, about: Mapping[str, Any], *, we
 
 
 def keep_diverged(folder: Path, config: TrainConfig, message: str, about: Mapping[str, Any]) -> None:
-    """Write down that a run diverged, so that it is not made again."""
+    """Record that a run diverged, so that it is not repeated."""
     kept = {"training_version": TRAINING_VERSION, "diverged": message, **about}
     _appear(folder, {DIVERGED: _json({"config": config.to_json(), "config_digest": config.digest, "kept": kept})})
 
 
 def read_kept(folder: Path) -> Kept:
-    """The kept run in a folder. Raises: KeptRunError where it is damaged."""
+    """The kept run in a folder. Raises: KeptRunError if it is damaged."""
     diverged = folder / DIVERGED
     path = diverged if diverged.exists() else folder / RUN
     try:
@@ -87,7 +87,7 @@ def read_kept(folder: Path) -> Kept:
 
 
 def read_all(folder: Path) -> list[Kept]:
-    """The kept runs in a folder, in the order of their names. Raises: KeptRunError."""
+    """The kept runs in a folder, sorted by name. Raises: KeptRunError."""
     places = sorted({path.parent for name in (RUN, DIVERGED) for path in folder.glob(f"*/{name}")})
     return [read_kept(place) for place in places if not place.name.startswith(".")]
 
@@ -95,8 +95,8 @@ def read_all(folder: Path) -> list[Kept]:
 def kept_network(folder: Path) -> Network:
     """The network of a kept run with its weights, in float32 on the CPU, set to evaluate.
 
-    The weights are kept as bf16: outputs differ from those of the run by as much as that rounding.
-    Raises: KeptRunError where the run diverged, kept no weights, or these are not those of its record.
+    The weights are stored as bf16: outputs differ from those of the run by this rounding.
+    Raises: KeptRunError if the run diverged, has no kept weights, or these do not match its record.
     """
     kept, path = read_kept(folder), folder / WEIGHTS
     if kept.run is None:
@@ -112,11 +112,11 @@ def kept_network(folder: Path) -> Network:
             if not (type(found) in (torch.Tensor, torch.nn.Parameter) and found.layout == torch.strided
                     and found.device.type == "cpu" and not found.is_quantized and not found.is_complex()
                     and found.is_floating_point() == here.is_floating_point()):  # fmt: skip
-                raise ValueError(f"{name} is no plain tensor")
+                raise ValueError(f"{name} is not a plain tensor")
         network.load_state_dict(saved)
     except FileNotFoundError as error:
         raise KeptRunError(f"{folder}: no {WEIGHTS}: the weights of this run are not kept") from error
-    except Exception as error:  # what a forged or damaged file raises depends on what it holds
+    except Exception as error:  # the type of the error depends on the content of the file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise KeptRunError(f"{path}: not the weights of {kept.config.spec.name} ({reason})") from error
     return network.eval()

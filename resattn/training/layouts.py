@@ -1,4 +1,4 @@
-"""What files CIFAR-10 and CIFAR-100 consist of, what is known of each, and where they are on this disk."""
+"""The files of CIFAR-10 and CIFAR-100: names, sizes, published digests, and where they are on this disk."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PIXEL_BYTES = 3 * SIDE * SIDE
 
 
 class DataError(Exception):
-    """A dataset that is missing, truncated or altered; the message says which file, expected and found."""
+    """A dataset is missing, truncated or altered; the message names the file and says what was expected and found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where the files of one dataset are and what is known of them."""
+    """Names, sizes and digests of the files of one dataset."""
 
     name: str
     title: str
@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The names under which the dataset is looked for, the first one there is taken."""
+        """The names of the archives and folders that may hold the dataset; the first that exists is used."""
         return self.archive, self.binary_folder, self.python_folder, self.python_archive
 
     def records(self, file: str) -> int:
@@ -56,7 +56,7 @@ class Layout:
 
 
 # sha256 of the archives: tensorflow/datasets, url_checksums/cifar10.txt and cifar100.txt. md5 of the pickled files:
-# pytorch/vision, torchvision/datasets/cifar.py. Digests of the binary files by themselves were never published.
+# pytorch/vision, torchvision/datasets/cifar.py. Digests of the single binary files were never published.
 CIFAR10 = Layout(
     name="cifar10",
     title="CIFAR-10",
@@ -77,7 +77,7 @@ CIFAR10 = Layout(
         "test_batch": "40351d587109b95175f43aff81a1287e",
     },
     python_labels=b"labels",
-    # A copy that was compressed as JPEG of quality 75 on its way, in an order of its own.
+    # A copy whose images were once compressed as JPEG of quality 75; its order differs from the official one.
     copies={
         "CIFAR-10 (JPEG q75 copy)": {
             "data_batch_1.bin": "8612e9e56cdf547a966c79889c7334205ecec294370ef23a68a57d7ba8854526",
@@ -107,12 +107,12 @@ LAYOUTS = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 
 
 def find(layout: Layout, home: Path) -> Path | None:
-    """The archive or folder of the dataset under `home`, in the order of `Layout.places`."""
+    """The first of `Layout.places` that exists in `home`."""
     return next((home / place for place in layout.places if (home / place).exists()), None)
 
 
 def chosen_home() -> Path | None:
-    """The absolute path of RESATTN_DATA; `~` is the user's home, a relative path starts at the current folder."""
+    """RESATTN_DATA as an absolute path, from the current folder if relative; `~` is the user's home."""
     folder = os.environ.get("RESATTN_DATA")
     return Path(os.path.abspath(os.path.expanduser(folder))) if folder else None
 

@@ -1,7 +1,7 @@
 """One training run: a plain loop around lightning-fabric, with a checkpoint after every epoch.
 
-The same config gives the same bits on the same processor and number of threads, also when the run was killed at any
-moment and started again.
+The same config gives the same bits on the same processor with the same number of threads, even if the run was killed
+and started again.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ from resattn.training.run import (
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-# Steps between two looks at the loss: each makes an accelerator wait.
+# Steps between two checks of the loss: each makes an accelerator wait.
 LOOK_EVERY = 32
 
 
 def _on_stderr(line: str) -> None:
-    with suppress(OSError, ValueError):  # nobody has to read it
+    with suppress(OSError, ValueError):  # the line is not essential: stderr may be closed
         print(line, file=sys.stderr, flush=True)
 
 
@@ -82,20 +82,19 @@ def train(
     on_other: Literal["refuse", "set aside"] = "refuse",
     say: Callable[[str], None] = _on_stderr,
 ) -> Run:
-    """Train a network, or go on from the checkpoint in `out_dir`; one that is finished is only read.
+    """Train a network, resuming from a checkpoint in `out_dir` if there is one. A finished run is read, not repeated,
+    even if its weights are not kept.
 
-    A finished run whose weights are not kept is finished all the same.
+    Writes checkpoint.pt, metrics.csv, timing.csv, correct.bin (one bit for each test image) and run.json, each
+    atomically. `dataset`: the dataset that the config names, if it is already loaded. With several processes, this
+    function starts the others unless torchrun or Slurm did.
 
-    Writes checkpoint.pt, metrics.csv, timing.csv, correct.bin (one bit for each test image) and run.json, each whole
-    or not at all. `dataset` saves loading the one that the config names. With several processes the others are started
-    here, unless torchrun or Slurm did.
+    A damaged checkpoint is renamed and reported, and the run starts again. `on_other`: whether an intact checkpoint of
+    another run is an error or is renamed as well, as in the folders of a study, which hold one run each.
 
-    A damaged checkpoint is set aside, which is said, and the run starts again. `on_other`: what is done with a whole
-    one of another run; a folder that only ever holds one run, as in a study, can set it aside too.
-
-    Raises: ConfigError, DataError before anything is trained; RunInUseError where another process trains in the
-    folder; OtherRunError; CheckpointError for a full disk; DivergedError naming epoch and step. The checkpoint of the
-    last good epoch stays.
+    Raises: ConfigError or DataError before training starts; RunInUseError if another process trains in the folder;
+    OtherRunError; CheckpointError for a full disk; DivergedError naming epoch and step. The checkpoint of the last good
+    epoch remains.
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
@@ -112,14 +111,14 @@ def _train_alone(config: TrainConfig, out: Path, dataset: Dataset, on_other: str
     config = settled(config, dataset)
     set_aside_unusable(out / CHECKPOINT, config, dataset, on_other == "set aside", say)
     if not (out / CHECKPOINT).exists() and (out / RUN).exists():
-        set_aside(out / RUN, f"{out / RUN} is of the checkpoint that was set aside", say)
-    # Bound by keyword: Fabric hands itself over as the only argument, and looks into those it is given.
-    # Processes that are started here take nothing along that may not be copied; they talk on their own stderr.
+        set_aside(out / RUN, f"{out / RUN} belongs to the checkpoint that was set aside", say)
+    # Bound by keyword, because Fabric passes itself as the only argument and inspects positional ones. Processes that
+    # are started here get only arguments that can be pickled; each writes to its own stderr.
     job = partial(_train, config=config, dataset=dataset, out=out, say=say if config.n_processes == 1 else _on_stderr)
     try:
         with quiet():
             return Run.from_json(fabric_for(config).launch(job))
-    except ProcessRaisedException as error:  # from a process started here; its last line is the error
+    except ProcessRaisedException as error:  # from a started process; the last line is the error
         raise TrainError(str(error).strip().splitlines()[-1]) from error
 
 
@@ -129,7 +128,7 @@ def _train_alone(config: TrainConfig, out: Path, dataset: Dataset, on_other: str
 def _train(
     fabric: Fabric, *, config: TrainConfig, dataset: Dataset, out: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Runs in every process; only the first one writes. Returns the record of the run."""
+    """The record of the run. Runs in every process; only the first one writes files."""
     with process_settings(config):
         feed = data.prepare(dataset, config, fabric.device)
         network, model, stepper = prepared(fabric, config)
@@ -161,9 +160,9 @@ def _train(
                 )
                 if fabric.is_global_zero:
                     save(out, config, dataset, network, optimizer, history)
-                    if bar.disable:  # no terminal: a line for each epoch in place of the bar
+                    if bar.disable:  # no terminal: one line for each epoch instead of the bar
                         say(_epoch_words(config, history))
-        if history.correct is None:  # a finished run of a version that did not keep it
+        if history.correct is None:  # a finished run of a version that did not save it
             _, history.correct = _evaluate(fabric, feed, model)
         run = Run(
             config=config,
@@ -191,7 +190,7 @@ def _train(
 
 
 def prepared(fabric: Fabric, config: TrainConfig) -> tuple[Network, Any, Any]:
-    """The network of a run with its first weights; and it and its optimiser as Fabric runs them."""
+    """The network of a run with its first weights, then the model and the optimiser that Fabric wraps around it."""
     network = first_weights(config)
     if fabric.world_size > 1:
         with_global_statistics(network, config.accelerator)
@@ -210,7 +209,7 @@ def _epoch_words(config: TrainConfig, history: History) -> str:
 def train_epoch(
     fabric: Fabric, config: TrainConfig, feed: Feed, model: nn.Module, optimizer: Any, epoch: int, bar: Any, out: Path
 ) -> dict[str, float]:
-    """Loss and error on the augmented images as they were seen, labels with their noise."""
+    """Loss and error on the augmented images of the epoch, with noisy labels."""
     n_steps, before = config.steps_in(epoch), epoch * config.steps_per_epoch
     losses = torch.zeros(n_steps, device=fabric.device)
     wrong = torch.zeros((), dtype=torch.int64, device=fabric.device)
@@ -229,7 +228,7 @@ def train_epoch(
         wrong += (scores.detach().argmax(1) != labels).sum()
         bar.update()
         if (i + 1) % LOOK_EVERY == 0 or i + 1 == n_steps:
-            # The mean over processes is the loss of the whole batch, and every process stops where one has to.
+            # The mean over processes is the loss of the whole batch, and all processes stop if one diverges.
             losses[looked : i + 1] = over_all(fabric, losses[looked : i + 1], "mean")
             for k, value in enumerate(losses[looked : i + 1].tolist(), looked):
                 if not math.isfinite(value):
@@ -243,7 +242,7 @@ def train_epoch(
 
 
 def _evaluate(fabric: Fabric, feed: Feed, model: nn.Module) -> tuple[dict[str, float], bytes]:
-    """Loss and error on the test images as they are, and one bit for each of them."""
+    """Loss and error on the test images, and one bit for each of them."""
     loss, own = score(feed, model, rank=fabric.global_rank, world=fabric.world_size)
     n = len(feed.test_labels)
     right = torch.zeros(n, dtype=torch.int64, device=fabric.device)

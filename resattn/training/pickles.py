@@ -1,4 +1,4 @@
-"""Arrays, lists and text read from a pickle without running it."""
+"""Arrays, lists and text from a pickle that is never executed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from resattn.training.layouts import DataError
 
 @dataclass(eq=False)
 class _Noted:
-    """What a pickle says about an object that is not built: the name it calls, with what, and the state it sets."""
+    """An object in a pickle, described and not built: the name of its callable, the arguments, and its state."""
 
     name: str
     arguments: tuple[Any, ...] | None = None
     state: Any = None
 
 
-# What the pickle of an array names, by numpy 1, numpy 2 and each protocol.
+# The callables in the pickle of an array, as numpy 1, numpy 2 and each protocol write them.
 _OF_AN_ARRAY = {
     **{f"numpy.{core}.multiarray _reconstruct": "array" for core in ("core", "_core")},
     **{f"numpy.{core}.numeric _frombuffer": "frombuffer" for core in ("core", "_core")},
@@ -42,11 +42,11 @@ MOST_OPCODES = 1_000_000  # the official files have about 40,000 (CIFAR-10) and 
 
 
 def unpickle(raw: bytes, where: str) -> Any:
-    """The value of a pickle that holds nothing but arrays, lists, tuples, dictionaries, text, bytes and numbers.
+    """The value of a pickle of arrays, lists, tuples, dictionaries, text, bytes and numbers only.
 
-    The opcodes are read one by one and no pickle machine is started, so nothing can be called: a name that belongs to
-    an array is noted, any other is refused, and an array is made from its own bytes afterwards. So it takes no more
-    memory than the file has. Strings written by Python 2 come back as bytes.
+    The opcodes are read one by one without Python's unpickler, so nothing can be called: names that belong to arrays
+    are noted, all others are refused, and arrays are made from their bytes afterwards. So memory use is bounded by the
+    size of the file. Strings written by Python 2 are returned as bytes.
 
     Raises: DataError for anything else.
     """
@@ -57,7 +57,7 @@ def unpickle(raw: bytes, where: str) -> Any:
         return _array(value, where) if isinstance(value, _Noted) else value
     except DataError:
         raise
-    except Exception as error:  # a broken pickle raises nearly anything
+    except Exception as error:  # a damaged pickle can raise any error
         raise DataError(f"{where}: no readable pickle: {error!r}") from error
 
 
@@ -125,8 +125,8 @@ def _value(raw: bytes, where: str) -> Any:
                 state = stack.pop()
                 stack[-1].state = state
             case name:
-                raise DataError(f"{where}: refused: the pickle does more than hold data ({name})")
-    raise DataError(f"{where}: no readable pickle: it breaks off")
+                raise DataError(f"{where}: refused: the pickle contains more than data ({name})")
+    raise DataError(f"{where}: no readable pickle: it is truncated")
 
 
 def _named(name: str, where: str) -> _Noted:
@@ -136,7 +136,7 @@ def _named(name: str, where: str) -> _Noted:
 
 
 def _called(callee: _Noted, arguments: tuple[Any, ...]) -> _Noted | bytes:
-    # Up to protocol 2, Python 3 writes bytes as a call of _codecs.encode(text, "latin1"), or of bytes().
+    # Up to protocol 2, Python 3 writes bytes as a call of _codecs.encode(text, "latin1") or bytes().
     match callee.name, arguments:
         case "encode", (str(text), "latin1"):
             return text.encode("latin1")
@@ -160,7 +160,7 @@ def _array(noted: _Noted, where: str) -> NDArray[Any]:
         case _Noted("frombuffer", arguments=(content, _Noted("dtype") as kind, tuple(shape), str(order))):
             fortran = order == "F"
         case _:
-            raise DataError(f"{where}: refused: the pickle holds {noted.name!r} where an array may stand")
+            raise DataError(f"{where}: refused: the pickle has {noted.name!r} in the place of an array")
     dtype = _dtype(kind, where)
     if not isinstance(content, bytes | bytearray) or not all(type(n) is int and n >= 0 for n in shape):
         raise DataError(f"{where}: refused: an array without a shape or without bytes")
@@ -179,7 +179,7 @@ def _dtype(noted: _Noted, where: str) -> np.dtype[Any]:
         case _Noted("dtype", arguments=(str() | bytes() as code, *_), state=None | (_, _, None, None, None, _, _, _)):
             pass
         case _:
-            raise DataError(f"{where}: refused: a dtype that is no plain number")
+            raise DataError(f"{where}: refused: a dtype that is not a plain number")
     code = code.decode("ascii", "replace") if isinstance(code, bytes) else code
     if code not in {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}:
         raise DataError(f"{where}: refused: an array of dtype {code!r}; only numbers are read")

@@ -1,4 +1,4 @@
-"""The record of a finished run: what identifies it, and whether its files agree. Standard library only."""
+"""The record of a finished run: what identifies it, and whether its files are consistent. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from resattn.training.config import TrainConfig
 
 METRICS, TIMING, RUN, CORRECT = "metrics.csv", "timing.csv", "run.json", "correct.bin"
 # Version of the training semantics: what a step does to the weights for a given config. It changes when the same
-# config would give another result for a reason other than the machine, and not when code is moved or renamed.
+# config would give another result on the same machine, and not when code is moved or renamed.
 TRAINING_VERSION = 1
 
 
 class RecordError(ValueError):
-    """The record of a finished run that is damaged."""
+    """The record of a finished run is damaged."""
 
 
 class OtherRecordError(RecordError):
-    """The record of another run."""
+    """The record is of another run."""
 
 
 def identity(config: TrainConfig, dataset_digest: str | None) -> dict[str, Any]:
-    """What two runs share that are the same run, whatever code and machine they ran with."""
+    """What identifies a run, independent of code and machine: equal for two runs means that they are the same run."""
     return {"spec digest": config.spec.digest, "dataset digest": dataset_digest, **config.settings}
 
 
 def read_record(out_dir: Path | str, config: TrainConfig, dataset_digest: str | None = None) -> dict[str, Any] | None:
-    """The record of the finished run in a folder, checked; None where there is none.
+    """The checked record of the finished run in a folder; None if there is none.
 
-    A field that is `auto` in `config` is as the run had it. Without `dataset_digest` the images are not compared.
+    A field that is `auto` in `config` matches any value. Without `dataset_digest` the images are not compared.
 
-    Raises: RecordError where the record is damaged, OtherRecordError where it is of another run.
+    Raises: RecordError if the record is damaged, OtherRecordError if it is of another run.
     """
     path = Path(out_dir) / RUN
     try:
@@ -57,7 +57,7 @@ def read_record(out_dir: Path | str, config: TrainConfig, dataset_digest: str | 
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise RecordError(f"{path} is damaged ({error!r})") from error
     if not is_whole:
-        raise RecordError(f"{path} is damaged: it and {METRICS} or {TIMING} do not agree")
+        raise RecordError(f"{path} is damaged: {METRICS} or {TIMING} differs from it")
     asked = {"training version": TRAINING_VERSION, **identity(config, dataset_digest or record["dataset_digest"])}
     for name, value in asked.items():
         if value not in ("auto", there[name]):

@@ -1,4 +1,4 @@
-"""What a training run leaves behind, and the parts of one that need no more than torch: step, score, files."""
+"""The result of a training run, and the parts of training that need torch alone: weights, optimiser, score, files."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from resattn.training.record import CORRECT, METRICS, RUN, TIMING, TRAINING_VERS
 
 
 class TrainError(Exception):
-    """A run that cannot go on; the message says where it stopped and what is left of it."""
+    """A run cannot continue; the message says where it stopped and what remains."""
 
 
 class DivergedError(TrainError):
-    """A loss that is no number any more."""
+    """The loss is infinite or NaN."""
 
 
 class CheckpointError(TrainError):
-    """A checkpoint that cannot be read or written."""
+    """A checkpoint cannot be read or written."""
 
 
 class RunInUseError(TrainError):
@@ -51,9 +51,9 @@ class RunInUseError(TrainError):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run came to. `rows` has the columns of metrics.csv, one entry per epoch; `timing` those of timing.csv.
+    """The result of a run. `rows` and `timing`: one entry per epoch, with the columns of metrics.csv and timing.csv.
 
-    `config` is the one that was run: nothing in it says "auto" any more.
+    `config`: as it was run, with every "auto" replaced by the value used.
     """
 
     config: TrainConfig
@@ -69,12 +69,12 @@ class Run:
 
     @property
     def test_error_pct(self) -> float:
-        """Of the last epoch, never of the best one."""
+        """Test error after the last epoch (not the best one)."""
         return float(self.rows[-1]["test_error_pct"])
 
     @property
     def images_per_s(self) -> float:
-        """Training images over the time of the training steps, of all epochs."""
+        """Training images per second of training, without evaluation, over all epochs."""
         return self.config.steps * self.config.batch_size / sum(row["train_s"] for row in self.timing)
 
     @property
@@ -101,18 +101,18 @@ class Run:
         }
 
 
-# ---- what every way of training shares
+# ---- shared by all training loops
 
 
 def first_weights(config: TrainConfig) -> Network:
-    """The network of a run before its first step, on the CPU, its convolutions channels last."""
+    """The network of a run before its first step, on the CPU, channels last."""
     network = build(config.spec, seed=config.seed)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
 def sgd(network: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """The optimiser of a run. Its learning rate is set before every step: `TrainConfig.lr_at`."""
+    """The optimiser of a run. The loop sets its learning rate before every step (`TrainConfig.lr_at`)."""
     return torch.optim.SGD(
         network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
         nesterov=config.momentum > 0, fused=True,
@@ -124,9 +124,9 @@ def score(
     feed: Feed, model: nn.Module, *, rank: int = 0, world: int = 1, batch: int = TEST_BATCH,
     precision: AbstractContextManager[Any] | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Summed loss, float64, and whether each test image of this process's share is classified right, (N,) bool.
+    """Summed loss, float64, and whether each test image of this process's share is classified correctly, (N,) bool.
 
-    The images as they are; the model is set to evaluate. `precision`: the autocast around the forward pass.
+    The images are not augmented; the model is set to evaluate. `precision`: the autocast around the forward pass.
     """
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=feed.test_labels.device)
@@ -141,14 +141,14 @@ def score(
 
 
 def packed(right: Tensor) -> bytes:
-    """One bit for each image, the first in the highest bit of the first byte; the last byte is filled with zeros."""
+    """One bit for each image, the first in the highest bit of the first byte; the last byte is padded with zeros."""
     return np.packbits(right.cpu().numpy()).tobytes()
 
 
 def unpacked(bits: bytes, n: int) -> NDArray[np.bool_]:
-    """The (n,) bool that `packed` took. Raises: ValueError for another number of bits."""
+    """The inverse of `packed`, (n,) bool. Raises: ValueError for a wrong number of bytes."""
     if len(bits) != -(-n // 8):
-        raise ValueError(f"{len(bits)} bytes hold no {n} bits")
+        raise ValueError(f"{len(bits)} bytes do not hold {n} bits")
     return np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(bool)
 
 
@@ -160,10 +160,10 @@ PARTIAL = ".partial"  # files that a killed process was writing
 
 @contextmanager
 def alone_in(out: Path, say: Callable[[str], None], is_ours: bool = False, *, wait_s: float = WAIT_S) -> Iterator[None]:
-    """Hold the lock of a run's folder until the block ends; nobody else writes there meanwhile.
+    """Hold the lock of a run's folder, so that no other process writes there.
 
-    A process whose parent was killed may need a moment to end, so the lock is waited for. What killed processes were
-    writing is removed. `is_ours`: the folder only ever holds runs, so that whatever is in it may be replaced.
+    Waits `wait_s` for the lock, because a process whose parent was killed may need a moment to end. Deletes the partial
+    files of killed processes. `is_ours`: the folder is for runs only, so any file in it may be replaced.
     Raises: RunInUseError; CheckpointError for a folder with files that no run wrote.
     """
     if not (is_ours or _is_of_a_run(out)):
@@ -182,7 +182,7 @@ def alone_in(out: Path, say: Callable[[str], None], is_ours: bool = False, *, wa
                 )
             time.sleep(0.1)
         own = f"{os.getpid()}\n".encode()
-        os.pwrite(descriptor, own, 0)  # first, so that a lock that was held once is never empty
+        os.pwrite(descriptor, own, 0)  # before the truncation, so that a lock that was ever held is never empty
         os.ftruncate(descriptor, len(own))
         for left in out.glob(f".*.{'[0-9a-f]' * 8}{PARTIAL}"):
             left.unlink(missing_ok=True)
@@ -192,7 +192,7 @@ def alone_in(out: Path, say: Callable[[str], None], is_ours: bool = False, *, wa
 
 
 def _is_of_a_run(out: Path) -> bool:
-    """Whether the files of a run in a folder are a run's, told by their content: a user's may have such names too."""
+    """Whether a run wrote the files, judged by their content, because files of a user may have the same names."""
     try:
         if re.match(rb"\d{1,20}\n", (out / LOCK).read_bytes()):
             return True
@@ -212,26 +212,26 @@ def _locked(descriptor: int, out: Path, say: Callable[[str], None]) -> bool:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        say(f"{out}: this file system has no locks; start no second training in this folder")
+        say(f"{out}: this file system has no locks; do not start a second training in this folder")
     return True
 
 
 def read_run(out_dir: Path | str) -> Run:
-    """The finished run in a folder. Raises: OSError where there is none."""
+    """The finished run in a folder. Raises: OSError if there is none."""
     return Run.from_json(json.loads((Path(out_dir) / RUN).read_text(encoding="utf-8")))
 
 
 def read_runs(folder: Path | str) -> list[tuple[Path, Run]]:
-    """The finished runs below a folder, each with its own folder, in the order of their names.
+    """The finished runs below a folder, each with its own folder, sorted by name.
 
-    A job of a study has its run in `run/`; a run that is kept has a folder of its own.
+    The job of a study has its run in `run/`; a kept run has its own folder.
     """
     places = sorted(path.parent for pattern in (f"*/run/{RUN}", f"*/{RUN}") for path in Path(folder).glob(pattern))
     return [(place, read_run(place)) for place in places]
 
 
 def write_tables(out: Path, rows: Sequence[Mapping[str, Any]], timing: Sequence[Mapping[str, Any]]) -> None:
-    """metrics.csv and timing.csv, each whole or not at all; a table without rows is not written."""
+    """Write metrics.csv and timing.csv atomically; a table without rows is not written."""
     for name, table_rows in ((METRICS, rows), (TIMING, timing)):
         if not table_rows:
             continue
@@ -243,7 +243,7 @@ def write_tables(out: Path, rows: Sequence[Mapping[str, Any]], timing: Sequence[
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Whole or not at all: beside, to the disk, renamed."""
+    """Write a file atomically: to a temporary file, synced to disk, renamed."""
     partial_path = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         with partial_path.open("xb") as f:
@@ -253,7 +253,7 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(partial_path, path)
     except OSError as error:
         partial_path.unlink(missing_ok=True)
-        kept = "; the earlier one is whole" if path.exists() else ""
+        kept = "; the earlier file is intact" if path.exists() else ""
         raise CheckpointError(f"{path}: not written: {error.strerror} ({len(content)} bytes){kept}") from error
 
 
@@ -279,6 +279,6 @@ def device_name(device: torch.device) -> str:
 
 
 def cpu_capabilities() -> dict[str, Any]:
-    """What torch knows of the processor; nothing before torch 2.11."""
+    """What torch reports about the processor; empty before torch 2.11."""
     ask = getattr(torch.cpu, "get_capabilities", None)
     return dict(ask()) if ask is not None else {}

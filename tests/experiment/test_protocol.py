@@ -382,7 +382,7 @@ def test_the_state_names_how_many_seeds_are_complete(done, tiny) -> None:
     [
         ("run.json", lambda raw: raw[:100], "run.json: not readable as a kept run"),
         ("run.json", lambda raw: raw.replace(b'"seed": 0', b'"seed": 7'), "its config has the digest"),
-        ("correct.bin", lambda raw: raw[:-1], "bytes hold no"),
+        ("correct.bin", lambda raw: raw[:-1], "bytes do not hold"),
         ("correct.bin", lambda raw: bytes(255 - b for b in raw), "images right, the record says"),
     ],
 )

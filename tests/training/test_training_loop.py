@@ -128,7 +128,7 @@ def test_one_bit_is_kept_for_each_test_image(alone, digits, tmp_path):
     _, again = score(data.prepare(digits, run.config), trained(out))
     assert (again.numpy() != right).sum() <= 2  # bf16 may turn a close decision
     assert packed(torch.tensor([True, False, False])) == b"\x80"
-    with pytest.raises(ValueError, match="5 bytes hold no 41 bits"):
+    with pytest.raises(ValueError, match="5 bytes do not hold 41 bits"):
         unpacked(bits, N_TEST + 1)
     # Two processes share the images, and a killed run writes the bits of its last checkpoint.
     two = replace(run.config, devices=2, strategy="ddp", epochs=1, lr=1e-3, precision="fp32")
@@ -318,7 +318,7 @@ def test_weights_of_another_run_are_not_taken_for_those_of_this(alone, digits, t
     shutil.copytree(alone[0], tmp_path / "run")
     quiet(_config(seed=1, epochs=1), tmp_path / "other", digits)
     shutil.copy(tmp_path / "other" / "checkpoint.pt", tmp_path / "run" / "checkpoint.pt")
-    with pytest.raises(CheckpointError, match="these are not the weights of the run that run.json records"):
+    with pytest.raises(CheckpointError, match="these are not the weights that run.json records"):
         trained(tmp_path / "run")
 
 
@@ -524,7 +524,7 @@ def test_a_broken_checkpoint_is_refused_and_a_hostile_one_not_run(alone, tmp_pat
     torch.save({"version": 0}, path)
     with pytest.raises(CheckpointError, match="a checkpoint of version 0, expected 1"):
         trained(tmp_path)
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(CheckpointError, match="no checkpoint found"):
         trained(tmp_path / "nowhere")
 
 
@@ -618,7 +618,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(digits, tmp_path, monke
         with pytest.raises(CheckpointError) as error:
             quiet(_config(), tmp_path, digits)
     assert "checkpoint.pt: not written: No space left on device" in str(error.value)
-    assert "the earlier one is whole" in str(error.value)
+    assert "the earlier file is intact" in str(error.value)
     assert not list(tmp_path.glob(".*.partial"))
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 6
 
