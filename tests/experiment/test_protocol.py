@@ -364,7 +364,7 @@ def test_a_run_of_another_protocol_is_shown_and_never_counted(done, tiny) -> Non
 
 
 def test_a_run_of_another_training_version_is_not_counted(done, tiny, monkeypatch) -> None:
-    monkeypatch.setattr(kept, "TRAINING_VERSION", 2)
+    monkeypatch.setattr(record, "TRAINING_VERSION", 2)
     assert not state_of(done / "runs", tiny).kept
 
 
