@@ -177,12 +177,18 @@ def _short(monkeypatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(digits, tmp_path_factory) -> Path:
+def told() -> list[str]:
+    """The lines that making it prints."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def made(digits, tmp_path_factory, told) -> Path:
     """The whole tiny experiment. To be read only."""
     out = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS, "cluttered-digits", DATASETS["cluttered-digits"]._replace(train=N, test=N_TEST))
-        assert run_protocol(out=out, protocol=_tiny(digits), dataset=digits, say=lambda line: None) == 0
+        assert run_protocol(out=out, protocol=_tiny(digits), dataset=digits, say=told.append) == 0
     return out
 
 
@@ -202,18 +208,17 @@ def same(a: kept.Kept, b: kept.Kept) -> None:
         assert (a.folder / name).read_bytes() == (b.folder / name).read_bytes()
 
 
-def test_it_makes_the_runs_in_the_order_of_the_protocol_and_keeps_small_files(tiny, digits, tmp_path) -> None:
-    lines: list[str] = []
-    run_protocol(out=tmp_path, protocol=tiny, dataset=digits, say=lines.append)
-    made = [line.partition(":")[0] for line in lines if "kept after" in line]
-    state = state_of(tmp_path / "runs", tiny)
+def test_it_makes_the_runs_in_the_order_of_the_protocol_and_keeps_small_files(tiny, made, told) -> None:
+    kept_lines = [line for line in told if "kept after" in line]
+    names_made = [line.partition(":")[0] for line in kept_lines]
+    state = state_of(made / "runs", tiny)
     assert state.is_complete
-    assert made == [run.id for run in state.planned]
-    assert [name.rpartition("-")[0] for name in made[:3]] == [
+    assert names_made == [run.id for run in state.planned]
+    assert [name.rpartition("-")[0] for name in names_made[:3]] == [
         "sweep-attention56-lr0.01-s1000", "sweep-resnet74-lr0.01-s1000", "sweep-attention56-lr0.05-s1000",
     ]  # fmt: skip
-    assert not any("%" in line for line in lines if "kept after" in line)  # errors are not shown on the way
-    for run in read_all(tmp_path / "runs"):
+    assert not any("%" in line for line in kept_lines)  # errors are not shown on the way
+    for run in read_all(made / "runs"):
         assert run.about["protocol"] == tiny.digest
         assert run.about["cpu_s"] > 0
         assert run.about["resumed"] is False
@@ -222,13 +227,13 @@ def test_it_makes_the_runs_in_the_order_of_the_protocol_and_keeps_small_files(ti
         assert sorted(p.name for p in run.folder.iterdir()) == names
         assert (run.folder / "correct.bin").stat().st_size == -(-run.config.n_test_images // 8)
         assert sum(p.stat().st_size for p in run.folder.iterdir() if p.suffix != ".pt") < 12_000
-        assert str(tmp_path) not in (run.folder / "run.json").read_text()
-    assert len(read_runs(tmp_path / "runs")) == tiny.n_runs
-    assert [p for p in (tmp_path / ".work").iterdir() if p.is_dir()] == []
-    weights = next(tmp_path.glob("runs/*attention56-e2-s0*/weights.pt"))
+        assert str(made) not in (run.folder / "run.json").read_text()
+    assert len(read_runs(made / "runs")) == tiny.n_runs
+    assert [p for p in (made / ".work").iterdir() if p.is_dir()] == []
+    weights = next(made.glob("runs/*attention56-e2-s0*/weights.pt"))
     assert {v.dtype for v in torch.load(weights, weights_only=True).values()} == {torch.bfloat16, torch.int64}
     # Once more: there is nothing to do, and no data are read.
-    assert run_protocol(out=tmp_path, protocol=tiny, dataset=None, say=lambda line: None) == 0
+    assert run_protocol(out=made, protocol=tiny, dataset=None, say=lambda line: None) == 0
 
 
 def test_rates_come_from_the_sweep_by_the_rule(done, tiny) -> None:
@@ -324,17 +329,16 @@ run_protocol(out=__import__("pathlib").Path(sys.argv[2]), protocol=Protocol(sett
 """
 
 
-@pytest.mark.parametrize("moment", ["epoch", "keep", "after"])
-def test_a_killed_experiment_goes_on_to_the_same_bits(done, tiny, digits, tmp_path, moment) -> None:
+def test_an_experiment_that_is_killed_at_three_moments_resumes_to_the_same_bits(done, tiny, digits, tmp_path) -> None:
     out = tmp_path / "killed"
-    if moment == "after":  # the weights of the third run that keeps them do not exist: take all seeds
-        tiny.data["weights"]["seeds"] = [0, 1]
-    settings = {"data": tiny.data, "digest": tiny.digest, "size": [N, N_TEST, 10], "moment": moment}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, json.dumps(settings), str(out)], capture_output=True, text=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert state_of(out / "runs", tiny).protocol.n_runs - len(list(out.glob("runs/[!.]*"))) > 0
+    tiny.data["weights"]["seeds"] = [0, 1]  # so that a third run keeps its weights
+    for moment in ("epoch", "keep", "after"):
+        settings = {"data": tiny.data, "digest": tiny.digest, "size": [N, N_TEST, 10], "moment": moment}
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, json.dumps(settings), str(out)], capture_output=True, text=True, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert len(list(out.glob("runs/[!.]*"))) < tiny.n_runs
     run_protocol(out=out, protocol=tiny, dataset=digits, say=lambda line: None)
     ours, theirs = read_all(out / "runs"), read_all(done / "runs")
     assert len(ours) == tiny.n_runs
