@@ -291,6 +291,7 @@ def test_of_equal_means_the_lower_rate_is_taken_and_a_rate_that_diverges_is_out(
 
 def test_a_run_that_diverges_is_kept_as_such_and_not_made_again(tiny, digits, tmp_path) -> None:
     tiny.data["sweep"]["lr"][1] = 1e30
+    tiny.data["budgets"] |= {"epochs": [1], "seeds": [0]}
     wild = Protocol(tiny.data, "wild")
     lines: list[str] = []
     run_protocol(out=tmp_path, protocol=wild, dataset=digits, say=lines.append)
