@@ -36,7 +36,6 @@ class Sweep:
     `detectable_points`: the difference that the full budgets detect with the protocol's power.
     """
 
-    errors_pct: Mapping[str, Mapping[float, tuple[float, ...]]]  # network -> rate -> one error for each seed
     rates: Mapping[str, float]
     at_edge: tuple[str, ...]
     sd_points: float
@@ -53,10 +52,7 @@ def sweep_of(state: State) -> Sweep | None:
     data: Mapping[str, Any] = state.protocol.data
     found = state.errors(SWEEP)
     seeds, grid = data["sweep"]["seeds"], data["sweep"]["lr"]
-    errors = {
-        short: {lr: tuple(found[short, lr, seed] for seed in seeds) for lr in grid} for short in state.protocol.networks
-    }
-    table = np.array([cell for rows in errors.values() for cell in rows.values()])
+    table = np.array([[found[short, lr, s] for s in seeds] for short in state.protocol.networks for lr in grid])
     table = table[np.isfinite(table).all(1)]  # a rate at which a run diverged has no spread
     residual = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
     df = (table.shape[0] - 1) * (table.shape[1] - 1)
@@ -71,7 +67,6 @@ def sweep_of(state: State) -> Sweep | None:
     }
     first = data["comparisons"]["first"]
     return Sweep(
-        errors_pct=errors,
         rates=state.rates,
         at_edge=tuple(short for short, lr in state.rates.items() if lr in (min(grid), max(grid))),
         sd_points=sd,

@@ -50,11 +50,6 @@ class Extent:
         return cls((dim,), at, at, np.zeros(size, dtype=bool))
 
     @classmethod
-    def of_one(cls) -> Extent:
-        """The extent of a tensor with a single position, which sees input index 0."""
-        return cls((), np.array(0), np.array(0), np.array(False))
-
-    @classmethod
     def nothing(cls) -> Extent:
         """The extent of a constant: empty intervals."""
         return cls((), np.array(NOTHING), np.array(-NOTHING), np.array(False))

@@ -125,11 +125,9 @@ def reduce(op: Op, reads: Sequence[Read]) -> Extent:
     operand, extent = reads[0]
     gone = _dims(op.arguments.get("dim"), len(operand.shape))
     extent = extent.over(gone)
-    return extent if op.arguments.get("keepdim") else extent.moved({d: d - _before(d, gone) for d in extent.dims})
-
-
-def _before(dim: int, gone: Collection[int]) -> int:
-    return sum(d < dim for d in gone)
+    if op.arguments.get("keepdim"):
+        return extent
+    return extent.moved({d: d - sum(g < d for g in gone) for d in extent.dims})
 
 
 def _dims(dim: Any, n: int) -> set[int]:
