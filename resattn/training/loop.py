@@ -25,15 +25,7 @@ from tqdm import tqdm
 
 from resattn.networks.network import Network
 from resattn.training import data
-from resattn.training.checkpoint import (
-    CHECKPOINT,
-    History,
-    finished,
-    resume,
-    save,
-    set_aside,
-    set_aside_unusable,
-)
+from resattn.training.checkpoint import CHECKPOINT, History, finished, resume, save, set_aside, set_aside_unusable
 from resattn.training.config import TrainConfig
 from resattn.training.data import Dataset, Feed
 from resattn.training.devices import (
