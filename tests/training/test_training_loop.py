@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -356,6 +357,7 @@ def test_two_trainings_do_not_share_a_folder(digits, tmp_path, monkeypatch):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
         while not (tmp_path / "here").exists():
             assert first.poll() is None
+            time.sleep(0.05)
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
         monkeypatch.setattr(alone_in, "__kwdefaults__", {"wait_s": 0.2})
         with pytest.raises(RunInUseError, match=f"is in use by process {first.pid}, which trains there"):
