@@ -177,8 +177,10 @@ def _is_clear(sight: Sight, target: int, field: ReceptiveField | None, room: int
 def _is_everywhere(sight: Sight, axis: int, target: int, n: int) -> bool:
     axis = axis if axis in sight.axes_to(target) else sight.axes[0]
     extent = sight.extent(axis, target)
-    is_free = ~extent.clipped  # behind a global operator most units are
-    return bool((extent.sides[is_free] == n).all()) and 2 * int(is_free.sum()) > is_free.size
+    sides = extent.sides
+    is_seeing = sides > 0  # a learned token sees nothing of any input
+    is_free = is_seeing & ~extent.clipped  # behind a global operator most units are
+    return bool((sides[is_free] == n).all()) and 2 * int(is_free.sum()) > int(is_seeing.sum())
 
 
 def _reported(field: ReceptiveField | None, large: Enlarged, own: Sight) -> ReceptiveField | None:
