@@ -96,7 +96,9 @@ class _Spans:
 
     @cached_property
     def is_rising(self) -> bool:
-        return bool((np.diff(self.first) >= 0).all() and (np.diff(self.last) >= 0).all())
+        """Of the places that read anything: padding reads nothing."""
+        ends = (end[~self.is_empty] if self.has_empty else end for end in (self.first, self.last))
+        return all(bool((np.diff(end) >= 0).all()) for end in ends)
 
     @cached_property
     def is_empty(self) -> np.ndarray:
@@ -111,17 +113,21 @@ class _Spans:
         return np.array_equal(self.first, self.last) and np.array_equal(self.first, np.arange(self.first.size))
 
     @cached_property
-    def _tables(self) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
-        """The least first and the greatest last over stretches of 1, 2, 4 ... places, and for each place the next one
-        and the one before that reads anything."""
+    def _tables(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The least first and the greatest last over stretches of 1, 2, 4 ... places."""
         firsts, lasts, step = [self.first], [self.last], 1
         while 2 * step <= self.first.size:
             firsts.append(np.minimum(firsts[-1][:-step], firsts[-1][step:]))
             lasts.append(np.maximum(lasts[-1][:-step], lasts[-1][step:]))
             step *= 2
+        return firsts, lasts
+
+    @cached_property
+    def _reading(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each place the next one and the one before that reads anything; an end where there is none."""
         at, reads = np.arange(self.first.size), ~self.is_empty
         after = np.minimum.accumulate(np.where(reads, at, at.size - 1)[::-1])[::-1]
-        return firsts, lasts, after, np.maximum.accumulate(np.where(reads, at, 0))
+        return after, np.maximum.accumulate(np.where(reads, at, 0))
 
     def back(self, interval: Interval) -> Interval:
         """What stretches of places read. Raises: NoReceptiveFieldError where the ends of a stretch do not tell."""
@@ -130,7 +136,12 @@ class _Spans:
             return interval
         most = self.first.size - 1
         start, stop = np.minimum(lo, most), np.clip(hi, 0, most)
-        if self.is_rising:
+        if self.is_rising and self.has_empty:
+            after, before = self._reading[0][start], self._reading[1][stop]
+            is_nothing = after > before
+            first = np.where(is_nothing, NOTHING, self.first[after])
+            last = np.where(is_nothing, -NOTHING, self.last[before])
+        elif self.is_rising:
             first, last = self.first[start], self.last[stop]
         else:
             first, last = self._over(start, np.maximum(start, stop))
@@ -138,7 +149,7 @@ class _Spans:
         return (np.where(is_empty, lo, first), np.where(is_empty, hi, last)) if is_empty.any() else (first, last)
 
     def _over(self, start: np.ndarray, stop: np.ndarray) -> Interval:
-        firsts, lasts, after, before = self._tables
+        (firsts, lasts), (after, before) = self._tables, self._reading
         level = np.frexp(stop - start + 1)[1] - 1
         first, last = np.empty_like(start), np.empty_like(start)
         for k in np.unique(level):
@@ -343,8 +354,10 @@ def _told_apart(laid: Sequence[Extent], shape: tuple[int, ...]) -> tuple[np.ndar
     for spans in laid:
         first, last = spans.lo, spans.hi
         most = int(max(last.max(), 0)) + 2
-        # What reads nothing comes last.
-        found, ranks = _ranked(np.where(first > last, most * most - 1, first * most + last))
+        # What reads nothing comes first where it is padding in front, else last: places stay in order.
+        is_nothing = first > last
+        of_nothing = 0 if is_nothing.flat[0] else most * most
+        found, ranks = _ranked(np.where(is_nothing, of_nothing, first * most + last + 1))
         together = numbers * found.size + ranks
         if all(1 in sizes for sizes in zip(numbers.shape, ranks.shape, strict=True)):
             where = np.stack(np.unravel_index(found, ranks.shape), axis=-1)
@@ -359,6 +372,10 @@ def _ranked(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first place of each value, in the order of the values, and the rank of each place: `np.unique`, without a
     sort where few values are possible."""
     n, flat = int(codes.max()) + 1, codes.reshape(-1)
+    steps = np.diff(flat)
+    if (steps >= 0).all():
+        is_new = np.concatenate([[True], steps > 0])
+        return np.flatnonzero(is_new), (np.cumsum(is_new) - 1).reshape(codes.shape)
     if n > flat.size:
         _, at, ranks = np.unique(flat, return_index=True, return_inverse=True)
         return at, ranks.reshape(codes.shape)
