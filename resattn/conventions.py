@@ -24,7 +24,7 @@ from resattn.rules.table import RULES
 
 TOKENS = 64
 SAMPLES = 16_000  # of sound: one second
-PATCHES = 16  # along each side of an image that is given as patches
+PATCHES = 12  # along each side of an image that is given as patches
 MOST_TRIED, MOST_TRIED_S = 48, 20  # calls that are tried for one on which the forward runs, and CPU seconds for it
 SIDES = (224, 256, 336, 384, 512, 640, 1024, 1536)  # of images, where the configuration says nothing
 
@@ -85,8 +85,9 @@ class _Rules:
         known = [n for n in self.taken if n not in wanted and self.makers(n) is not None]
         with_others = wanted | {n for n in known if n in KINDS}
         alone = [self.needed | {n} for n in self.taken if n in KINDS]
+        marked = [with_others | {n} for n in self.taken if OF_IMAGES.fullmatch(n)]
         every = wanted | {n for n in known if n != "inputs_embeds"}
-        kept = [wanted, with_others, least or wanted, *alone, *(wanted | {n} for n in known), every]
+        kept = [wanted, with_others, least or wanted, *alone, *marked, *(wanted | {n} for n in known), every]
         sets = list(dict.fromkeys(map(frozenset, kept)))
         if unknown := sorted(n for n in wanted if self.makers(n) is None):
             raise UnknownArgumentError(unknown[0])
@@ -116,8 +117,11 @@ class _Rules:
     def makers(self, name: str) -> Callable[[Chosen], list[Made]] | None:
         """What gives the alternatives for an argument, by its name or the end of its name."""
         ends: dict[str, Maker] = {"input_ids": _Rules.tokens, **dict.fromkeys(GRIDS, _Rules.grid)}
+        if OF_IMAGES.fullmatch(name):
+            ends["mask"] = _Rules.mask
         if name in self.needed:
             ends |= {"embeds": _embeddings, "states": _embeddings, "mask": _Rules.mask}
+            ends |= dict.fromkeys(("pixel_values", "masks"), _Rules.like_images)
         found = MAKERS.get(name) or next((maker for end, maker in ends.items() if name.endswith(end)), None)
         return functools.partial(found, self) if found is not None else None
 
@@ -170,7 +174,8 @@ class _Rules:
         channels = getattr(vision, "num_channels", None) or self.first(3, "num_channels", "in_channels", "in_chans")
         size = getattr(vision, "image_size", None)
         sizes = dict.fromkeys((tuple(size) if isinstance(size, Sequence) else size or SIDES[0],
-                               *self.values("image_size"), *SIDES))  # fmt: skip
+                               *self.values("image_size", "max_img_size"),
+                               *([min(size)] if isinstance(size, Sequence) else []), *SIDES))  # fmt: skip
         found: list[Made] = []
         for each in sizes:
             height, width = each if isinstance(each, tuple) else (each, each)
@@ -188,6 +193,16 @@ class _Rules:
         flat = channels * side**2
         shapes = dict.fromkeys(((flat * frames,), (channels, side, side), (flat,), (2 * flat,)))
         return [*(Blank((n, *shape)) for shape in shapes), *(self.blank(PATCHES**2, *shape) for shape in shapes)]
+
+    def like_images(self, chosen: Chosen) -> list[Made]:
+        first = chosen.get("pixel_values") or self.images(chosen)[0]
+        return [Blank(first.shape)] if first is not None else []
+
+    def states(self, chosen: Chosen) -> list[Made]:
+        """Patches of an image; or sound and what a codec makes of it."""
+        self.is_open = True
+        coded = [self.blank(n, TOKENS) for n in self.numbers("hidden_size")]
+        return [*self.patches(chosen), self.blank(1, SAMPLES), *coded]
 
     def grid(self, chosen: Chosen) -> list[Made]:
         rows = prod(self.batch)
@@ -215,16 +230,19 @@ class _Rules:
         self.is_open = True
         shapes: list[Shape] = [(TOKENS, own)]
         for n in bins:
-            shapes += [(TOKENS, n), (n, 2 * positions), (2 * positions, n), (n, TOKENS), (1, 1024, n), (4, 1024, n)]
+            shapes += [(TOKENS, n), (n, 2 * positions), (2 * positions, n), (n, TOKENS), (n, 8 * TOKENS)]
+            shapes += [(1, 1024, n), (4, 1024, n)]
         return [self.blank(*shape) for shape in dict.fromkeys(shapes)]
 
     def mask(self, chosen: Chosen) -> list[Made]:
         """Of what it is named after, nothing is left out; or of the tokens."""
         sized = [made.shape for n, made in chosen.items() if made is not None and not n.endswith("mask")]
-        lengths = dict.fromkeys(n for shape in sized for n in shape[len(self.batch) : len(self.batch) + 2])
-        return [torch.ones((*self.batch, n), dtype=torch.bool) for n in sorted(lengths, reverse=True)] or [
-            self.indices(self.length)
-        ]
+        own = [shape[len(self.batch) :] for shape in sized]
+        lengths = sorted({n for shape in own for n in shape[:2]}, key=lambda n: (n != self.length, -n))
+        # Which of several images a token sees.
+        pairs = [(self.length, shape[0]) for shape in own if len(shape) == 4]
+        shapes = [*pairs, *((n,) for n in lengths)]
+        return [torch.ones((*self.batch, *shape), dtype=torch.bool) for shape in shapes] or [self.indices(self.length)]
 
     def series(self, chosen: Chosen) -> list[Made]:
         steps = self.first(TOKENS, "context_length") + max([0, *(v for vs in self.values("lags_sequence") for v in vs)])
@@ -242,6 +260,7 @@ class _Rules:
 FEATURES = re.compile(r"(mel|feat|input)\w*_(bins|dim|size)|(n|num)_mels|input_(dim|size)")
 UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 GRIDS = ("grid_thw", "grid_hws", "spatial_shapes")  # height and width of images that are given as patches
+OF_IMAGES = re.compile(r"image_\w*mask")  # which tokens are those of images, or see them
 # Kinds of input of which a forward may take several.
 KINDS = ("input_ids", "pixel_values", "pixel_values_videos", "input_features", "input_values", "decoder_input_ids")
 
@@ -272,14 +291,15 @@ def _of(*shape: int | str, integers: bool = False) -> Maker:
 MAKERS: dict[str, Maker] = {
     "pixel_values": _Rules.images,
     "pixel_values_videos": _Rules.images,
-    "hidden_states": _Rules.patches,
+    "hidden_states": _Rules.states,
     "input_values": _Rules.sound,
     "input_features": _Rules.spectrum,
     "audio_mel": _Rules.spectrum,
     "input_features_mask": _Rules.mask,
     "audio_mel_mask": _Rules.mask,
     "is_longer": _of(1, integers=True),
-    "bbox": _of("tokens", 4, integers=True),
+    "bbox": lambda rules, chosen: [rules.indices(rules.length, 4), rules.blank(rules.length, 4)],
+    "merge_sizes": lambda rules, chosen: [torch.ones(prod(rules.batch), dtype=torch.int64)],
     "visual_feats": _of(36, "visual_feat_dim"),
     "visual_pos": _of(36, "visual_pos_dim"),
     "query_embeds": _embeddings,

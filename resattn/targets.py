@@ -18,7 +18,7 @@ import sysconfig
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
@@ -215,6 +215,9 @@ def _is_too_large(error: BaseException) -> bool:
     return "allocate memory" in str(error)
 
 
+MOST_FILLED = 2**26  # numbers of a tensor that a constructor fills; a larger one is a parameter and is made on meta
+
+
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
     """Parameters take no memory once they are a module's; buffers and constants keep their values."""
@@ -239,7 +242,21 @@ def _parameters_on_meta() -> Iterator[None]:
             return move(module, *args, **kwargs)
         return move(module, dtype) if dtype is not None else module
 
-    with mock.patch.object(nn.Module, "register_parameter", register_parameter), mock.patch.object(nn.Module, "to", to):
+    def filled(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        @functools.wraps(make)
+        def fill(*size: Any, **kwargs: Any) -> torch.Tensor:
+            sizes = size[0] if len(size) == 1 and isinstance(size[0], Sequence) else size
+            if all(type(n) is int for n in sizes) and prod(sizes) > MOST_FILLED:
+                kwargs.setdefault("device", "meta")
+            return make(*size, **kwargs)
+
+        return fill
+
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(nn.Module, "register_parameter", register_parameter))
+        patches.enter_context(mock.patch.object(nn.Module, "to", to))
+        for name in ("zeros", "ones", "rand", "randn"):
+            patches.enter_context(mock.patch.object(torch, name, filled(getattr(torch, name))))
         yield
 
 
@@ -443,6 +460,9 @@ def _hf(transformers: ModuleType, name: str) -> Make:
     def make() -> nn.Module:
         if getattr(config, "use_pretrained_backbone", False):
             config.use_pretrained_backbone = False
+        for field in ("image_token_id", "video_token_id"):
+            if getattr(config, field, 0) is None:  # compared with each token
+                setattr(config, field, -1)
         config.architectures = config.architectures or []  # where a configuration has several, transformers iterates
         for architecture in config.architectures or ():
             if hasattr(transformers, architecture):
@@ -463,6 +483,8 @@ def _config_of(transformers: ModuleType, path: Path) -> Any:
 
 
 def _hf_inputs(model: Any, name: str, batch: Shape) -> Inputs:
+    if type(model).forward is nn.Module.forward:
+        raise ModelError(f"hf:{name}: {type(model).__name__} has no forward: other methods call its parts")
     try:
         return inputs_of(model, batch)
     except UnknownArgumentError as error:

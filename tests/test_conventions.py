@@ -56,6 +56,21 @@ def of_a_large_image(pixel_values: Tensor) -> Tensor:
     return pixel_values.view(1, 3, 96, 96)
 
 
+def of_seen_images(
+    input_ids: Tensor, pixel_values: Tensor | None = None, image_attention_mask: Tensor | None = None
+) -> Tensor:
+    _, n, _, _, _ = pixel_values.shape  # type: ignore[union-attr]
+    return input_ids[..., None] * image_attention_mask.view(1, TOKENS, n)  # type: ignore[union-attr]
+
+
+def of_a_prompt(pixel_values: Tensor, prompt_pixel_values: Tensor, prompt_masks: Tensor) -> Tensor:
+    return torch.cat([pixel_values, prompt_masks], 2).view(1, 3, 64, 32) + torch.cat([prompt_pixel_values] * 2, 2)
+
+
+def of_sound(hidden_states: Tensor) -> Tensor:
+    return nn.functional.conv1d(hidden_states, torch.empty(2, 1, 7))
+
+
 def of_both(input_ids: Tensor, decoder_input_ids: Tensor | None = None, position_ids: Tensor | None = None) -> Tensor:
     return input_ids + decoder_input_ids  # type: ignore[operator]
 
@@ -70,6 +85,9 @@ def of_both(input_ids: Tensor, decoder_input_ids: Tensor | None = None, position
         (of_text_alone, "input_ids", {"projection_dim": 8}, [(1, TOKENS)]),
         (of_one_channel, "input_values", {}, [(1, 1, SAMPLES)]),
         (of_a_large_image, "pixel_values", {"backbone": config(image_size=96)}, [(1, 3, 96, 96)]),
+        (of_seen_images, "input_ids", {}, [(1, TOKENS), (1, 1, 3, 224, 224), (1, TOKENS, 1)]),
+        (of_a_prompt, "pixel_values", {"image_size": [64, 32]}, [(1, 3, 32, 32)] * 3),
+        (of_sound, "hidden_states", {}, [(1, 1, SAMPLES)]),
         (of_both, "input_ids", {"is_encoder_decoder": True, "max_position_embeddings": 8}, [(1, 8), (1, 8)]),
     ],
 )

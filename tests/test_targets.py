@@ -262,6 +262,11 @@ class Reader(nn.Module):
         return self.fc(x if decoder_input_ids is None else x + self.embedding(decoder_input_ids))
 
 
+class Generator(nn.Module):
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+
+
 class Viewer(Reader):
     main_input_name = "pixel_values"
 
@@ -276,6 +281,7 @@ def transformers(monkeypatch: pytest.MonkeyPatch) -> None:
         "transformers",
         BertConfig=TinyConfig,
         Viewer=Viewer,
+        Generator=Generator,
         AutoConfig=auto_config,
         AutoModel=SimpleNamespace(from_config=Reader),
     )
@@ -308,12 +314,14 @@ def test_a_configuration_of_transformers_is_read_and_nothing_is_fetched(tmp_path
         ("hf:BrtConfig", r"transformers has no model 'BrtConfig' \(nearest: BertConfig\)"),
         ("hf:none/config.json", "no file none/config.json"),
         ("hf:{}/empty.json", "empty.json has no model_type"),
+        ("hf:{}/generator.json", "Generator has no forward: other methods call its parts"),
         ("hf:{}/broken.json", "broken.json is no configuration of transformers: Expecting"),
     ],
 )
 def test_what_is_no_configuration_says_so(target: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty.json").write_text("{}")
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "generator.json").write_text('{"model_type": "t5", "architectures": ["Generator"]}')
     with pytest.raises(TargetError, match=message):
         audit(target.format(tmp_path))
 
@@ -333,13 +341,14 @@ def test_what_is_missing_is_named_with_its_command(monkeypatch: pytest.MonkeyPat
 
 
 class Large(nn.Module):
-    """32 GB of weights, one shared by two names; a table that the constructor and the forward read."""
+    """4 TB of weights, one shared by two names, one filled by the constructor; a table that the constructor and the forward read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(2**14, 2**14, bias=False) for _ in range(32))
         self.again = nn.Linear(1, 1)
         self.again.weight = self.layers[0].weight
+        self.experts = nn.Parameter(torch.zeros(2**20, 2**20))
         self.register_buffer("table", torch.arange(3))
         self.n = int(self.table.sum())
         self.to("cpu", torch.float64)
@@ -355,7 +364,7 @@ def test_parameters_take_no_memory_and_constants_keep_their_values(monkeypatch: 
     assert all(p.is_meta and p.dtype is torch.float64 for p in model.parameters())
     assert model.table.tolist() == [0, 1, 2]
     found = audit("large:Large", (4,))
-    assert (found.quantities["macs"], found.quantities["defined_params"]) == (0, 32 * 2**28 + 1)
+    assert (found.quantities["macs"], found.quantities["defined_params"]) == (0, 32 * 2**28 + 2**40 + 1)
     assert not any("captured on the CPU" in note for note in found.notes)
 
 
