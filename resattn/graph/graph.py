@@ -30,7 +30,8 @@ class Operand:
 
     A tensor made from both has its parameters at the operators on the way, not here. Element-wise work and views keep
     the parameters of their argument; the result of a product is an activation and has none.
-    `slot`: which result of the operator it is. `values`: the content of a constant index.
+    `slot`: which result of the operator it is. `values`: the content of a constant index. `constant`: the index of the
+    recorded operator that made it of parameters, by products; 0 where none did.
     """
 
     shape: Shape
@@ -38,6 +39,7 @@ class Operand:
     slot: int = 0
     params: tuple[str, ...] = ()
     values: tuple[int, ...] | None = None
+    constant: int = 0
 
 
 @dataclass(slots=True)

@@ -107,7 +107,9 @@ class Recorder(Calls):
                 self.unread.discard(origin.constant)
             known = origin.operand
             if known is None or known.shape != shape:
-                known = origin.operand = Operand(tuple(shape), origin.producer, origin.slot, origin.params)
+                made_by = origin.constant if origin.is_activation else 0
+                known = Operand(tuple(shape), origin.producer, origin.slot, origin.params, None, made_by)
+                origin.operand = known
             return known
         known = self.operands_of.get(id(tensor))
         if known is not None and known.shape == shape:

@@ -41,8 +41,8 @@ def reads_params(*names: str) -> Callable[[Op], bool]:
 
 def is_weighted_convolution(op: Op) -> bool:
     weight = op.arguments["weight"]
-    # A weight that the data makes counts too; a constant one (a blur, a Sobel filter) does not.
-    return bool(weight.params) or weight.producer is not None
+    # A weight that data or a hyper-network makes counts too; a constant one (a blur, a Sobel filter) does not.
+    return bool(weight.params or weight.constant) or weight.producer is not None
 
 
 def grouped_macs(op: Op) -> int:

@@ -210,8 +210,19 @@ def layer_flags(graph: Graph) -> list[bool]:
 
 
 def constant_layers(graph: Graph) -> list[Op]:
-    """The weighted layers that depend on no input."""
-    return [op for op in graph.constants if is_layer(op)]
+    """The weighted layers that depend on no input. A product that only measures the matrix of another layer, for its
+    spectral norm, is none.
+    """
+    found = [op for op in graph.constants if is_layer(op)]
+    if not found:
+        return found
+    used = {name for op in graph.ops if is_layer(op) for name in op.params}
+    # What data meets as it was made, not as a factor of a matrix.
+    met = {o.constant for op in graph.ops for o in op.operands if o.constant and not o.params}
+    for op in reversed(graph.constants):
+        if op.index in met:
+            met.update(o.constant for o in op.operands)
+    return [op for op in found if op.index in met or not used.issuperset(op.params)]
 
 
 def unknown_ops(graph: Graph) -> list[Op]:

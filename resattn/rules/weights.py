@@ -8,7 +8,7 @@ from typing import Any
 
 from resattn.graph.graph import Graph, Op, Operand, Shape
 from resattn.rules.intervals import Extent, NoIntervalError
-from resattn.rules.rule import RuleError, spread_of
+from resattn.rules.rule import RuleError, is_layer, spread_of
 
 # The operators that keep a weight a weight: what they do is element by element, or moves, selects or sums elements.
 FOLLOWED = frozenset(("view", "pointwise", "index", "join", "reduce"))
@@ -34,23 +34,25 @@ class Weights:
         self.carried: dict[Any, list[tuple[int, ...]]] = {}  # by operators that are alike: see `_carried`
 
     def is_matrix(self, operand: Operand, steps: int = MOST_STEPS) -> bool:
-        """Whether an operand that depends on data is a matrix of parameters: data selects, scales or mixes them, or
+        """Whether an operand that an operator made is a matrix of parameters: data selects, scales or mixes them, or
         both of its dimensions are features of layers (a hyper-network).
         """
         n = len(operand.shape)
-        return operand.producer is not None and n > 1 and {n - 2, n - 1} <= self._dims(operand, steps).weights
+        is_made = operand.producer is not None or operand.constant
+        return bool(is_made) and n > 1 and {n - 2, n - 1} <= self._dims(operand, steps).weights
 
     def _dims(self, operand: Operand, steps: int) -> _Dims:
-        if operand.producer is None:
+        if operand.producer is None and not operand.constant:
             return _Dims(_wide(operand.shape) if operand.params else set(), set())
-        place = operand.producer, operand.slot
+        place = operand.constant if operand.producer is None else operand.producer, operand.slot
         if place not in self.known:
-            self.known[place] = self._of_result(self.graph.ops[operand.producer], operand, steps)
+            made_by = self.graph.constants[~place[0]] if place[0] < 0 else self.graph.ops[place[0]]
+            self.known[place] = self._of_result(made_by, operand, steps)
         return self.known[place]
 
     def _of_result(self, op: Op, result: Operand, steps: int) -> _Dims:
         wide = _wide(result.shape)
-        if self.is_layer[op.index] or op.name == "aten.embedding":
+        if (is_layer(op) if op.index < 0 else self.is_layer[op.index]) or op.name == "aten.embedding":
             features = self._features(op, len(result.shape), steps)
             return _Dims(features & wide, wide - features)
         if op.kind not in FOLLOWED or not steps:
@@ -71,7 +73,9 @@ class Weights:
         if op.kind == "convolution" or op.name == "aten.embedding":
             return {1 if op.kind == "convolution" else n - 1}
         found: set[int] = set()
-        for name in op.rule.matrices if op.rule is not None else ():
+        # Of learned vectors that a matrix of parameters multiplies, the vectors are not features.
+        names = op.rule.matrices if op.rule is not None else ()
+        for name in names[-1:] if op.index < 0 else names:
             weight = op.arguments[name]
             if weight.params or (steps and self.is_matrix(weight, steps - 1)):
                 last = range(max(len(weight.shape) - 2, 0), len(weight.shape))

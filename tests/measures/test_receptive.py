@@ -34,8 +34,8 @@ from resattn.claims.claims import Subject
 from resattn.claims.measured import measure
 from resattn.graph.graph import Graph
 from resattn.measures.audit import audit
-from resattn.measures.captured import capture, captured
-from resattn.measures.receptive import NoReceptiveFieldError, extents, image_dims, receptive_field
+from resattn.measures.captured import Captured, capture, captured
+from resattn.measures.receptive import NoReceptiveFieldError, ReceptiveField, extents, image_dims, receptive_field
 from resattn.measures.single_paths import _alive, _Spans, path_fields
 from resattn.networks import catalog
 from resattn.networks.network import build
@@ -320,6 +320,17 @@ class Attention(nn.Module):
 def test_attention_over_all_tokens_sees_everything() -> None:
     for axis in (0, 1):
         assert_equal_in_every_dimension(Attention(), (1, 2, 8, 6), axis)
+
+
+def test_learned_tokens_that_see_nothing_ask_for_no_larger_input() -> None:
+    class Masked(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            t = super().forward(x)
+            return torch.cat([t, self.start.expand_as(t)], 1)
+
+    found = Captured.of(Masked(), (1, 2, 8, 8))
+    assert found.fields.union == ReceptiveField((8, 8), True)
+    assert list(found._larger) == [2]
 
 
 def test_attention_with_too_many_tokens_to_tell_apart_is_exact_where_it_can_be() -> None:
@@ -629,6 +640,21 @@ def test_the_narrowest_path_is_the_shortcut_and_the_widest_the_branch() -> None:
     found = audit(Branches(nn.Identity(), nn.Conv2d(3, 3, 5, padding=2)), (3, 32, 32)).quantities
     fields = [found[f"receptive_field{which}_px"] for which in ("", "_narrowest", "_widest")]
     assert fields == [5, 1, 5]
+
+
+@pytest.mark.parametrize("before", [4, 0, 1])
+def test_padding_in_front_or_behind_or_both_changes_no_path(before: int) -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv1d(3, 4, 3), nn.Conv1d(4, 4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(F.pad(x, (before // 2, 2 - before // 2)))
+            return x + self.second(F.pad(x, (before, 4 - before)))
+
+    found = audit(Padded(), (3, 32)).quantities
+    assert [found[f"receptive_field{which}_px"] for which in ("", "_narrowest", "_widest")] == [7, 3, 7]
 
 
 def test_of_two_branches_that_look_aside_no_single_path_sees_as_much_as_both() -> None:

@@ -78,6 +78,10 @@ LAYERS: dict[str, tuple[Made, int, int]] = {
     "a low rank that data scales": (Made(low_rank), 2, 2),
     "a hyper-network": (Made(lambda m, x: F.linear(x, m.of_all(x).view(5, 8)), 40), 2, 2),
     "a hyper-network, batched": (Made(lambda m, x: torch.bmm(x, m.fc(x.mean(1)).view(-1, 8, 5).tanh()), 40), 2, 2),
+    "a hyper-network of a learned vector": (Made(lambda m, x: F.linear(x, m.fc(m.row).view(5, 8)), 40), 2, 1),
+    "its kernel": (Made(lambda m, x: F.conv1d(x.transpose(1, 2), m.fc(m.row).view(5, 8, 1)), 40), 2, 1),
+    "scaled by its norm": (
+        Made(lambda m, x: F.linear(x, m.matrix / (m.matrix @ torch.ones(8, device=x.device)).norm())), 1, 1),
     "a mixture by a product": (
         Made(lambda m, x: x @ (m.fc(x.mean(1)).sigmoid() @ m.bank.flatten(1)).view(5, 8).t(), 4), 3, 3),
     "a mixture by a sum": (Made(mixed_by_sum, 4), 2, 2),
@@ -88,6 +92,7 @@ LAYERS: dict[str, tuple[Made, int, int]] = {
     "attention": (Made(attention), 2, 1),
     "attention with heads and a scale": (Made(heads), 2, 1),
     "attention without a batch": (Made(without_batch), 2, 1),
+    "learned queries": (Made(lambda m, x: m.fc(m.positions) @ m.other(x[0]).t()), 2, 1),
     "positions added": (Made(lambda m, x: (x + m.positions) @ (x + m.positions).transpose(1, 2)), 0, 0),
     "positions scaled": (Made(lambda m, x: (x * m.positions) @ (x * m.positions).transpose(1, 2)), 0, 0),
     "features scaled": (Made(lambda m, x: (x * m.row) @ (x * m.row).transpose(1, 2)), 0, 0),
