@@ -7,12 +7,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import torch
 from torch import nn
 
-from resattn.graph.calls import Calls, Replay
+from resattn.graph.calls import Calls, Replay, changed
 from resattn.graph.errors import NEEDS_VALUES, NO_VALUES, CaptureError, NeedsValuesError, line_of, shortened
 from resattn.graph.graph import Graph, Shape
 from resattn.graph.inputs import Inputs
@@ -117,7 +116,7 @@ def without_compiler() -> Iterator[None]:
     is_imported = "torch._dynamo" in sys.modules
     with (
         torch.compiler.set_stance("force_eager") if is_imported else nullcontext(),
-        mock.patch.object(torch, "compile", unchanged),
+        changed([(torch, "compile", unchanged)]),
     ):
         yield
 

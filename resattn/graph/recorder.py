@@ -90,6 +90,8 @@ class Recorder(Calls):
 
     def operand(self, tensor: Tensor) -> Operand:
         origin = self._origin(tensor)
+        if self.last_write < 0 and not self.params_in:
+            return self._unwritten(tensor, origin)
         since = -1 if origin is None or origin.producer is None else origin.producer
         if since < self.last_write and (writes := self.writes.get(self._storage(tensor))):
             for write in writes[bisect_right(writes, since, key=lambda write: write.index) :]:
@@ -159,9 +161,11 @@ class Recorder(Calls):
         kwargs = kwargs or {}
         if func is EMPTY and self.is_meta and args[0] == [0]:
             return self._nothing(kwargs)
-        if isinstance(func, HigherOrderOperator):
-            return self.of_functions(func, args)
-        plan = self.plan(func)
+        plan = self.plans.get(id(func))
+        if plan is None:
+            if isinstance(func, HigherOrderOperator):
+                return self.of_functions(func, args)
+            plan = self.plan(func)
         signature, rule = plan.signature, plan.rule
         given = Given(args, kwargs, self.is_meta)
         if (known := self.kept(plan, given)) is not None:
@@ -274,26 +278,15 @@ class Recorder(Calls):
             vars(tensor).pop("_resattn_origin", None)
 
     def graph(self, outputs: Sequence[int], shapes: tuple[Shape, ...], returned: frozenset[str] = frozenset()) -> Graph:
-        named = self.named
-        modules = tuple(
-            [
-                Module(
-                    path=own.path,
-                    kind=own.kind,
-                    params=tuple(dict.fromkeys([named.get(id(p)) or self._adopt(p, name) for name, p in own.params])),
-                    is_executed=id(m) in self.runs,
-                    is_weighted=own.is_weighted,
-                    n_runs=self.runs.get(id(m), 0),
-                    result=self.returned.get(id(m)),
-                )
-                for own, (_, m) in zip(self.index.defined, self.modules, strict=True)
-            ]
-        )
+        modules: list[Module] = []
+        for own, (_, module) in zip(self.index.defined, self.modules, strict=True):
+            n, result = self.runs.get(id(module), 0), self.returned.get(id(module))
+            modules.append(Module(own.path, own.kind, own.params, n > 0, own.is_weighted, n, result))
         return Graph(
             tuple(self.ops),
             tuple(outputs),
-            dict(self.sizes),
-            modules,
+            self.index.sizes | self.sizes,
+            tuple(modules),
             shapes,
             tuple(self.constants),
             frozenset(self.unread),

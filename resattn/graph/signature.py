@@ -124,7 +124,7 @@ class Given:
 class Known:
     """A cached call on meta: its arguments, the shapes of its results, and how to make them again."""
 
-    __slots__ = ("arguments", "is_first", "is_tuple", "metas", "places", "shapes")
+    __slots__ = ("arguments", "is_first", "is_tuple", "metas", "places", "shapes", "view")
 
     def __init__(self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         # As an operator of a graph has them; those with tensors, in order, are to be filled in.
@@ -144,6 +144,7 @@ class Known:
         is_new = not self.is_first and _are_new(results, args)
         # None where the result shares memory with an argument, or is no plain tensor.
         self.metas = [(t.shape, t.stride(), t.dtype) for t in results] if is_new else None
+        self.view = None if is_new or self.is_first else _view_of(args[0] if args else None, result)
 
     def filled(self, found: Sequence[Any]) -> dict[str, Any]:
         """The arguments with `found` in the places of the tensors."""
@@ -156,6 +157,16 @@ class Known:
                 arguments[name] = tuple(found[at : at + n])
                 at += n
         return arguments
+
+
+def _view_of(first: Any, result: Any) -> tuple[Any, Any, int] | None:
+    """The sizes and strides of a view of a tensor, and how far it begins behind that; None where it is no such view."""
+    if type(result) is not Tensor or type(first) not in TENSORS or result.dtype is not first.dtype:
+        return None
+    is_plain = all(t.layout is torch.strided and not t.is_conj() and not t.is_neg() for t in (first, result))
+    if not is_plain or storage_of(first) != storage_of(result):
+        return None
+    return result.shape, result.stride(), int(result.storage_offset() - first.storage_offset())
 
 
 def _are_new(results: Sequence[Any], args: Any) -> bool:

@@ -95,13 +95,11 @@ class Values(TorchDispatchMode):
         return self.stack[-1] if self.stack else ""
 
     def plan(self, func: Any) -> Plan:
-        known = self.plans.get(id(func))
-        if known is None:
-            signature = signature_of(func)
-            # An operator of a user may be defined anew.
-            results: dict[Any, Known] = signature.results if signature.name.startswith("aten.") else {}
-            known = self.plans[id(func)] = Plan(signature, self.rule_of(signature.name), results)
-        return known
+        signature = signature_of(func)
+        # An operator of a user may be defined anew.
+        results: dict[Any, Known] = signature.results if signature.name.startswith("aten.") else {}
+        plan = self.plans[id(func)] = Plan(signature, self.rule_of(signature.name), results)
+        return plan
 
     def _adopt(self, param: Tensor, name: str) -> str:
         """The parameter's name. It is held here, so that its id stays its own, also where no module registers it."""
@@ -132,6 +130,10 @@ class Values(TorchDispatchMode):
         if known.is_first:
             self._forget(args[0])
             return args[0], [args[0]]
+        if known.view is not None:
+            shape, strides, offset = known.view
+            result = args[0].as_strided(shape, strides, args[0].storage_offset() + offset)
+            return result, [result]
         result = func(*args, **self._on_meta(kwargs))
         return result, [result] if type(result) is Tensor else tensors_in(result)
 

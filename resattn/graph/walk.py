@@ -23,7 +23,6 @@ WEIGHTLESS = (nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag)
 def modules_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module once, also those in plain lists and dictionaries, by the first path that leads to it."""
     seen: set[int] = set()
-    own = vars(nn.Module()).keys()
     waiting = [("", model)]  # not by recursion: models are nested more deeply than Python's stack allows
     while waiting:
         path, module = waiting.pop()
@@ -31,25 +30,24 @@ def modules_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             continue
         seen.add(id(module))
         yield path, module
-        children = [(f"{path}.{n}" if path else n, m) for n, m in module._modules.items() if m is not None]
+        dot = f"{path}." if path else ""
+        children = [(dot + n, m) for n, m in module._modules.items() if m is not None]
         for name, value in vars(module).items():
-            if name not in own and isinstance(value, CONTAINERS):
-                found = _contained(value)
-                children += [(f"{path}.{name}{key}" if path else f"{name}{key}", item) for key, item in found]
+            if type(value) not in PLAIN and name not in EVERY and isinstance(value, CONTAINERS):
+                children += [(f"{dot}{name}{key}", item) for key, item in _contained(value)]
         waiting += reversed(children)
 
 
+EVERY = frozenset(vars(nn.Module()))  # the attributes of every module
 CONTAINERS = (dict, list, tuple, set, frozenset)
+PLAIN = frozenset((int, float, bool, str, type(None)))
 
 
 def _contained(value: Any) -> Iterator[tuple[str, nn.Module]]:
     """The modules in a plain container and in the containers inside it."""
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list | tuple | set | frozenset):
-        items = enumerate(value)
-    for key, item in items:
+    if PLAIN.issuperset(map(type, value.values() if isinstance(value, dict) else value)):
+        return
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(item, nn.Module):
             yield f"[{key}]", item
         elif isinstance(item, CONTAINERS):
@@ -59,10 +57,11 @@ def _contained(value: Any) -> Iterator[tuple[str, nn.Module]]:
 def parameters_of(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
     for path, module in modules:
         for name, param in module._parameters.items():
-            if param is not None and is_lazy(param):
-                raise CaptureError(f"{path}.{name} has no shape yet: call the lazy module once before".lstrip("."))
             if param is not None:
-                yield f"{path}.{name}".lstrip("."), param
+                full = f"{path}.{name}" if path else name
+                if type(param) is not nn.Parameter and is_lazy(param):
+                    raise CaptureError(f"{full} has no shape yet: call the lazy module once before")
+                yield full, param
 
 
 def leaves_of(result: Any) -> list[Tensor]:
@@ -105,17 +104,17 @@ def offset_of(tensor: Tensor) -> int:
 
 
 # The attributes of every module, without those that hold tensors; a forward has no business with them.
-OWN = frozenset(vars(nn.Module())) - {"_parameters", "_buffers"}
+OWN = EVERY - {"_parameters", "_buffers"}
 FILLED = frozenset((dict, list, OrderedDict))
 
 
 @dataclass(frozen=True, slots=True)
 class Defined:
-    """A module as defined: its own parameters by full name, and whether one of them multiplies data."""
+    """A module as defined: the names of its own parameters, and whether one of them multiplies data."""
 
     path: str
     kind: str
-    params: tuple[tuple[str, Tensor], ...]
+    params: tuple[str, ...]
     is_weighted: bool
 
 
@@ -132,11 +131,17 @@ class Index:
         self.sizes: dict[str, int] = {}
         self.places: dict[tuple[int, int], int] = {}  # where its data lies -> the parameter
         for name, param in self.params:
-            if id(param) not in self.named:
-                self.held[id(param)], self.named[id(param)], self.sizes[name] = param, name, param.numel()
-                self.places.setdefault((storage_of(param), offset_of(param)), id(param))
+            self._name(name, param)
         self.buffers = [b for _, m in self.modules for b in m._buffers.values() if b is not None]
         self.is_whole = True  # until a module runs that is not here, or a pass leaves a module changed
+
+    def _name(self, name: str, param: Tensor) -> str:
+        """The parameter's first name."""
+        key = id(param)
+        if key not in self.named:
+            self.held[key], self.named[key], self.sizes[name] = param, name, param.numel()
+            self.places.setdefault((storage_of(param), offset_of(param)), key)
+        return self.named[key]
 
     @cached_property
     def containers(self) -> list[tuple[str, ...]]:
@@ -167,8 +172,10 @@ class Index:
 
     @cached_property
     def defined(self) -> list[Defined]:
-        return [
-            Defined(path, type(m).__name__, own, not isinstance(m, WEIGHTLESS) and any(p.dim() >= 2 for _, p in own))
-            for path, m in self.modules
-            for own in [tuple((f"{path}.{n}".lstrip("."), p) for n, p in m._parameters.items() if p is not None)]
-        ]
+        return [self._defined(path, module) for path, module in self.modules]
+
+    def _defined(self, path: str, module: nn.Module) -> Defined:
+        own = list(parameters_of([(path, module)]))
+        params = tuple(dict.fromkeys([self._name(name, p) for name, p in own]))  # also of what a forward has made
+        is_weighted = any([p.dim() >= 2 for _, p in own]) and not isinstance(module, WEIGHTLESS)
+        return Defined(path, type(module).__name__, params, is_weighted)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from functools import lru_cache
 from math import prod
 
 from resattn.graph.graph import Graph, Op, Operand, Shape
 from resattn.rules import spreads
+from resattn.rules.rule import Rule, Spread
 
 RESHAPES = frozenset(("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias"))
 
@@ -36,8 +38,9 @@ def positionwise(graph: Graph) -> Graph:
         ops[before.index] = _kept(before, map_operand, map_operand.shape)
         read = Operand(map_operand.shape, before.index)
         others = {name: value for name, value in op.arguments.items() if value is not rows}
-        rule = replace(op.rule, spread=spreads.linear)
-        ops[op.index] = Op(op.index, op.name, op.module, {"input": read, **others}, ((*lead, op.shape[-1]),), rule)
+        shape, rule = (*lead, op.shape[-1]), _with_spread(op.rule, spreads.linear)
+        call = None if op.call is None else (op.call, shape)
+        ops[op.index] = Op(op.index, op.name, op.module, {"input": read, **others}, (shape,), rule, call)
         for each in after:
             ops[each.index] = _kept(each, Operand((*lead, op.shape[-1]), op.index), each.shape)
     return replace(graph, ops=tuple(ops))
@@ -60,5 +63,12 @@ def _lays_back(op: Op, lead: Shape) -> bool:
 
 
 def _kept(op: Op, operand: Operand, shape: Shape) -> Op:
-    rule = None if op.rule is None else replace(op.rule, spread=spreads.pointwise)
-    return Op(op.index, op.name, op.module, {"self": operand}, (shape,), rule)
+    rule = None if op.rule is None else _with_spread(op.rule, spreads.pointwise)
+    call = None if op.call is None else (op.call, shape)
+    return Op(op.index, op.name, op.module, {"self": operand}, (shape,), rule, call)
+
+
+@lru_cache
+def _with_spread(rule: Rule, spread: Spread) -> Rule:
+    """The same object each time, by which operators are told to be alike."""
+    return replace(rule, spread=spread)

@@ -14,6 +14,7 @@ from resattn.rules.intervals import Extent, NoIntervalError, varied
 from resattn.rules.rule import spread_of
 
 MOST_ALIKE = 1024  # positions of a tensor that is compared with others
+MOST_KEPT, MOST_KEPT_OF_ONE = 2**24, 2**16  # bytes of all tensors, and of one, that are kept for the next audit
 Extents = Extent | list[Extent]  # of an operator's result, or of each of several results
 
 
@@ -48,13 +49,12 @@ def _followed(
             wanted.update(op.inputs)
     unread = Counter(i for op in graph.ops if op.index in wanted for i in op.inputs)
     live: dict[int, Extents | NoReceptiveFieldError] = {}
-    alike = _Alike()
     for op in graph.ops:
         if op.index not in wanted:
             continue
         extent: Extents | NoReceptiveFieldError | None
         try:
-            extent = _extent(op, axis, source, live, alike)
+            extent = _extent(op, axis, source, live)
         except NoReceptiveFieldError as error:
             extent = error
         for i in op.inputs:
@@ -67,40 +67,67 @@ def _followed(
 
 
 class _Alike:
-    """What small tensors' positions see, by all that it follows from: layers of tokens repeat each other."""
+    """What tensors' positions see, by all that it follows from: layers and networks repeat each other."""
 
     def __init__(self) -> None:
+        self.inputs: dict[tuple[int, int], Extent] = {}
         self.equal: dict[Any, Extent] = {}
-        self.known: dict[int, Extent] = {}  # those of them, by their ids
-        self.spread: dict[Any, Extents] = {}
+        self.known: dict[int, Extent] = {}  # all that are kept, by their ids
+        self.spread: dict[Any, tuple[Extents, Any]] = {}  # with what the key names by its id, so that that stays its own
+        self.nbytes = 0
+
+    def of_input(self, size: int, dim: int) -> Extent:
+        if (size, dim) not in self.inputs:
+            found = self.inputs[size, dim] = Extent.of_input(size, dim).without_single()
+            self._keep(found, found.nbytes)
+        return self.inputs[size, dim]
 
     def of(self, op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extents:
         """As `spread`."""
-        key = None
-        if all(id(extent) in self.known for _, extent in reads):
+        key, known = None, self.known
+        if all([id(extent) in known for _, extent in reads]):
             key = op.alike_all([(operand, id(extent)) for operand, extent in reads])
-        if key is not None and key in self.spread:
-            return self.spread[key]
-        found = self._kept(spread(op, reads))
-        if key is not None:
-            self.spread[key] = found
+        if key is not None and (found := self.spread.get(key)) is not None:
+            return found[0]
+        result = spread(op, reads)
+        if isinstance(result, list):
+            result = [self._one_of(extent, key is not None) for extent in result]
+            is_kept = all([id(extent) in known for extent in result])
+        else:
+            result = self._one_of(result, key is not None)
+            is_kept = id(result) in known
+        if key is not None and is_kept:
+            self.spread[key] = result, (op.rule, reads)
+        if self.nbytes > MOST_KEPT:
+            vars(self).update(vars(_Alike()))
+        return result
+
+    def _one_of(self, found: Extent, is_repeated: bool) -> Extent:
+        """The first extent that was equal to this one, where it is small: what was computed of it holds. A larger one
+        is kept if it `is_repeated` as a whole."""
+        if prod(found.shape) <= MOST_ALIKE:
+            ends = found.lo.tobytes(), found.hi.tobytes(), found.clipped.tobytes()
+            found = self.equal.setdefault((found.dims, found.shape, *ends, found.is_bound), found)
+            self._keep(found, 2 * found.nbytes)
+        elif is_repeated and type(found) is Extent and (n := found.nbytes) <= MOST_KEPT_OF_ONE:
+            self._keep(found, n)
         return found
 
-    def _kept(self, found: Extents) -> Extents:
-        if isinstance(found, list) or prod(found.shape) > MOST_ALIKE or id(found) in self.known:
-            return found
-        ends = found.lo.tobytes(), found.hi.tobytes(), found.clipped.tobytes()
-        kept = self.equal.setdefault((found.dims, found.shape, *ends, found.is_bound), found)
-        self.known[id(kept)] = kept
-        return kept
+    def _keep(self, found: Extent, n: int) -> None:
+        if id(found) not in self.known:
+            self.known[id(found)] = found
+            self.nbytes += n
+
+
+_alike = _Alike()
 
 
 def _extent(
-    op: Op, axis: int, source: int, live: Mapping[int, Extents | NoReceptiveFieldError], alike: _Alike
+    op: Op, axis: int, source: int, live: Mapping[int, Extents | NoReceptiveFieldError]
 ) -> Extents | NoReceptiveFieldError | None:
     if op.name == INPUT:
         has_axis = op.index == source and len(op.shape) > 2 + axis
-        return Extent.of_input(op.shape[2 + axis], 2 + axis).without_single() if has_axis else None
+        return _alike.of_input(op.shape[2 + axis], 2 + axis) if has_axis else None
     reads: list[tuple[Operand, Extent]] = []
     for o in op.operands:
         if o.producer is not None and o.producer in live:
@@ -108,7 +135,7 @@ def _extent(
             if isinstance(extent, NoReceptiveFieldError):
                 return extent
             reads.append((o, _result(extent, o.slot)))
-    return alike.of(op, reads) if reads else None
+    return _alike.of(op, reads) if reads else None
 
 
 def spread(op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extents:

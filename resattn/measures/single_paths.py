@@ -16,6 +16,7 @@ from resattn.rules.intervals import MOST_POSITIONS, NOTHING, Extent
 
 MOST_COMPARED = 2**16  # positions of a line that is compared with others
 MOST_INTERVALS = 64  # kept at an operator, none of which contains another
+MOST_KEPT, MOST_KEPT_OF_ONE = 2**24, 2**17  # bytes of all steps, and of one, that are kept for the next audit
 MOST_STEPS = 50_000  # from an interval to the one before it: some seconds; recurrent layers over an image take more
 
 Interval = tuple[np.ndarray, np.ndarray]  # first and last position, for each of the units
@@ -213,13 +214,39 @@ Edges = dict[int, dict[int, list[_Edge]]]  # for each operator and each of its r
 Step = dict[int, tuple[_Line, list[tuple[int, _Spans | None]]]]
 
 
-class _Known:
-    """What was computed before, by all that it follows from: hundreds of layers are alike."""
+class _Kept:
+    """What was computed before, by all that it follows from: layers and networks repeat each other."""
 
     def __init__(self) -> None:
         self.lines: dict[Any, _Line] = {}
-        self.spans: dict[Any, list[Extent]] = {}
         self.equal: dict[Any, _Line] = {}
+        self.steps: dict[Any, tuple[Step, Any]] = {}  # with what the key names by its id, so that that stays its own
+        self.nbytes = 0
+
+    def keep(self, key: Any, found: Step, op: Op, live: Sequence[tuple[Operand, _Line]]) -> bool:
+        """Whether a step is kept: not if it is large, or follows from what is."""
+        arrays = [line.numbers for _, line in live]
+        for line, reads in found.values():
+            arrays += line.numbers, *(end for _, spans in reads if spans for end in (spans.first, spans.last))
+        n = sum([array.size * array.itemsize for array in arrays])
+        if n > MOST_KEPT_OF_ONE:
+            return False
+        self.steps[key] = found, (op.rule, live)
+        self.nbytes += n
+        return True
+
+
+_kept = _Kept()
+
+
+class _Known:
+    """As `_Kept`, for the paths to one target."""
+
+    def __init__(self) -> None:
+        if _kept.nbytes > MOST_KEPT:
+            vars(_kept).update(vars(_Kept()))
+        self.lines, self.equal = _kept.lines, _kept.equal
+        self.spans: dict[Any, list[Extent]] = {}
         self.joints: dict[Any, tuple[_Line, list[_Spans | None]]] = {}
         self.steps: dict[Any, Step] = {}
 
@@ -253,9 +280,13 @@ class _Known:
     def step(self, op: Op, live: Sequence[tuple[Operand, _Line]]) -> Step:
         """For each of an operator's results its line, and what its places read of which of the operands."""
         key = op.alike_all([(operand, id(line)) for operand, line in live])
-        if key is None or (found := self.steps.get(key)) is None:
+        if key is None:
+            return self._step(op, live)
+        if (kept := _kept.steps.get(key)) is not None:
+            return kept[0]
+        if (found := self.steps.get(key)) is None:
             found = self._step(op, live)
-            if key is not None:
+            if not _kept.keep(key, found, op, live):
                 self.steps[key] = found
         return found
 
@@ -282,6 +313,7 @@ class _Known:
         if line.numbers.size > MOST_COMPARED:
             return line
         numbers = np.ascontiguousarray(line.numbers)
+        _kept.nbytes += 2 * numbers.nbytes
         return self.equal.setdefault((line.dims, line.n, numbers.shape, numbers.tobytes()), line)
 
 

@@ -70,6 +70,11 @@ class Extent:
     def __len__(self) -> int:
         return self.lo.size
 
+    @property
+    def nbytes(self) -> int:
+        """Of its arrays as they lie in memory."""
+        return sum([_once(array).nbytes for array in (self.lo, self.hi, self.clipped)])
+
     def size(self, dim: int) -> int:
         return self.shape[self.dims.index(dim)]
 
