@@ -17,7 +17,7 @@ from resattn.graph.plain_sizes import plain_sizes
 from resattn.graph.recurrent import separate_products
 from resattn.graph.signature import Given
 from resattn.graph.values import EMPTY, Values
-from resattn.graph.walk import OWN, tensors_in
+from resattn.graph.walk import OWN, Contents, tensors_in
 
 
 def _copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
@@ -111,7 +111,7 @@ class Calls(Values):
     @contextmanager
     def restoring(self) -> Iterator[None]:
         """Evaluation mode inside the block. Afterwards the model is as before, and no tensor refers to this capture."""
-        contents = list(map(_contents, self.index.containers, self.modules)) if self.is_meta else []
+        contents = self.index.contents if self.is_meta else []
         for module in self.training:
             module.training = False
         try:
@@ -189,20 +189,10 @@ def _index(index: Any) -> Any:
     return torch.tensor(index) if is_numbers else index
 
 
-# A module, its attributes as names and values, and of those that are containers the items.
-Contents = tuple[nn.Module, dict[str, Any], tuple[Any, ...], list[tuple[str, Any, Any]]]
-
-
-def _contents(names: tuple[str, ...], named: tuple[str, nn.Module]) -> Contents:
-    attributes = vars(named[1])
-    kept = [(name, attributes[name], attributes[name].copy()) for name in names]
-    return named[1], attributes.copy(), tuple(attributes.values()), kept
-
-
 def _restore(contents: Contents) -> bool:
     """Takes meta tensors out of a module: those that replaced its own, and those that its forward kept there. Whether
-    the forward changed its attributes."""
-    module, before, values, kept = contents
+    the forward changed its attributes, or what its containers hold."""
+    module, names, values, filled = contents
     now = vars(module)
     try:
         # One object is equal to itself without a question; two tensors on meta raise.
@@ -210,6 +200,7 @@ def _restore(contents: Contents) -> bool:
     except Exception:
         is_changed = True
     if is_changed:
+        before = dict(zip(names, values, strict=True))
         for name in [n for n, value in now.items() if value is not before.get(n, now) and n not in OWN]:
             if any(t.is_meta for t in tensors_in(now[name])):
                 if name in before:
@@ -218,12 +209,14 @@ def _restore(contents: Contents) -> bool:
                     del now[name]
         for name in before.keys() - now.keys():
             now[name] = before[name]
-    for name, value, items in kept:
+    for name, value, items in filled:
         if not (value or items) or now.get(name) is not value or not _differ(value, items):
             continue
         if name in ("_parameters", "_buffers") or _holds_other_meta(value, items):
             value.clear()
             (value.extend if isinstance(value, list) else value.update)(items)
+        else:
+            is_changed = True
     return is_changed
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._ops import HigherOrderOperator
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -268,8 +269,8 @@ class Recorder(Calls):
     # -- modules
 
     def returned_by(self, module: nn.Module, result: Any) -> None:
-        first = result if isinstance(result, Tensor) else next(iter(tensors_in(result)), None)
-        if first is not None and not torch._C._functorch.is_functorch_wrapped_tensor(first):
+        first = result if type(result) is Tensor else next(iter(tensors_in(result)), None)
+        if first is not None and not is_functorch_wrapped_tensor(first):
             self.returned[id(module)] = self._unwritten(first, self._origin(first))
 
     def finish(self) -> None:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -118,6 +118,23 @@ class Defined:
     is_weighted: bool
 
 
+class Contents(NamedTuple):
+    """A module, its attributes, and of those that a forward may fill the items: its tables and plain containers."""
+
+    module: nn.Module
+    names: tuple[str, ...]
+    values: tuple[Any, ...]
+    filled: list[tuple[str, Any, Any]]
+
+
+def _contents(module: nn.Module) -> Contents:
+    attributes = vars(module)
+    filled = [
+        (name, value, value.copy()) for name, value in attributes.items() if type(value) in FILLED and name not in OWN
+    ]
+    return Contents(module, tuple(attributes), tuple(attributes.values()), filled)
+
+
 class Index:
     """The modules of a model by the first path to each, its parameters by name, and its buffers."""
 
@@ -144,11 +161,9 @@ class Index:
         return self.named[key]
 
     @cached_property
-    def containers(self) -> list[tuple[str, ...]]:
-        """For each module the names of the attributes that a forward may fill: its tables and plain containers."""
-        return [
-            tuple(n for n, value in vars(m).items() if type(value) in FILLED and n not in OWN) for _, m in self.modules
-        ]
+    def contents(self) -> list[Contents]:
+        """The modules as they were before the first pass, to which every pass on meta restores them."""
+        return [_contents(module) for _, module in self.modules]
 
     @property
     def current(self) -> Index:
