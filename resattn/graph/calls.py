@@ -47,6 +47,30 @@ def changed(changes: Sequence[Change]) -> Iterator[None]:
                 delattr(owner, name)
 
 
+watching: list[Callable[..., Any]] = []  # what calls a module, of the passes that run; the last one is asked
+
+
+@contextmanager
+def calling_through() -> Iterator[None]:
+    """Inside the block every module is called through what watches. Several passes share one block where they can:
+    torch's class of all modules is changed, for which Python forgets what it knows of every class of modules."""
+    before = nn.Module.__call__
+    if _original() is not before:
+        yield
+        return
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return (watching[-1] if watching else before)(module, *args, **kwargs)
+
+    call._resattn_original = before  # type: ignore[attr-defined]
+    with changed([(nn.Module, "__call__", call)]):
+        yield
+
+
+def _original() -> Callable[..., Any]:
+    return getattr(nn.Module.__call__, "_resattn_original", nn.Module.__call__)
+
+
 class Calls(Values):
     """A pass that knows which module's forward is running."""
 
@@ -61,7 +85,7 @@ class Calls(Values):
 
     @contextmanager
     def watching_calls(self) -> Iterator[None]:
-        original, recorder = nn.Module.__call__, self
+        original, recorder = _original(), self
         runs, stack, paths = self.runs, self.stack, self.paths
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -85,11 +109,17 @@ class Calls(Values):
             finally:
                 stack.pop()
 
-        changes: list[Change] = [(nn.Module, "__call__", call), (Tensor, "__deepcopy__", _copied)]
-        if self.is_meta:
-            changes += self._with_known_values()
-        with plain_sizes() if self.is_meta else nullcontext(), changed(changes):
-            yield
+        changes = self._with_known_values() if self.is_meta else []
+        with (
+            plain_sizes() if self.is_meta else nullcontext(),
+            changed([*changes, (Tensor, "__deepcopy__", _copied)]),
+            calling_through(),
+        ):
+            watching.append(call)
+            try:
+                yield
+            finally:
+                watching.pop()
 
     def _with_known_values(self) -> list[Change]:
         """Functions of torch that make constants, or arrays from them, without an operator on the meta device."""

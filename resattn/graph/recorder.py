@@ -286,7 +286,7 @@ class Recorder(Calls):
         return Graph(
             tuple(self.ops),
             tuple(outputs),
-            self.index.sizes | self.sizes,
+            dict(self.sizes),
             tuple(modules),
             shapes,
             tuple(self.constants),

@@ -142,23 +142,18 @@ class Index:
         self.model = model
         self.modules = list(modules_of(model))
         self.paths = {id(module): path for path, module in self.modules}
-        self.params = list(parameters_of(self.modules))
+        self.own = [list(parameters_of([each])) for each in self.modules]
+        self.params = [param for own in self.own for param in own]
         self.held: dict[int, Tensor] = {}
         self.named: dict[int, str] = {}
         self.sizes: dict[str, int] = {}
         self.places: dict[tuple[int, int], int] = {}  # where its data lies -> the parameter
         for name, param in self.params:
-            self._name(name, param)
+            if id(param) not in self.named:
+                self.held[id(param)], self.named[id(param)], self.sizes[name] = param, name, param.numel()
+                self.places.setdefault((storage_of(param), offset_of(param)), id(param))
         self.buffers = [b for _, m in self.modules for b in m._buffers.values() if b is not None]
         self.is_whole = True  # until a module runs that is not here, or a pass leaves a module changed
-
-    def _name(self, name: str, param: Tensor) -> str:
-        """The parameter's first name."""
-        key = id(param)
-        if key not in self.named:
-            self.held[key], self.named[key], self.sizes[name] = param, name, param.numel()
-            self.places.setdefault((storage_of(param), offset_of(param)), key)
-        return self.named[key]
 
     @cached_property
     def contents(self) -> list[Contents]:
@@ -187,10 +182,12 @@ class Index:
 
     @cached_property
     def defined(self) -> list[Defined]:
-        return [self._defined(path, module) for path, module in self.modules]
-
-    def _defined(self, path: str, module: nn.Module) -> Defined:
-        own = list(parameters_of([(path, module)]))
-        params = tuple(dict.fromkeys([self._name(name, p) for name, p in own]))  # also of what a forward has made
-        is_weighted = any([p.dim() >= 2 for _, p in own]) and not isinstance(module, WEIGHTLESS)
-        return Defined(path, type(module).__name__, params, is_weighted)
+        return [
+            Defined(
+                path,
+                type(module).__name__,
+                tuple(dict.fromkeys([self.named[id(p)] for _, p in own])) if own else (),
+                any([p.dim() >= 2 for _, p in own]) and not isinstance(module, WEIGHTLESS),
+            )
+            for (path, module), own in zip(self.modules, self.own, strict=True)
+        ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
+from resattn.graph.calls import calling_through
 from resattn.graph.capture import without_collection
 from resattn.graph.errors import TRY_CPU, NeedsValuesError
 from resattn.graph.inputs import Inputs
@@ -209,11 +210,13 @@ def _audit(
     ):
         spec, inputs = found.spec, found.inputs
         if spec and device == "meta" and not rules and inputs == Inputs.of([spec.input_shape], batch=(1,)):
-            return audit_of(captured(spec), at)
+            with calling_through():
+                return audit_of(captured(spec), at)
         how |= {"name": found.name, "spec": spec, **inputs.kwargs}
         model = found.make(device)
         try:
-            return audit_of(Captured.of(model, *inputs.args, device=device, **how), at)
+            with calling_through():
+                return audit_of(Captured.of(model, *inputs.args, device=device, **how), at)
         except NeedsValuesError as error:
             if device != "meta":
                 raise

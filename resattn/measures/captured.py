@@ -134,9 +134,11 @@ class Captured:
 
     def attention_module(self, path: str) -> str:
         """The path of the attention module that contains a module; empty if none does."""
-        parts = path.split(".")
-        above = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
-        return next((owner for owner in above if owner in self.attention_modules), "")
+        return next((owner for owner in _above(path) if owner in self._attends), "")
+
+    @cached_property
+    def _attends(self) -> frozenset[str]:
+        return frozenset(self.attention_modules)
 
     @cached_property
     def units(self) -> tuple[str, ...]:
@@ -145,12 +147,22 @@ class Captured:
 
     def inside(self, part: str, *of_roles: str) -> list[Op]:
         """The operators of a part of the network, in order; of all roles, or of these roles. Raises: PartError."""
-        ops = [op for op in self.graph.ops if op.name != INPUT and is_in(op.module, part)]
+        ops = self._inside.get(part, [])
         if not ops:
             known = [m.path for m in self.graph.modules if m.path and m.is_executed]
             near = get_close_matches(part, known, n=3) or known[:3]
             raise PartError(f"no module {part!r} was executed (nearest: {', '.join(near)})")
         return [op for op in ops if not of_roles or self.role_of(op) in of_roles]
+
+    @cached_property
+    def _inside(self) -> dict[str, list[Op]]:
+        """By module the operators that ran in it or below it."""
+        found: dict[str, list[Op]] = {}
+        for op in self.graph.ops:
+            if op.name != INPUT:
+                for part in _above(op.module):
+                    found.setdefault(part, []).append(op)
+        return found
 
     # -- depth
 
@@ -343,6 +355,12 @@ class Captured:
 def is_in(module: str, part: str) -> bool:
     """Whether a module is `part` or lies in it."""
     return module == part or module.startswith(part + ".")
+
+
+def _above(path: str) -> list[str]:
+    """The path of a module, and of those above it, from the outermost on."""
+    parts = path.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
 
 
 def _owner(path: str) -> str:

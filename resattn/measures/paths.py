@@ -18,11 +18,13 @@ def path_lengths(graph: Graph, is_layer: Sequence[bool]) -> dict[int, int]:
     Source: veit2016, section 3 (unravelled view).
     """
     totals = _totals(graph)
-    bits = max(totals.values(), default=0).bit_length() + 1
+    outputs = set(graph.outputs)
+    bits = -(-(max(totals.values(), default=0).bit_length() + 1) // 8) * 8  # whole bytes
     unread = Counter(i for op in graph.ops if op.index in totals for i in op.inputs)
     unread.update(graph.outputs)
     packed: dict[int, int] = {}
-    found = 0
+    factors: list[int] = []
+    last_input = max((i for i in totals if i >= 0 and graph.ops[i].name == INPUT), default=-1)
     for op in graph.ops:
         if op.index not in totals:
             continue
@@ -32,15 +34,35 @@ def path_lengths(graph: Graph, is_layer: Sequence[bool]) -> dict[int, int]:
             if not unread[i]:
                 packed.pop(i, None)  # a large network's polynomials would fill the memory together
         packed[op.index] = polynomial << (bits if is_layer[op.index] else 0)
-    for output in graph.outputs:
-        found += packed.get(output, 0)
-    mask, lengths, length = (1 << bits) - 1, {}, 0
-    while found:
-        if count := found & mask:
-            lengths[length] = count
-        found >>= bits
-        length += 1
-    return lengths
+        if len(packed) == 1 and op.index >= last_input and op.index not in outputs:
+            # Every path comes through here: the lengths before and behind it are those of a product.
+            factors.append(packed[op.index])
+            packed[op.index] = 1
+    found = sum(packed.get(output, 0) for output in graph.outputs)
+    each = [_unpacked(polynomial, bits // 8) for polynomial in (*factors, found)]
+    return {length: count for length, count in enumerate(_product(each)) if count}
+
+
+def _product(factors: list[list[int]]) -> list[int]:
+    """The product of polynomials, by halves: each product has as many bits a coefficient as it needs."""
+    while len(factors) > 1:
+        factors = [*map(_times, factors[::2], factors[1::2]), *factors[len(factors) & ~1 :]]
+    return factors[0]
+
+
+def _times(a: list[int], b: list[int]) -> list[int]:
+    n = (sum(a) * sum(b)).bit_length() // 8 + 1
+    return _unpacked(_packed(a, n) * _packed(b, n), n)
+
+
+def _packed(coefficients: list[int], n_bytes: int) -> int:
+    return int.from_bytes(b"".join(c.to_bytes(n_bytes, "little") for c in coefficients), "little")
+
+
+def _unpacked(polynomial: int, n_bytes: int) -> list[int]:
+    n = -(-polynomial.bit_length() // (8 * n_bytes))
+    data = polynomial.to_bytes(n * n_bytes, "little")
+    return [int.from_bytes(data[k : k + n_bytes], "little") for k in range(0, len(data), n_bytes)]
 
 
 def _totals(graph: Graph) -> dict[int, int]:

@@ -73,7 +73,9 @@ class _Alike:
         self.inputs: dict[tuple[int, int], Extent] = {}
         self.equal: dict[Any, Extent] = {}
         self.known: dict[int, Extent] = {}  # all that are kept, by their ids
-        self.spread: dict[Any, tuple[Extents, Any]] = {}  # with what the key names by its id, so that that stays its own
+        self.spread: dict[
+            Any, tuple[Extents, Any]
+        ] = {}  # with what the key names by its id, so that that stays its own
         self.nbytes = 0
 
     def of_input(self, size: int, dim: int) -> Extent:
@@ -401,17 +403,25 @@ def estimated_side(sight: Sight, targets: Collection[int]) -> int:
     Source: araujo2019, equation 2, with the jump of each map taken from the sizes of the tensors.
     """
     graph, size = sight.graph, sight.sizes[-1]
-    maps = {op.index: op.shape[-1] if len(op.shape) >= 3 else 1 for op in graph.ops} | {0: size}
+    jumps: dict[int, float] = {0: 1.0}
     side: dict[int, float] = {}
-    for index in sorted({i for target in targets for i in graph.ancestors(target)}):
+    for index in sorted({i for target in targets for i in sight.ancestors(target)}):
         op = graph.ops[index]
-        before = max((side[i] for i in op.inputs if i in side), default=1.0)
-        jump = max((size / max(maps[i], 1) for i in op.inputs), default=1.0)
-        weight = op.arguments.get("weight")
-        kernel = op.arguments.get("kernel_size") or (weight.shape[2:] if weight is not None else ())
-        dilation = op.arguments.get("dilation") or (1,)
-        is_global = op.kind == "pool" and _n_positions(op) == 1
-        reach = max(kernel, default=1) - 1 if isinstance(kernel, tuple) and not is_global else 0
-        dilated = reach * (max(dilation) if isinstance(dilation, tuple) else 1)
-        side[index] = before + (dilated + (op.kind == "resize")) * jump
+        shape = op.shape
+        if index:
+            jumps[index] = size / max(shape[-1] if len(shape) >= 3 else 1, 1)
+        before, jump = 1.0, 0.0
+        for i in op.inputs:
+            before, jump = max(before, side.get(i, 1.0)), max(jump, jumps[i])
+        side[index] = before + _reach(op) * (jump or 1.0)
     return int(max((side[target] for target in targets), default=1))
+
+
+def _reach(op: Op) -> int:
+    """The positions of its map that an operator reads besides one."""
+    weight = op.arguments.get("weight")
+    kernel = op.arguments.get("kernel_size") or (weight.shape[2:] if weight is not None else ())
+    if not isinstance(kernel, tuple) or not kernel or (op.kind == "pool" and _n_positions(op) == 1):
+        return int(op.kind == "resize")
+    dilation = op.arguments.get("dilation") or (1,)
+    return (max(kernel) - 1) * (max(dilation) if isinstance(dilation, tuple) else 1) + (op.kind == "resize")

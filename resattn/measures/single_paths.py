@@ -167,44 +167,58 @@ class _Spans:
         return first, last
 
 
+@dataclass(frozen=True, eq=False)
+class _Alive:
+    """Of the places of a line, those to which a path from the image leads."""
+
+    places: np.ndarray
+
+    @cached_property
+    def before(self) -> np.ndarray:
+        """How many come before each place."""
+        return np.concatenate([[0], np.cumsum(self.places)])
+
+    def has_any(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        n, before = self.places.size, self.before
+        return before[np.clip(last + 1, 0, n)] > before[np.clip(first, 0, n)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Edge:
     """What the places of a result read of one operand's."""
 
     producer: Result
     spans: _Spans | None  # None: the same place
-    alive: np.ndarray | None = None  # of the producer's places, see `_alive`
+    alive: _Alive | None = None  # of the producer's places
 
     def back(self, interval: Interval) -> Interval:
-        lo, hi = interval if self.spans is None else self.spans.back(interval)
+        lo, hi = read = interval if self.spans is None else self.spans.back(interval)
         if self.alive is None:
-            return lo, hi
+            return read
         # What no path leads to is nothing, and nothing is not less than a part of the image.
-        is_seen = (lo <= hi) & _has_any(self.alive, lo, hi)
-        return np.where(is_seen, lo, NOTHING), np.where(is_seen, hi, -NOTHING)
+        is_seen = (lo <= hi) & self.alive.has_any(lo, hi)
+        return read if is_seen.all() else (np.where(is_seen, lo, NOTHING), np.where(is_seen, hi, -NOTHING))
 
 
-def _has_any(alive: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    before = np.concatenate([[0], np.cumsum(alive)])
-    return before[np.clip(last + 1, 0, alive.size)] > before[np.clip(first, 0, alive.size)]
-
-
-def _alive(reads: Sequence[tuple[_Spans | None, np.ndarray | None]], n: int) -> np.ndarray | None:
+def _alive(reads: Sequence[tuple[_Spans | None, _Alive | None]], n: int) -> _Alive | None:
     """Of the `n` places of a result, those to which a path from the image leads: a learned token is none. None: all.
 
     `reads`: what they read of each operand, and which places of that are alive.
     """
+    (spans, alive), *others = reads
+    if spans is None and alive is not None and not others and alive.places.size == n:
+        return alive
     found = None
     for spans, alive in reads:
         if alive is None and (spans is None or not spans.has_empty):
             return None
         if spans is None:
             assert alive is not None
-            each = alive[:n]  # the operand may have more places
+            each = alive.places[:n]  # the operand may have more places
         else:
-            each = ~spans.is_empty if alive is None else ~spans.is_empty & _has_any(alive, spans.first, spans.last)
+            each = ~spans.is_empty if alive is None else ~spans.is_empty & alive.has_any(spans.first, spans.last)
         found = each if found is None else found | each
-    return None if found is None or found.all() else found
+    return None if found is None or found.all() else _Alive(found)
 
 
 Edges = dict[int, dict[int, list[_Edge]]]  # for each operator and each of its results, what it reads of the operands
@@ -324,7 +338,7 @@ def _lines(sight: Sight, axis: int, target: int) -> tuple[dict[Result, _Line], E
     """
     known = _Known()
     lines: dict[Result, _Line] = {}
-    alive: dict[Result, np.ndarray | None] = {}
+    alive: dict[Result, _Alive | None] = {}
     edges: Edges = {}
     for index in sight.ancestors(target):
         op = sight.graph.ops[index]
@@ -358,7 +372,7 @@ def _joint(reads: Sequence[tuple[_Line, Extent]], known: _Known) -> tuple[_Line,
         every = [_Spans(first.reshape(-1), last.reshape(-1)) for first, last in ends]
         if all(spans.is_rising for spans in every) and _differ(every):
             return known.along(dims[0] if dims else None, prod(shape)), [None if s.is_itself else s for s in every]
-    if len(laid) == 1 and np.array_equal(laid[0].lo, laid[0].hi):
+    if len(laid) == 1 and (laid[0].lo is laid[0].hi or np.array_equal(laid[0].lo, laid[0].hi)):
         return _Line(dims, laid[0].lo, reads[0][0].n), [None]
     at, numbers = _told_apart(laid, shape)
     if len(dims) == 1 and 2 * at.size > numbers.size:
@@ -424,6 +438,12 @@ def _without_parts(spans: Extent, has_line: bool) -> Extent:
         if len(spans.dims) == 1 and (has_line or dim != 1):
             break
         axis = spans.dims.index(dim)
+        ends = [(slice(None),) * axis + (k,) for k in (0, -1)]
+        if (
+            all((spans.lo[end] <= spans.hi[end]).all() for end in ends)
+            and (spans.lo[ends[0]] != spans.lo[ends[1]]).any()
+        ):
+            continue  # most often they differ
         is_empty = spans.lo > spans.hi
         together = spans.over([dim], is_local=True)
         if all(

@@ -89,7 +89,9 @@ class Extent:
         if new == list(self.dims):
             return self
         order = sorted(range(len(new)), key=new.__getitem__)
-        return self._relaid(sorted(new), lambda a: a.transpose(order))
+        lo = self.lo.transpose(order)
+        hi = lo if self.hi is self.lo else self.hi.transpose(order)
+        return Extent(tuple(sorted(new)), lo, hi, self.clipped.transpose(order), self.is_bound)
 
     def _relaid(self, dims: Iterable[int], change: Callable[[np.ndarray], np.ndarray]) -> Extent:
         return Extent(tuple(dims), change(self.lo), change(self.hi), change(self.clipped), self.is_bound)
@@ -112,7 +114,7 @@ class Extent:
         kept = tuple(d for d in self.dims if d not in dims)
         lo, hi = np.asarray(_once(self.lo).min(axis=axes)), np.asarray(_once(self.hi).max(axis=axes))
         lo, hi = (np.broadcast_to(end, [self.size(d) for d in kept]) for end in (lo, hi))
-        is_clipped = is_local or (is_window and bool((lo > lo.min()).any() or (hi < hi.max()).any()))
+        is_clipped = is_local or (is_window and _are_windows(lo, hi))
         clipped = self.clipped.any(axis=axes) if is_clipped else np.zeros(lo.shape, dtype=bool)
         return Extent(kept, lo, hi, np.asarray(clipped), self.is_bound)
 
@@ -183,6 +185,54 @@ class Joined(Extent):
         return self._over
 
 
+class Crossed(Extent):
+    """The hull of extents along different dimensions, such as a query's and a key's in a matrix of scores. Its arrays
+    are made when they are first used: after a softmax only their ends along one dimension matter.
+    """
+
+    __slots__ = ("_parts", "_shape")
+
+    def __init__(self, parts: Sequence[Extent]) -> None:
+        """`parts`: laid over the same dimensions."""
+        shape = np.broadcast_shapes(*(part.shape for part in parts))
+        for name, value in {"dims": parts[0].dims, "is_bound": False, "_parts": parts, "_shape": shape}.items():
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("lo", "hi", "clipped"):
+            raise AttributeError(name)
+        made = _union(self._parts)
+        for each in ("lo", "hi", "clipped"):
+            object.__setattr__(self, each, getattr(made, each))
+        return getattr(made, name)
+
+    @property
+    def shape(self) -> Shape:
+        return self._shape
+
+    def _relaid_parts(self, change: Callable[[Extent], Extent]) -> Extent:
+        return Crossed([change(part) for part in self._parts])
+
+    def moved(self, dims: Mapping[int, int]) -> Extent:
+        return self._relaid_parts(lambda part: part.moved(dims))
+
+    def shifted(self, by: int, since: int = 0) -> Extent:
+        return self._relaid_parts(lambda part: part.shifted(by, since))
+
+    def over(self, dims: Collection[int], *, is_local: bool = False, is_window: bool = False) -> Extent:
+        if not set(dims) & set(self.dims):
+            return self
+        # The least of all pairs is the lesser of the least.
+        found = _union([part.over(dims, is_local=True) for part in self._parts])
+        is_clipped = is_local or (is_window and _are_windows(found.lo, found.hi))
+        return found if is_clipped else found.changed(clipped=np.zeros(found.shape, dtype=bool))
+
+
+def _are_windows(lo: np.ndarray, hi: np.ndarray) -> bool:
+    """Whether not every interval covers everything."""
+    return bool((lo > lo.min()).any() or (hi < hi.max()).any())
+
+
 def hull(extents: Sequence[Extent]) -> Extent:
     """The smallest intervals that contain all of the given ones, position by position."""
     first = extents[0]
@@ -190,6 +240,9 @@ def hull(extents: Sequence[Extent]) -> Extent:
         return first
     if any(e.dims != first.dims for e in extents):
         extents = _aligned(extents)
+        is_large = prod(np.broadcast_shapes(*(e.shape for e in extents))) > MOST_WRITTEN
+        if is_large and not any(e.is_bound for e in extents):
+            return Crossed(extents)
     result = _union(extents)
     if any(e.is_bound for e in extents):
         # What is known exactly may reach as far as all of it: then all of it is exact.

@@ -36,7 +36,7 @@ from resattn.graph.graph import Graph
 from resattn.measures.audit import audit
 from resattn.measures.captured import Captured, capture, captured
 from resattn.measures.receptive import NoReceptiveFieldError, ReceptiveField, extents, image_dims, receptive_field
-from resattn.measures.single_paths import _alive, _Spans, path_fields
+from resattn.measures.single_paths import _Alive, _alive, _Spans, path_fields
 from resattn.networks import catalog
 from resattn.networks.network import build
 from resattn.networks.spec import override
@@ -632,8 +632,10 @@ def test_the_narrowest_and_the_widest_path_are_those_of_an_enumeration(
 
 def test_an_operand_may_have_more_places_than_its_result() -> None:
     at = np.arange(7)
-    nothing, last = _Spans(at + 1, at), np.arange(8) == 6
-    assert _alive([(None, last), (nothing, None)], 7).tolist() == [False] * 6 + [True]
+    nothing, last = _Spans(at + 1, at), _Alive(np.arange(8) == 6)
+    found = _alive([(None, last), (nothing, None)], 7)
+    assert found is not None
+    assert found.places.tolist() == [False] * 6 + [True]
 
 
 def test_the_narrowest_path_is_the_shortcut_and_the_widest_the_branch() -> None:
