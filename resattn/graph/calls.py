@@ -151,7 +151,7 @@ class Calls(Values):
         finally:
             for module in self.training:
                 module.training = True
-            if any([_restore(each) for each in contents]):
+            if True in [_restore(each) for each in contents]:
                 self.index.is_whole = False
             self.finish()
             with torch.no_grad():
@@ -240,7 +240,7 @@ def _restore(contents: Contents) -> bool:
         for name in before.keys() - now.keys():
             now[name] = before[name]
     for name, value, items in filled:
-        if not (value or items) or now.get(name) is not value or not _differ(value, items):
+        if not (value or items) or name not in now or now[name] is not value or not _differ(value, items):
             continue
         if name in ("_parameters", "_buffers") or _holds_other_meta(value, items):
             value.clear()

@@ -187,7 +187,7 @@ class Index:
                 path,
                 type(module).__name__,
                 tuple(dict.fromkeys([self.named[id(p)] for _, p in own])) if own else (),
-                any([p.dim() >= 2 for _, p in own]) and not isinstance(module, WEIGHTLESS),
+                any(p.dim() >= 2 for _, p in own) and not isinstance(module, WEIGHTLESS),
             )
             for (path, module), own in zip(self.modules, self.own, strict=True)
         ]

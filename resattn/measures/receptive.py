@@ -87,14 +87,14 @@ class _Alike:
     def of(self, op: Op, reads: Sequence[tuple[Operand, Extent]]) -> Extents:
         """As `spread`."""
         key, known = None, self.known
-        if all([id(extent) in known for _, extent in reads]):
+        if known.keys() >= {id(extent) for _, extent in reads}:
             key = op.alike_all([(operand, id(extent)) for operand, extent in reads])
         if key is not None and (found := self.spread.get(key)) is not None:
             return found[0]
         result = spread(op, reads)
         if isinstance(result, list):
             result = [self._one_of(extent, key is not None) for extent in result]
-            is_kept = all([id(extent) in known for extent in result])
+            is_kept = known.keys() >= {id(extent) for extent in result}
         else:
             result = self._one_of(result, key is not None)
             is_kept = id(result) in known
