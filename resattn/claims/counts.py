@@ -67,15 +67,15 @@ def _remembered(count: Count, numbers: dict[str, int | float | None]) -> Count:
 def _on_all_cores(count: Count, tasks: Sequence[Task]) -> dict[str, int | float | None]:
     """What the tasks ask for, as far as it could be counted; nothing on one core, or where a process cannot fork.
 
-    Forked processes have imported torch already. They start before torch has computed anything, so none of its threads
-    is missing in them.
+    Forked processes have imported torch already. Threads that torch had started are missing in them, so that each works
+    on one.
     """
     numbers: dict[str, int | float | None] = {}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if min(cores, len(tasks)) < 2:
         return numbers
     fork = multiprocessing.get_context("fork")
-    at_once = ProcessPoolExecutor(min(cores, len(tasks)), fork, _TASKS.append, ((count, tasks),))
+    at_once = ProcessPoolExecutor(min(cores, len(tasks)), fork, _begin, (count, tasks))
     with suppress(BrokenProcessPool), at_once as pool:  # one was killed: what is missing is counted where it is used
         for future in as_completed([pool.submit(_asked_by, index) for index in range(len(tasks))]):
             numbers |= future.result()
@@ -83,6 +83,13 @@ def _on_all_cores(count: Count, tasks: Sequence[Task]) -> dict[str, int | float 
 
 
 _TASKS: list[tuple[Count, Sequence[Task]]] = []  # of a forked process
+
+
+def _begin(count: Count, tasks: Sequence[Task]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _TASKS.append((count, tasks))
 
 
 def _asked_by(index: int) -> dict[str, int | float | None]:

@@ -67,6 +67,29 @@ def test_where_a_process_is_killed_the_rest_is_counted_here(tmp_path: Path, monk
     assert counter.n_asked == 1
 
 
+AFTER_TORCH = """
+import os, sys
+from pathlib import Path
+import torch
+from resattn.claims import counts
+from resattn.claims.claims import parse_subject
+
+os.sched_getaffinity = lambda process: {0, 1}
+torch.set_num_threads(2)
+work = lambda: float((torch.ones(600, 600) @ torch.ones(600, 600)).exp().add(1).sum())
+work()
+with counts.kept(lambda subject, quantity: work() and 7, Path(sys.argv[1]), [lambda count: count(SUBJECT, "params")] * 2):
+    print("counted")
+""".replace("SUBJECT", "parse_subject('cifar-attention56')")
+
+
+def test_they_are_counted_where_torch_has_started_threads(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AFTER_TORCH, tmp_path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == ("counted\n", 0), done.stderr
+
+
 def test_networks_parts_and_settings_have_numbers_of_their_own(tmp_path: Path) -> None:
     _three(tmp_path)
     for text in ("cifar-attention92", "cifar-attention56 merge=naive", "cifar-attention56 @stage1.module1"):
