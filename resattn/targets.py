@@ -31,7 +31,6 @@ import torch
 from torch import nn
 
 import resattn
-from resattn.conventions import UnknownArgumentError, inputs_of
 from resattn.extras import EXTRAS, MissingError, require
 from resattn.graph.graph import Shape
 from resattn.graph.inputs import Blank, Inputs
@@ -483,6 +482,8 @@ def _config_of(transformers: ModuleType, path: Path) -> Any:
 
 
 def _hf_inputs(model: Any, name: str, batch: Shape) -> Inputs:
+    from resattn.conventions import UnknownArgumentError, inputs_of  # of this library alone
+
     if type(model).forward is nn.Module.forward:
         raise ModelError(f"hf:{name}: {type(model).__name__} has no forward: other methods call its parts")
     try:

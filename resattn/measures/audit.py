@@ -20,7 +20,6 @@ from resattn.measures import depth, roles
 from resattn.measures.captured import Captured, PartError, captured, extended
 from resattn.measures.quantities import QUANTITIES, Absent
 from resattn.measures.roles import NONE
-from resattn.measures.used import Used, UsedError, used
 from resattn.networks.spec import NetworkSpec
 from resattn.rules.rule import Rule, RuleError, holds_weights, is_packed
 from resattn.rules.table import RULES
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from resattn.forecast.scaling import Scaling
     from resattn.forecast.training import Training
     from resattn.instruments.counters import Counted
+    from resattn.measures.used import Used
     from resattn.views.table import Table
     from resattn.views.tree import Node
 
@@ -71,6 +71,8 @@ class Audit:
     def used(self, **options: Any) -> Used:
         """The gradient's energy by path length for the same target: see `resattn.measures.used`. Raises: UsedError."""
         if self.asked is None:
+            from resattn.measures.used import UsedError
+
             raise UsedError(f"{self.target}: an audit of a captured network alone; call resattn.audit for the model")
         return self.asked(**options)
 
@@ -195,8 +197,14 @@ def audit(
     this call only, by names such as `mylib::scan`.
     Raises: TargetError, SpecError, CaptureError, RuleError.
     """
-    asked = partial(used, target, *args, settings=settings, rules=rules, **kwargs)
+    asked = partial(_used, target, *args, settings=settings, rules=rules, **kwargs)
     return replace(_audit(target, args, settings, device, at, rules, kwargs), asked=asked)
+
+
+def _used(*args: Any, **kwargs: Any) -> Used:
+    from resattn.measures.used import used  # few ask: its import takes as long as an audit's first fields
+
+    return used(*args, **kwargs)
 
 
 def _audit(
