@@ -14,6 +14,7 @@ from resattn.rules.intervals import Extent, NoIntervalError, varied
 from resattn.rules.rule import spread_of
 
 MOST_ALIKE = 1024  # positions of a tensor that is compared with others
+MOST_LIVE = 2**29  # bytes of what the positions of all tensors see that are still to be read
 MOST_KEPT, MOST_KEPT_OF_ONE = 2**24, 2**16  # bytes of all tensors, and of one, that are kept for the next audit
 Extents = Extent | list[Extent]  # of an operator's result, or of each of several results
 
@@ -49,21 +50,34 @@ def _followed(
             wanted.update(op.inputs)
     unread = Counter(i for op in graph.ops if op.index in wanted for i in op.inputs)
     live: dict[int, Extents | NoReceptiveFieldError] = {}
+    sizes: dict[int, int] = {}
+    total = 0
     for op in graph.ops:
         if op.index not in wanted:
             continue
         extent: Extents | NoReceptiveFieldError | None
         try:
+            if total > MOST_LIVE:
+                raise NoReceptiveFieldError(f"{op.place}: more than {MOST_LIVE >> 20} MiB of positions")
             extent = _extent(op, axis, source, live)
         except NoReceptiveFieldError as error:
             extent = error
+        if extent is not None and not isinstance(extent, NoReceptiveFieldError):
+            sizes[op.index] = _nbytes(extent)
+            total += sizes[op.index]
         for i in op.inputs:
             unread[i] -= 1
             if not unread[i]:
                 live.pop(i, None)
+                total -= sizes.pop(i, 0)
         if extent is not None:
             live[op.index] = extent
             yield op, extent
+
+
+def _nbytes(extents: Extents) -> int:
+    each = {id(e): e for e in extents}.values() if isinstance(extents, list) else (extents,)
+    return sum([e.nbytes for e in each])
 
 
 class _Alike:
@@ -73,9 +87,8 @@ class _Alike:
         self.inputs: dict[tuple[int, int], Extent] = {}
         self.equal: dict[Any, Extent] = {}
         self.known: dict[int, Extent] = {}  # all that are kept, by their ids
-        self.spread: dict[
-            Any, tuple[Extents, Any]
-        ] = {}  # with what the key names by its id, so that that stays its own
+        # With what the key names by its id, so that that stays its own.
+        self.spread: dict[Any, tuple[Extents, Any]] = {}
         self.nbytes = 0
 
     def of_input(self, size: int, dim: int) -> Extent:

@@ -172,6 +172,10 @@ class Joined(Extent):
     def shape(self) -> Shape:
         return self._shape
 
+    @property
+    def nbytes(self) -> int:
+        return 0  # those of its parts
+
     def over(self, dims: Collection[int], *, is_local: bool = False, is_window: bool = False) -> Extent:
         if not is_local or set(dims) != {self._dim}:
             return super().over(dims, is_local=is_local, is_window=is_window)
@@ -209,6 +213,10 @@ class Crossed(Extent):
     @property
     def shape(self) -> Shape:
         return self._shape
+
+    @property
+    def nbytes(self) -> int:
+        return 0  # those of its parts
 
     def _relaid_parts(self, change: Callable[[Extent], Extent]) -> Extent:
         return Crossed([change(part) for part in self._parts])
