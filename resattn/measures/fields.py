@@ -158,7 +158,7 @@ def _is_resized_to_a_size(small: Graph, large: Graph, target: int) -> bool:
 
 
 def _without(sight: Sight, masks: Collection[int]) -> Sight:
-    return Sight(sight.graph.without(masks)) if masks else sight
+    return sight.of(sight.graph.without(masks)) if masks else sight
 
 
 def _is_clear(sight: Sight, target: int, field: ReceptiveField | None, room: int) -> bool:
@@ -228,7 +228,7 @@ def enlarged_by(times: int, own: Sight, inputs: Inputs, places: Sequence[str], a
         large = positionwise(large)
         n_alike = _n_alike(own.graph, large)
         if n_alike > 1:
-            sight = Sight(_with_whole_grids(own.graph, large, n_alike))
+            sight = own.of(_with_whole_grids(own.graph, large, n_alike))
             return Enlarged(sight, n_alike, True, otherwise if n_alike < len(own.graph.ops) else None, is_cut)
     return Enlarged(own, len(own.graph.ops), False)
 

@@ -265,6 +265,12 @@ class Sight:
     def dims(self) -> tuple[int, ...]:
         return image_dims(self.graph)
 
+    def of(self, graph: Graph) -> Sight:
+        """Another graph of the same model, whose input has the same axes."""
+        other = Sight(graph)
+        vars(other)["dims"] = self.dims
+        return other
+
     @property
     def axes(self) -> tuple[int, ...]:
         """The spatial axes, as `extents` counts them: height and width, which are the last ones of a video."""
