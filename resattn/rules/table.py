@@ -213,16 +213,16 @@ def constant_layers(graph: Graph) -> list[Op]:
     """The weighted layers that depend on no input. A product that only measures the matrix of another layer, for its
     spectral norm, is none.
     """
-    found = [op for op in graph.constants if is_layer(op)]
-    if not found:
-        return found
-    used = {name for op in graph.ops if is_layer(op) for name in op.params}
-    # What data meets as it was made, not as a factor of a matrix.
-    met = {o.constant for op in graph.ops for o in op.operands if o.constant and not o.params}
-    for op in reversed(graph.constants):
-        if op.index in met:
-            met.update(o.constant for o in op.operands)
-    return [op for op in found if op.index in met or not used.issuperset(op.params)]
+    measuring: set[int] = set()
+    met: set[int] = set()  # what data meets otherwise than as a factor of the matrix that it was made of
+    for start, matrix in {(o.constant, o.params) for op in graph.ops for o in op.operands if o.constant}:
+        reached = {start}
+        for op in reversed(graph.constants[:-start]):
+            if op.index in reached:
+                reached.update(o.constant for o in op.operands)
+                is_factor = bool(op.params) and set(matrix).issuperset(op.params)
+                (measuring if is_factor else met).add(op.index)
+    return [op for op in graph.constants if is_layer(op) and op.index not in measuring - met]
 
 
 def unknown_ops(graph: Graph) -> list[Op]:

@@ -30,6 +30,14 @@ class Made(nn.Module):
         return self.fc(x.mean((0, 1)))
 
 
+def scaled_in_place(m: Made, x: Tensor) -> Tensor:
+    """Learned positions, half of them scaled by what a layer makes of a constant; data meets the same layer."""
+    h = m.fc(torch.zeros(1, 6, 8, device=x.device))
+    places = m.positions.sigmoid().expand_as(h).clone()
+    places[..., :4] *= h[..., :4]
+    return m.fc(x + places)
+
+
 def experts(m: Made, x: Tensor) -> Tensor:
     """Two of four experts for each token, by a gather (AI-Hypercomputer/maxtext, issue 678)."""
     x = x.flatten(0, 1)
@@ -93,6 +101,9 @@ LAYERS: dict[str, tuple[Made, int, int]] = {
     "attention with heads and a scale": (Made(heads), 2, 1),
     "attention without a batch": (Made(without_batch), 2, 1),
     "learned queries": (Made(lambda m, x: m.fc(m.positions) @ m.other(x[0]).t()), 2, 1),
+    "positions scaled by a layer": (Made(scaled_in_place), 2, 1),
+    "positions scaled by a layer, in one piece": (
+        Made(lambda m, x: m.fc(x + m.positions * m.fc(torch.zeros(1, 6, 8, device=x.device)))), 2, 1),
     "positions added": (Made(lambda m, x: (x + m.positions) @ (x + m.positions).transpose(1, 2)), 0, 0),
     "positions scaled": (Made(lambda m, x: (x * m.positions) @ (x * m.positions).transpose(1, 2)), 0, 0),
     "features scaled": (Made(lambda m, x: (x * m.row) @ (x * m.row).transpose(1, 2)), 0, 0),
