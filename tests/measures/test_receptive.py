@@ -33,14 +33,19 @@ from torch import Tensor, nn
 from resattn.claims.claims import Subject
 from resattn.claims.measured import measure
 from resattn.graph.graph import Graph
+from resattn.measures import receptive
+from resattn.measures import single_paths as module
 from resattn.measures.audit import audit
 from resattn.measures.captured import Captured, capture, captured
+from resattn.measures.fields import Fields
 from resattn.measures.receptive import NoReceptiveFieldError, ReceptiveField, extents, image_dims, receptive_field
 from resattn.measures.single_paths import _Alive, _alive, _Spans, path_fields
 from resattn.networks import catalog
 from resattn.networks.network import build
 from resattn.networks.spec import override
 from resattn.rules.intervals import MOST_POSITIONS, Extent, hull, nearest_resize
+from resattn.rules.rule import Rule
+from resattn.rules.spreads import over_map
 
 
 def assert_equal_to_gradient(model: nn.Module, *shapes: tuple[int, ...], axes: tuple[int, ...] = (0, 1)) -> None:
@@ -686,3 +691,22 @@ def test_a_gate_over_everything_is_the_widest_path() -> None:
     found = audit(nn.Sequential(conv(4, 4), Squeeze(4)), (4, 32, 32)).quantities
     assert found["receptive_field_widest_px"] == found["receptive_field_px"] == 32
     assert found["receptive_field_narrowest_px"] == 3
+
+
+def test_what_is_kept_for_the_next_audit_is_bounded_and_follows_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [catalog.named(name) for name in ("cifar-attention56", "cifar-resnet83")]
+    models = [build(spec, device="meta") for spec in specs]
+
+    def fields(**options: Any) -> list[Fields]:
+        return [
+            audit(model, spec.input_shape, **options).captured.fields for model, spec in zip(models, specs, strict=True)
+        ]
+
+    first = fields()
+    assert fields(rules={"aten::relu_": Rule("pointwise", over_map)}) != first
+    assert fields() == first
+    for place, name, kept in ((receptive, "_alike", receptive._Alike()), (module, "_kept", module._Kept())):
+        monkeypatch.setattr(place, name, kept)
+        monkeypatch.setattr(place, "MOST_KEPT", 2**14)
+    assert fields() == first
+    assert receptive._alike.nbytes <= 2**14
