@@ -538,22 +538,28 @@ def overwritten(
     if len(carried) < len(written.dims):
         raise NoIntervalError("a write in place through a view of other dimensions")
     for w in written.dims:
-        written = written.take(w, np.asarray(pairs[w][1]))
+        written = written.take(w, _numbers(pairs[w][1]))
     written = written.moved({w: pairs[w][0] for w in written.dims})
     whole = {dim: to for _, dim, _, to in matches}
     under = kept
     for d in set(kept.dims) & whole.keys():
-        under = under.take(d, np.asarray(whole[d]))
+        under = under.take(d, _numbers(whole[d]))
     if written.dims == under.dims and _same(written, under) and bool((written.clipped == under.clipped).all()):
         return kept.changed(is_bound=kept.is_bound or written.is_bound)  # what was there sees the same
     dims = sorted(partial | carried | set(kept.dims))
     sizes = [shape[d] for d in dims]
     _refuse_large(prod(sizes), "a write in place")
     written = written.laid_over(dims)
-    region = np.ix_(*(np.asarray(whole.get(d, range(shape[d]))) for d in dims))
+    region = np.ix_(*(_numbers(whole.get(d, range(shape[d]))) for d in dims))
     result = kept.laid_over(dims)._relaid(dims, lambda a: np.array(np.broadcast_to(a, sizes)))
     result.lo[region], result.hi[region], result.clipped[region] = written.lo, written.hi, written.clipped
     return result.changed(is_bound=kept.is_bound or written.is_bound)
+
+
+def _numbers(numbers: Sequence[int]) -> np.ndarray:
+    """As an array: a range at once, not number by number."""
+    is_range = isinstance(numbers, range)
+    return np.arange(numbers.start, numbers.stop, numbers.step) if is_range else np.asarray(numbers)
 
 
 def _refuse_large(n_positions: int, what: str) -> None:
