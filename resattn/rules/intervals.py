@@ -558,8 +558,9 @@ def overwritten(
 
 def _numbers(numbers: Sequence[int]) -> np.ndarray:
     """As an array: a range at once, not number by number."""
-    is_range = isinstance(numbers, range)
-    return np.arange(numbers.start, numbers.stop, numbers.step) if is_range else np.asarray(numbers)
+    if isinstance(numbers, range):
+        return np.arange(numbers.start, numbers.stop, numbers.step)
+    return np.asarray(numbers)
 
 
 def _refuse_large(n_positions: int, what: str) -> None:
