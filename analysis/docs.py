@@ -36,7 +36,7 @@ from analysis.statistics.coverage import N_NETWORKS, coverages
 from analysis.statistics.intervals import LEAST_BOOTSTRAP, least_seeds
 from analysis.tables import schemas
 from analysis.tables.files import write_atomic
-from analysis.tables.formats import display_name, listed, part_name, signed
+from analysis.tables.formats import display_name, listed, markdown_table, part_name, signed
 from analysis.tables.layers import layer_frame
 from analysis.tables.provenance import ROOT, provenance
 from analysis.tables.quantities import RUN_QUANTITIES
@@ -116,13 +116,14 @@ def bench() -> str:
         text += [
             "\n## First use\n\nTime of importing torch and a first audit in a fresh process, relative to importing "
             "torch and building the model:\n\n",
-            zoo.table(("network", "ratio"), [(name, _spread(ratio)) for name, ratio in first.items()]).rstrip("\n")
+            markdown_table(("network", "ratio"), [(name, _spread(ratio)) for name, ratio in first.items()]).rstrip("\n")
             + "\n",
         ]
     if jobs := found.get("jobs"):
         text += [
             "\nTime of the imports of a study's jobs, relative to importing torch:\n\n",
-            zoo.table(("job", "ratio"), [(name, _spread(ratio)) for name, ratio in jobs.items()]).rstrip("\n") + "\n",
+            markdown_table(("job", "ratio"), [(name, _spread(ratio)) for name, ratio in jobs.items()]).rstrip("\n")
+            + "\n",
         ]
     if claims := found.get("claims"):
         cold, warm = claims["cold_s"], claims["warm_s"]
@@ -142,7 +143,7 @@ def _pages_speed() -> str:
         "\n## Pages\n\n`python -m tests.browser.speed results/reference/report` measures response times in headless "
         "Chromium, from the event, or from opening the file, until the frame is drawn. Processor time is that of the "
         "main thread; clock time includes waiting for other programs of a busy machine with two cores.\n\n"
-        + zoo.table(heads, _rows(ROOT / "tests" / "browser" / "speed.csv")).rstrip("\n")
+        + markdown_table(heads, _rows(ROOT / "tests" / "browser" / "speed.csv")).rstrip("\n")
         + "\n"
     )
 
@@ -202,7 +203,7 @@ def _arguments(sub: argparse.ArgumentParser) -> str:
         rows.append((f"`{name}`", _what(action)))
     if not rows:
         return ""
-    return zoo.table(("argument", "meaning"), rows)
+    return markdown_table(("argument", "meaning"), rows)
 
 
 def _what(action: argparse.Action) -> str:
@@ -231,7 +232,7 @@ def tables() -> str:
         for schema in written:
             text.append(f"### `{notebook}`: `{schema.file}`\n\nOne row: {schema.row}.\n\n")
             text.append(
-                zoo.table(("column", "type", "unit", "meaning"), [_column(column) for column in schema.columns])
+                markdown_table(("column", "type", "unit", "meaning"), [_column(column) for column in schema.columns])
             )
     text += [
         "## Quantities of a network\n\n",
@@ -248,14 +249,14 @@ def tables() -> str:
         choices = f.metadata.get("choices")
         mark = "*" if f.name in MASK_FIELDS else ""
         rows.append((f"`{f.name}`{mark}", f.metadata["doc"], ", ".join(f"`{c}`" for c in choices) if choices else ""))
-    text.append(zoo.table(("field", "meaning", "values (the first is the default)"), rows))
+    text.append(markdown_table(("field", "meaning", "values (the first is the default)"), rows))
     text.append("## Beside every table\n\n")
-    text.append(zoo.table(("key", "holds"), [(f"`{key}`", PROVENANCE[key]) for key in provenance()]))
+    text.append(markdown_table(("key", "holds"), [(f"`{key}`", PROVENANCE[key]) for key in provenance()]))
     text.append("## `audit --json`\n\nA list with one object for each target.\n\n")
     schema = json.loads((ROOT / "resattn" / "measures" / "audit.schema.json").read_text(encoding="utf-8"))
     properties = schema["items"]["properties"]
     rows = [(f"`{key}`", _type(value), value.get("description", "")) for key, value in properties.items()]
-    text.append(zoo.table(("key", "type", "meaning"), rows))
+    text.append(markdown_table(("key", "type", "meaning"), rows))
     return "".join(text).rstrip() + "\n"
 
 
@@ -273,7 +274,9 @@ def _column(column: Column) -> tuple[str, str, str, str]:
 
 
 def _quantities(rows: Mapping[str, Quantity]) -> str:
-    return zoo.table(("quantity", "unit", "definition"), [(f"`{q.id}`", q.unit, q.definition) for q in rows.values()])
+    return markdown_table(
+        ("quantity", "unit", "definition"), [(f"`{q.id}`", q.unit, q.definition) for q in rows.values()]
+    )
 
 
 def _type(value: Mapping[str, Any]) -> str:
@@ -305,7 +308,7 @@ def counters() -> str:
         rows.append(
             (f"{tool.name} {tool.version}", tool.unit, *(f"{a.counted_like(tool.name).value:,}" for a in audits))
         )
-    text.append(zoo.table(("counted by", "unit", *COMPARED), rows))
+    text.append(markdown_table(("counted by", "unit", *COMPARED), rows))
     far = _rows(PRINTED.with_name("compared.csv"))
     header = (
         "tool",
@@ -320,14 +323,14 @@ def counters() -> str:
         "## How far these numbers are from what the tools print\n\n",
         "The tests compare each printed number with ours; `python -m tests.instruments.printed_by_tools --compared` "
         "makes this table again. A range is given where a graph does not tell how an operator is called.\n\n",
-        zoo.table(header, [(*row[:-1], row[-1] or "none") for row in far]),
+        markdown_table(header, [(*row[:-1], row[-1] or "none") for row in far]),
         f"Worst case: {', '.join(f'{row[0]} {row[-1]}' for row in far if row[-1])}; "
         f"{sum(int(row[2]) for row in far)} of {sum(int(row[1]) for row in far)} numbers are equal.\n\n",
         "## What each tool counts\n\n",
     ]
     for tool in TOOLS.values():
         text.append(f"### {tool.name} {tool.version}\n\nUnit: {tool.unit}. Counts {tool.definition}.\n\n")
-        text.append(zoo.table(("counted", "how much"), [(count.what, count.per) for count in tool.counts]))
+        text.append(markdown_table(("counted", "how much"), [(count.what, count.per) for count in tool.counts]))
         text.append(f"Counts as nothing: {tool.unseen}.\n\n")
         if tool.assumes:
             text.append(f"Computed here on the assumption: {tool.assumes}.\n\n")
@@ -358,7 +361,7 @@ def forecast() -> str:
         "`python -m tests.forecast.measured` makes the tables again.\n\n## Cost as a formula\n\n",
         "`Audit.scaling()` gives multiply-adds and activations as sums of products of the input's sizes. At random "
         "sizes each formula is compared with a fresh capture; a size that breaks a condition is refused.\n\n",
-        zoo.table(("network", "terms", "conditions", "sizes", "reached", "refused", "largest difference"), scaled),
+        markdown_table(("network", "terms", "conditions", "sizes", "reached", "refused", "largest difference"), scaled),
         f"Worst case: {max(int(row[-1]) for row in scaled):,} multiply-adds or activations off, at "
         f"{sum(int(row[4]) for row in scaled):,} sizes that were reached, of "
         f"{sum(int(row[3]) for row in scaled):,}.\n\n",
@@ -378,7 +381,7 @@ def forecast() -> str:
                      f"{off[name]:+.1f} %"))  # fmt: skip
     header = ("network", "forward", "backward", "named difference", "unexplained", "kept bytes", "peak bytes",
               "peak on CUDA", "difference")  # fmt: skip
-    text.append(zoo.table(header, rows))
+    text.append(markdown_table(header, rows))
     worst = max(off, key=lambda name: abs(off[name]))
     text.append(
         f"Worst case: {max(map(abs, unexplained)):,} multiply-adds unexplained; peak memory {off[worst]:+.1f} % "
@@ -390,7 +393,7 @@ def forecast() -> str:
         "## Tiles\n\n",
         "Each network runs on the smallest valid tiles, and the stitched result is compared with that of the whole "
         "image, in float64.\n\n",
-        zoo.table(
+        markdown_table(
             ("network", "image", "stride", "halo before, after", "valid lengths", "tiles", "relative difference"),
             [(*row[:-1], f"{float(row[-1]):.1e}") for row in tiled],
         ),
@@ -453,7 +456,7 @@ def _errors(runs: pd.DataFrame, comparison: pd.DataFrame) -> str:
     ]
     header = ("network", "trunk depth", "longest path", "parameters", "multiply-adds", "test error (%)",
               "95 % interval", "range")  # fmt: skip
-    return zoo.table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _differences(tested: Sequence[Difference]) -> str:
@@ -466,7 +469,7 @@ def _differences(tested: Sequence[Difference]) -> str:
         )
         for row in tested
     ]
-    return zoo.table(("minus", "difference", "95 % simultaneous interval", "adjusted p"), rows)
+    return markdown_table(("minus", "difference", "95 % simultaneous interval", "adjusted p"), rows)
 
 
 def _mask_scores(masks: Masks) -> str:
@@ -475,7 +478,7 @@ def _mask_scores(masks: Masks) -> str:
         for score in masks.scores
         if score.state == "after" or score.map == "mask"
     ]
-    return zoo.table(("network", "map", "training", *map(part_name, masks.stages)), rows)
+    return markdown_table(("network", "map", "training", *map(part_name, masks.stages)), rows)
 
 
 def _between(low: float | None, high: float | None) -> str:
@@ -530,7 +533,7 @@ def statistics() -> str:
         for c in coverages(studies=STUDIES, boots=BOOTS)
     ]
     header = ("errors", "seeds", "difference", "simultaneous", "single mean, t", "single mean, BCa")
-    return "".join([*text, zoo.table(header, rows)]).rstrip() + "\n"
+    return "".join([*text, markdown_table(header, rows)]).rstrip() + "\n"
 
 
 # -- the drawings

@@ -482,7 +482,7 @@ def _config_of(transformers: ModuleType, path: Path) -> Any:
 
 
 def _hf_inputs(model: Any, name: str, batch: Shape) -> Inputs:
-    from resattn.conventions import UnknownArgumentError, inputs_of  # of this library alone
+    from resattn.conventions import UnknownArgumentError, inputs_of  # needed for this library only
 
     if type(model).forward is nn.Module.forward:
         raise ModelError(f"hf:{name}: {type(model).__name__} has no forward: other methods call its parts")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.tables.files import read_json, read_table, sidecar
+from analysis.tables.formats import markdown_table
 from analysis.zoo import tables
 
 Rows = Sequence[Mapping[str, Any]]
@@ -30,16 +31,18 @@ def text(folder: Path) -> str:
         f"[results/zoo](../../results/zoo). Measured: {run:,} of {n:,} models, with {libraries}.\n\n",
         "## Totals\n\n",
         _totals([*totals, _sum(totals)]),
-        table(("CPU seconds of the measured models", "constructors", "audits", "torch's counts"), _times(models)),
+        markdown_table(
+            ("CPU seconds of the measured models", "constructors", "audits", "torch's counts"), _times(models)
+        ),
         "## Complete, quantity by quantity\n\n",
         "Percent of the measured models. The others have a lower bound (partial), or are unavailable for the reason in "
         "the audit's notes, as receptive fields are if the input is not an image.\n\n",
-        table(*_complete(models)),
+        markdown_table(*_complete(models)),
         "## Different from torch's count\n\n",
         _counted("cause", (_cause(r["macs_verdict"]) for r in models), but=("equal", "")),
         "## Not complete\n\n",
         "Models whose costs, layers, depth or paths are not complete, or that were not audited.\n\n",
-        table(("model", "reason"), [(_name(r), _reason(r)) for r in models if r["status"] != "complete"]),
+        markdown_table(("model", "reason"), [(_name(r), _reason(r)) for r in models if r["status"] != "complete"]),
         "## Published numbers\n\n",
         "Each published number for the same input size, against ours: multiply-adds, and all parameters of the model. "
         "Equal is within 0.5 %, or within the digits printed.\n\n",
@@ -47,10 +50,10 @@ def text(folder: Path) -> str:
         "## Receptive fields against gradients\n\n",
         "The receptive field of a network's last map in pixels, by the audit and by the support of the gradient of a "
         "linear twin (`resattn/instruments/gradient.py`).\n\n",
-        table(("target", "module", "audit", "gradient", "verdict"), [_field(r) for r in fields]),
+        markdown_table(("target", "module", "audit", "gradient", "verdict"), [_field(r) for r in fields]),
         "## Named N, counted M\n\n",
         "Networks with a depth in their name.\n\n",
-        table(("model", "named", "longest path", "weighted layers"),
+        markdown_table(("model", "named", "longest path", "weighted layers"),
                [(_name(r), *(str(r[c]) for c in ("named", "longest_path", "weighted_layers"))) for r in named]),
     ]  # fmt: skip
     return "".join(out).rstrip() + "\n"
@@ -82,7 +85,7 @@ def _totals(totals: Rows) -> str:
         for column in tables.TOTALS.columns
         if column.name != "family"
     ]
-    return table(("models", *(row["family"] for row in totals)), rows)
+    return markdown_table(("models", *(row["family"] for row in totals)), rows)
 
 
 def _complete(models: Rows) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -126,12 +129,4 @@ def _shown(value: Any) -> str:
 
 def _counted(header: str, values: Any, but: Sequence[str] = ()) -> str:
     counts = Counter(value for value in values if value not in but)
-    return table((header, "number"), [(value, str(n)) for value, n in counts.most_common()])
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, with an empty line behind it; without rows the word None."""
-    if not rows:
-        return "None.\n\n"
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines) + "\n"
+    return markdown_table((header, "number"), [(value, str(n)) for value, n in counts.most_common()])

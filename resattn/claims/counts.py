@@ -67,8 +67,8 @@ def _remembered(count: Count, numbers: dict[str, int | float | None]) -> Count:
 def _on_all_cores(count: Count, tasks: Sequence[Task]) -> dict[str, int | float | None]:
     """What the tasks ask for, as far as it could be counted; nothing on one core, or where a process cannot fork.
 
-    Forked processes have imported torch already. Threads that torch had started are missing in them, so that each works
-    on one.
+    Forked processes have imported torch already. They lack the threads that torch had started, and would wait for them;
+    so each of them computes with one thread.
     """
     numbers: dict[str, int | float | None] = {}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

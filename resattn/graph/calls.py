@@ -47,13 +47,16 @@ def changed(changes: Sequence[Change]) -> Iterator[None]:
                 delattr(owner, name)
 
 
-watching: list[Callable[..., Any]] = []  # what calls a module, of the passes that run; the last one is asked
+watching: list[Callable[..., Any]] = []  # for each running pass the function that calls a module; the last is used
 
 
 @contextmanager
 def calling_through() -> Iterator[None]:
-    """Inside the block every module is called through what watches. Several passes share one block where they can:
-    torch's class of all modules is changed, for which Python forgets what it knows of every class of modules."""
+    """Inside the block, calls of modules go to the last function of `watching`.
+
+    An audit opens one block for all its passes: each replacement of `nn.Module.__call__` makes Python drop its method
+    caches for every subclass.
+    """
     before = nn.Module.__call__
     if _original() is not before:
         yield

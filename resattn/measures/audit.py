@@ -202,7 +202,7 @@ def audit(
 
 
 def _used(*args: Any, **kwargs: Any) -> Used:
-    from resattn.measures.used import used  # few ask: its import takes as long as an audit's first fields
+    from resattn.measures.used import used  # imported on use, which is rare: an import takes longer than some audits
 
     return used(*args, **kwargs)
 

@@ -19,7 +19,7 @@ def path_lengths(graph: Graph, is_layer: Sequence[bool]) -> dict[int, int]:
     """
     totals = _totals(graph)
     outputs = set(graph.outputs)
-    bits = -(-(max(totals.values(), default=0).bit_length() + 1) // 8) * 8  # whole bytes
+    n_bytes = max(totals.values(), default=0).bit_length() // 8 + 1  # of a coefficient
     unread = Counter(i for op in graph.ops if op.index in totals for i in op.inputs)
     unread.update(graph.outputs)
     packed: dict[int, int] = {}
@@ -33,18 +33,18 @@ def path_lengths(graph: Graph, is_layer: Sequence[bool]) -> dict[int, int]:
             unread[i] -= 1
             if not unread[i]:
                 packed.pop(i, None)  # a large network's polynomials would fill the memory together
-        packed[op.index] = polynomial << (bits if is_layer[op.index] else 0)
+        packed[op.index] = polynomial << (8 * n_bytes if is_layer[op.index] else 0)
         if len(packed) == 1 and op.index >= last_input and op.index not in outputs:
-            # Every path comes through here: the lengths before and behind it are those of a product.
+            # Every path passes this operator: the polynomial is the product of those before and behind it.
             factors.append(packed[op.index])
             packed[op.index] = 1
     found = sum(packed.get(output, 0) for output in graph.outputs)
-    each = [_unpacked(polynomial, bits // 8) for polynomial in (*factors, found)]
+    each = [_unpacked(polynomial, n_bytes) for polynomial in (*factors, found)]
     return {length: count for length, count in enumerate(_product(each)) if count}
 
 
 def _product(factors: list[list[int]]) -> list[int]:
-    """The product of polynomials, by halves: each product has as many bits a coefficient as it needs."""
+    """The product of polynomials, multiplied in pairs; the width of a coefficient grows with the product."""
     while len(factors) > 1:
         factors = [*map(_times, factors[::2], factors[1::2]), *factors[len(factors) & ~1 :]]
     return factors[0]

@@ -14,8 +14,8 @@ from resattn.rules.intervals import Extent, NoIntervalError, varied
 from resattn.rules.rule import spread_of
 
 MOST_ALIKE = 1024  # positions of a tensor that is compared with others
-MOST_LIVE = 2**29  # bytes of what the positions of all tensors see that are still to be read
-MOST_KEPT, MOST_KEPT_OF_ONE = 2**24, 2**16  # bytes of all tensors, and of one, that are kept for the next audit
+MOST_LIVE = 2**29  # bytes of all extents that later operators still read
+MOST_KEPT, MOST_KEPT_OF_ONE = 2**24, 2**16  # bytes of the cached extents, and of one of them
 Extents = Extent | list[Extent]  # of an operator's result, or of each of several results
 
 
@@ -81,13 +81,13 @@ def _nbytes(extents: Extents) -> int:
 
 
 class _Alike:
-    """What tensors' positions see, by all that it follows from: layers and networks repeat each other."""
+    """A cache of extents by operator and operands, for layers and audits that repeat each other."""
 
     def __init__(self) -> None:
         self.inputs: dict[tuple[int, int], Extent] = {}
         self.equal: dict[Any, Extent] = {}
         self.known: dict[int, Extent] = {}  # all that are kept, by their ids
-        # With what the key names by its id, so that that stays its own.
+        # With the objects whose ids are in the key: while they live, no other object gets their ids.
         self.spread: dict[Any, tuple[Extents, Any]] = {}
         self.nbytes = 0
 

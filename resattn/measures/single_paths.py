@@ -16,7 +16,7 @@ from resattn.rules.intervals import MOST_POSITIONS, NOTHING, Extent
 
 MOST_COMPARED = 2**16  # positions of a line that is compared with others
 MOST_INTERVALS = 64  # kept at an operator, none of which contains another
-MOST_KEPT, MOST_KEPT_OF_ONE = 2**24, 2**17  # bytes of all steps, and of one, that are kept for the next audit
+MOST_KEPT, MOST_KEPT_OF_ONE = 2**24, 2**17  # bytes of the cached steps and lines, and of one step
 MOST_STEPS = 50_000  # from an interval to the one before it: some seconds; recurrent layers over an image take more
 
 Interval = tuple[np.ndarray, np.ndarray]  # first and last position, for each of the units
@@ -229,16 +229,17 @@ Step = dict[int, tuple[_Line, list[tuple[int, _Spans | None]]]]
 
 
 class _Kept:
-    """What was computed before, by all that it follows from: layers and networks repeat each other."""
+    """A cache of lines and steps, for layers and audits that repeat each other."""
 
     def __init__(self) -> None:
         self.lines: dict[Any, _Line] = {}
         self.equal: dict[Any, _Line] = {}
-        self.steps: dict[Any, tuple[Step, Any]] = {}  # with what the key names by its id, so that that stays its own
+        # With the objects whose ids are in the key: while they live, no other object gets their ids.
+        self.steps: dict[Any, tuple[Step, Any]] = {}
         self.nbytes = 0
 
     def keep(self, key: Any, found: Step, op: Op, live: Sequence[tuple[Operand, _Line]]) -> bool:
-        """Whether a step is kept: not if it is large, or follows from what is."""
+        """Whether a step is cached: not if its arrays, or those that it reads, are large."""
         arrays = [line.numbers for _, line in live]
         for line, reads in found.values():
             arrays += line.numbers, *(end for _, spans in reads if spans for end in (spans.first, spans.last))
@@ -254,7 +255,7 @@ _kept = _Kept()
 
 
 class _Known:
-    """As `_Kept`, for the paths to one target."""
+    """A cache for the paths to one target, in front of `_kept`; it also holds large steps."""
 
     def __init__(self) -> None:
         if _kept.nbytes > MOST_KEPT:
@@ -327,8 +328,10 @@ class _Known:
         if line.numbers.size > MOST_COMPARED:
             return line
         numbers = np.ascontiguousarray(line.numbers)
-        _kept.nbytes += 2 * numbers.nbytes
-        return self.equal.setdefault((line.dims, line.n, numbers.shape, numbers.tobytes()), line)
+        found = self.equal.setdefault((line.dims, line.n, numbers.shape, numbers.tobytes()), line)
+        if found is line:
+            _kept.nbytes += 2 * numbers.nbytes
+        return found
 
 
 def _lines(sight: Sight, axis: int, target: int) -> tuple[dict[Result, _Line], Edges]:

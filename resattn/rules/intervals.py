@@ -141,32 +141,26 @@ class Extent:
 FIELDS = tuple(field.name for field in fields(Extent))
 
 
-class Joined(Extent):
-    """The extent of concatenated parts. Its arrays are made when they are first used: a convolution over channels needs
-    only the union of the parts, and the concatenated maps of a dense network are large.
+class Lazy(Extent):
+    """An extent whose arrays are computed on first use. A subclass sets `dims`, `is_bound` and `_shape`, and computes
+    the arrays in `_made`.
     """
 
-    __slots__ = ("_before", "_dim", "_over", "_parts", "_shape")
+    __slots__ = ("_shape",)
 
-    def __init__(self, dims: tuple[int, ...], dim: int, parts: Sequence[tuple[Extent, Shape]], shape: Shape) -> None:
-        first = parts[0][0]
-        # Of the first part, where that is joined too, what is known already.
-        before = (0, None)
-        if isinstance(first, Joined) and (first.dims, first._dim) == (dims, dim):
-            before = len(first._parts), first._over
-            parts = (*first._parts, *parts[1:])
-        values = {"dims": dims, "is_bound": False, "_dim": dim, "_parts": parts, "_shape": shape}
-        for name, value in (values | {"_before": before, "_over": None}).items():
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("lo", "hi", "clipped"):
             raise AttributeError(name)
-        axis = self.dims.index(self._dim)
-        for each in ("lo", "hi", "clipped"):
-            arrays = [np.broadcast_to(getattr(e.laid_over(self.dims), each), shape) for e, shape in self._parts]
-            object.__setattr__(self, each, np.concatenate(arrays, axis))
+        self._set(**self._made())
         return getattr(self, name)
+
+    def _made(self) -> dict[str, np.ndarray]:
+        """`lo`, `hi` and `clipped`."""
+        raise NotImplementedError
 
     @property
     def shape(self) -> Shape:
@@ -175,6 +169,31 @@ class Joined(Extent):
     @property
     def nbytes(self) -> int:
         return 0  # those of its parts
+
+
+class Joined(Lazy):
+    """The extent of concatenated parts. Its arrays are made when they are first used: a convolution over channels needs
+    only the union of the parts, and the concatenated maps of a dense network are large.
+    """
+
+    __slots__ = ("_before", "_dim", "_over", "_parts")
+
+    def __init__(self, dims: tuple[int, ...], dim: int, parts: Sequence[tuple[Extent, Shape]], shape: Shape) -> None:
+        first = parts[0][0]
+        # Of the first part, where that is joined too, what is known already.
+        before = (0, None)
+        if isinstance(first, Joined) and (first.dims, first._dim) == (dims, dim):
+            before = len(first._parts), first._over
+            parts = (*first._parts, *parts[1:])
+        self._set(dims=dims, is_bound=False, _shape=shape, _dim=dim, _parts=parts, _before=before, _over=None)
+
+    def _made(self) -> dict[str, np.ndarray]:
+        axis = self.dims.index(self._dim)
+        parts = [(e.laid_over(self.dims), shape) for e, shape in self._parts]
+        return {
+            name: np.concatenate([np.broadcast_to(getattr(e, name), shape) for e, shape in parts], axis)
+            for name in ("lo", "hi", "clipped")
+        }
 
     def over(self, dims: Collection[int], *, is_local: bool = False, is_window: bool = False) -> Extent:
         if not is_local or set(dims) != {self._dim}:
@@ -189,48 +208,32 @@ class Joined(Extent):
         return self._over
 
 
-class Crossed(Extent):
-    """The hull of extents along different dimensions, such as a query's and a key's in a matrix of scores. Its arrays
-    are made when they are first used: after a softmax only their ends along one dimension matter.
+class Crossed(Lazy):
+    """The hull of extents along different dimensions, such as those of queries and keys in a matrix of attention
+    scores. A reduction along one dimension, as in a softmax, needs only the parts.
     """
 
-    __slots__ = ("_parts", "_shape")
+    __slots__ = ("_parts",)
 
     def __init__(self, parts: Sequence[Extent]) -> None:
         """`parts`: laid over the same dimensions."""
         shape = np.broadcast_shapes(*(part.shape for part in parts))
-        for name, value in {"dims": parts[0].dims, "is_bound": False, "_parts": parts, "_shape": shape}.items():
-            object.__setattr__(self, name, value)
+        self._set(dims=parts[0].dims, is_bound=False, _shape=shape, _parts=parts)
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("lo", "hi", "clipped"):
-            raise AttributeError(name)
-        made = _union(self._parts)
-        for each in ("lo", "hi", "clipped"):
-            object.__setattr__(self, each, getattr(made, each))
-        return getattr(made, name)
-
-    @property
-    def shape(self) -> Shape:
-        return self._shape
-
-    @property
-    def nbytes(self) -> int:
-        return 0  # those of its parts
-
-    def _relaid_parts(self, change: Callable[[Extent], Extent]) -> Extent:
-        return Crossed([change(part) for part in self._parts])
+    def _made(self) -> dict[str, np.ndarray]:
+        union = _union(self._parts)
+        return {"lo": union.lo, "hi": union.hi, "clipped": union.clipped}
 
     def moved(self, dims: Mapping[int, int]) -> Extent:
-        return self._relaid_parts(lambda part: part.moved(dims))
+        return Crossed([part.moved(dims) for part in self._parts])
 
     def shifted(self, by: int, since: int = 0) -> Extent:
-        return self._relaid_parts(lambda part: part.shifted(by, since))
+        return Crossed([part.shifted(by, since) for part in self._parts])
 
     def over(self, dims: Collection[int], *, is_local: bool = False, is_window: bool = False) -> Extent:
         if not set(dims) & set(self.dims):
             return self
-        # The least of all pairs is the lesser of the least.
+        # The minimum over all pairs is the minimum of the parts' minima.
         found = _union([part.over(dims, is_local=True) for part in self._parts])
         is_clipped = is_local or (is_window and _are_windows(found.lo, found.hi))
         return found if is_clipped else found.changed(clipped=np.zeros(found.shape, dtype=bool))

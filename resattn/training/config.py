@@ -98,7 +98,7 @@ class TrainConfig:
     presentations: int = _number(
         0,
         least=0,
-        doc="total number of training images shown; may shorten the last epoch; 0 = whole epochs",
+        doc="number of training images shown in all epochs; the last epoch may be shorter; 0 = whole epochs",
         added=True,
     )
     schedule: str = choice(
